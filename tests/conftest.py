@@ -1,0 +1,153 @@
+"""What every test may ask for: golden files, real data, programs, and no network where none belongs."""
+
+import difflib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+GOLDEN = TESTS / "golden"
+DATA = ROOT.parent / "shared" / "data"
+PURE_FOLDERS = tuple(TESTS / layer for layer in ("core", "dsl", "flows", "ports"))
+
+# The machines that run this are shared and slow at times: a deadline would measure the neighbours.
+_ALWAYS: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow],
+    "print_blob": True,
+}
+settings.register_profile("fast", derandomize=True, max_examples=50, database=None, **_ALWAYS)
+settings.register_profile("deep", max_examples=2_000, **_ALWAYS)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write what the tests see into tests/golden instead of comparing; review it as a diff",
+    )
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run coroutine tests on asyncio, as the product does."""
+    return "asyncio"
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
+    """Compare a value with a file in tests/golden: `golden("leaf-v1.bin", raw)`.
+
+    Text and bytes are compared as they are, anything else as sorted, indented JSON. A stored format
+    or an answer changes only by `pytest --update-golden`, and the change is reviewed as a diff.
+    """
+
+    def compare(name: str, actual: object) -> None:
+        path = GOLDEN / name
+        raw = _golden_bytes(actual)
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(raw)
+            return
+        if not path.exists():
+            pytest.fail(
+                f"tests/golden/{name} does not exist: write it with `pytest --update-golden`"
+            )
+        expected = path.read_bytes()
+        if expected != raw:
+            pytest.fail(f"tests/golden/{name} differs:\n{_difference(expected, raw)}")
+
+    return compare
+
+
+def _golden_bytes(actual: object) -> bytes:
+    if isinstance(actual, bytes):
+        return actual
+    if isinstance(actual, str):
+        return actual.encode()
+    return (json.dumps(actual, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _difference(expected: bytes, actual: bytes) -> str:
+    try:
+        before, after = expected.decode().splitlines(), actual.decode().splitlines()
+    except UnicodeDecodeError:
+        before, after = [expected.hex(" ", 4)], [actual.hex(" ", 4)]
+    return "\n".join(
+        list(difflib.unified_diff(before, after, "golden", "now", lineterm="", n=2))[:60]
+    )
+
+
+@pytest.fixture(scope="session")
+def online_retail() -> Path:
+    """The path of the Online Retail data (541,909 real order lines), if it is beside the clone."""
+    return _data("online_retail.parquet")
+
+
+@pytest.fixture(scope="session")
+def golden_liquid() -> Path:
+    """The path of the Golden Liquid cases, if they are beside the clone."""
+    return _data("../conformance/golden_liquid.json")
+
+
+def _data(name: str) -> Path:
+    path = (DATA / name).resolve()
+    if not path.exists():
+        pytest.skip(f"{path.name} is not in ../shared beside this clone")
+    return path
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str], str]:
+    """Return the path of a program, such as node: skip the test where it is missing, fail in CI."""
+
+    def find(name: str, *, fix: str = "") -> str:
+        path = shutil.which(name)
+        if path is None:
+            missing(f"the program `{name}` is not installed", fix=fix)
+        assert path is not None
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def node_sdk(program: Callable[[str], str]) -> Path:
+    """The folder tests/sdk with the Node SDKs installed from their lock; `node` runs there."""
+    program("node")
+    folder = TESTS / "sdk"
+    if not (folder / "node_modules" / "@segment" / "analytics-node").is_dir():
+        missing("the Node SDKs are not installed", fix="make test-sdk")
+    return folder
+
+
+def missing(what: str, *, fix: str = "") -> None:
+    """Skip on a laptop, fail in CI: what a machine lacks must never hide what is broken."""
+    reason = f"{what}; fix: {fix}" if fix else what
+    if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
+        pytest.fail(f"{reason} (in CI nothing may be missing)")
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _no_network_where_none_belongs(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Make sockets raise in the tests of the pure layers."""
+    if not any(request.path.is_relative_to(folder) for folder in PURE_FOLDERS):
+        return
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the pure layers do no network I/O")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "bind", refuse)
