@@ -1,0 +1,90 @@
+# `make demo` and `make test` are all a fresh machine needs: a python3 and make.
+# Everything is installed into .boot and .venv, from requirements.lock, by hash.
+
+BIN := .venv/bin
+ENV := .venv/.installed
+SDK := tests/sdk/node_modules/.installed
+PYTEST := $(BIN)/python -m pytest
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-sdk check check-format check-lint check-types \
+        check-contracts check-tidy check-docs check-spelling check-lock bench up fix docs lock env clean
+
+help: ## list what you can do
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: $(ENV) ## see a click in the next email: engine, 10,000 events, a campaign, figures
+	$(BIN)/python -m examples.shop.demo
+
+test: $(ENV) test-sdk ## every fast test
+	$(PYTEST) -n $(WORKERS) -m "not slow and not bench" --durations=10
+
+test-slow: $(ENV) test-sdk ## the long tests: more examples, more kills, all the data
+	HYPOTHESIS_PROFILE=deep $(PYTEST) -n $(WORKERS) -m slow --timeout=1800
+
+check: check-format check-lint check-types check-contracts check-tidy check-docs check-spelling check-lock ## format, lint, types, contracts, tidy, docs
+
+check-format: $(ENV)
+	$(BIN)/ruff format --check --quiet .
+
+check-lint: $(ENV)
+	$(BIN)/ruff check --quiet .
+
+check-types: $(ENV)
+	$(BIN)/pyright
+
+check-contracts: $(ENV)
+	@mkdir -p .cache
+	@$(BIN)/lint-imports --no-logo >.cache/contracts.txt 2>&1 || { cat .cache/contracts.txt; exit 1; }
+	@tail -n 1 .cache/contracts.txt
+
+check-tidy: $(ENV)
+	$(PYTEST) -q -p no:randomly tests/test_tidy.py tests/test_public_api.py
+
+check-docs: $(ENV)
+	$(BIN)/python tools/reference.py --check
+	$(PYTEST) -q -p no:randomly tests/test_docs.py docs README.md
+
+check-spelling: $(ENV)
+	git ls-files -z | xargs -0 $(BIN)/codespell
+
+check-lock:
+	@if grep -nE '[a-z]+://' requirements.lock tools/boot.lock || grep -n '"resolved"' tests/sdk/package-lock.json; then \
+	  echo 'a lock holds an address; fix: make lock' >&2; exit 1; fi
+
+bench: $(ENV) ## measure, beside peers, in one run
+	$(BIN)/python -m benchmarks.run
+
+up: $(ENV) ## run the example shop until you stop it
+	$(BIN)/penstock up examples/shop
+
+fix: $(ENV) ## format, sort imports, safe fixes
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format --quiet .
+
+docs: $(ENV) ## write docs/reference from the code
+	$(BIN)/python tools/reference.py
+
+lock: $(ENV) ## resolve the dependencies again; no registry address is written
+	.boot/bin/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header $(UPGRADE) -o requirements.lock
+	cd tests/sdk && npm install --package-lock-only --ignore-scripts
+	@$(MAKE) --no-print-directory check-lock
+
+env: $(ENV) ## make the environment; `make test` and `make demo` do it too
+
+$(ENV): requirements.lock tools/boot.lock tools/environment.sh pyproject.toml
+	@tools/environment.sh
+	@mkdir -p .cache && touch $(ENV)
+
+# Node's SDKs drive the collector in the tests. Where there is no npm those tests are skipped and
+# say so; in CI they fail.
+test-sdk: $(if $(shell command -v npm 2>/dev/null),$(SDK))
+
+$(SDK): tests/sdk/package-lock.json tests/sdk/package.json tests/sdk/.npmrc
+	@cd tests/sdk && npm ci --ignore-scripts --silent || [ "$$CI" != true ]
+	@mkdir -p $(@D) && touch $@
+
+clean: ## remove environments and caches, keep your data
+	rm -rf .venv .boot .cache .pytest_cache .ruff_cache .hypothesis tests/sdk/node_modules
