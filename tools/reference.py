@@ -1,0 +1,483 @@
+"""Writes docs/reference from the code: errors, metrics, settings, CLI, aggregates and HTTP API.
+
+Nothing else writes those pages. `--check` writes nothing and fails if one of them is stale.
+"""
+
+import argparse
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Union, get_args, get_origin
+
+import click
+import msgspec
+
+from penstock.core import codes, errors
+from penstock.core.time import DAY_MS, HOUR_MS, MINUTE_MS
+from penstock.ports.metrics import METRICS
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+HEADER = "<!-- Written by tools/reference.py (`make docs`) from the code. Edit the code, not this page. -->\n"
+
+
+def main() -> int:
+    """Write the pages, or with `--check` say which are stale; return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail if a page is stale"
+    )
+    check = parser.parse_args().check
+    stale = []
+    for name, page in PAGES.items():
+        text = page()
+        if text is None:
+            print(f"skip  {name}: its module does not exist yet")
+            continue
+        path = REFERENCE / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote docs/reference/{name}")
+    if check and stale:
+        print(f"stale: {', '.join(stale)}\n  fix: make docs", file=sys.stderr)
+        return 1
+    return 0
+
+
+def module_if_there(name: str) -> ModuleType | None:
+    """Return a module of ours, or None if it is not written yet; other import errors are raised."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and name.startswith(error.name):
+            return None
+        raise
+
+
+def page(title: str, intro: str, lines: Iterator[str]) -> str:
+    """Return a whole page of Markdown."""
+    return f"{HEADER}\n# {title}\n\n{intro}\n\n" + "\n".join(lines).rstrip() + "\n"
+
+
+def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table, with `|` escaped in its cells."""
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        cells = (cell.replace("|", "\\|").replace("\n", " ") for cell in row)
+        yield "| " + " | ".join(cells) + " |"
+    yield ""
+
+
+def first_paragraph(text: str | None) -> str:
+    """Return a docstring's first paragraph on one line."""
+    return " ".join(inspect.cleandoc(text or "").split("\n\n")[0].split())
+
+
+# ------------------------------------------------------------------------------------------ errors
+
+
+def errors_page() -> str | None:
+    """Every error code, by kind: what it means and what to do."""
+    kinds = {
+        "E1": errors.DefinitionError, "E2": errors.SettingsError, "E3": errors.EventRejected,
+        "E4": errors.Unavailable, "E5": errors.Conflict, "E6": errors.Fenced, "E7": errors.DataCorrupt,
+    }  # fmt: skip
+    http = {"E3": "400", "E4": "503, or 429 with `Retry-After` for overload", "E5": "409"}
+
+    def lines() -> Iterator[str]:
+        for prefix, kind in kinds.items():
+            listed = {
+                code: entry
+                for code, entry in sorted(codes.CODES.items())
+                if code.startswith(prefix)
+            }
+            answer = f" Over HTTP it is {http[prefix]}." if prefix in http else ""
+            yield f"## {prefix}xx: {kind.__name__}\n"
+            yield f"{first_paragraph(kind.__doc__)} The command exits with {kind.exit_code}.{answer}\n"
+            for code, entry in listed.items():
+                yield f"### {code}\n"
+                yield f"{entry.what}\n"
+                yield f"*Fix:* {entry.fix}\n"
+
+    intro = (
+        "Every error that Penstock raises on purpose has a code. A message says what is wrong, where, and how "
+        "to fix it; it never quotes a value that came from a person."
+    )
+    return page("Errors", intro, lines())
+
+
+# ----------------------------------------------------------------------------------------- metrics
+
+
+def metrics_page() -> str | None:
+    """Every metric that `/metrics` exposes: kind, labels and meaning."""
+    rows = (
+        (f"`{name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.help)
+        for name, metric in sorted(METRICS.items())
+    )
+    intro = (
+        "What `/metrics` exposes, in the Prometheus text format. The conservation law is accepted = applied + "
+        "deduplicated + dead-lettered + policy-dropped + in flight."
+    )
+    return page("Metrics", intro, table(("Metric", "Kind", "Labels", "Meaning"), rows))
+
+
+# ---------------------------------------------------------------------------------------- settings
+
+
+def settings_page() -> str | None:
+    """Every setting of `penstock.toml`: type, default, meaning and choices."""
+    module = module_if_there("penstock.settings")
+    if module is None:
+        return None
+    docs: dict[str, str] = module.DOCS
+    choices: dict[str, tuple[str, ...]] = getattr(module, "CHOICES", {})
+    rows: dict[str, list[tuple[str, ...]]] = {}
+    titles: dict[str, str] = {}
+    named = set()
+    for section, title, dotted, field in settings_fields(module.Settings):
+        titles.setdefault(section, title)
+        named.add(dotted)
+        if field is None:
+            continue
+        meaning = docs.get(dotted, "")
+        if not meaning:
+            raise SystemExit(f"setting `{dotted}` has no entry in penstock.settings.DOCS")
+        if dotted in choices and not all(choice in meaning for choice in choices[dotted]):
+            meaning += " One of " + ", ".join(f"`{choice}`" for choice in choices[dotted]) + "."
+        cells = (f"`{dotted}`", f"`{type_name(field.type)}`", default_of(field), meaning)
+        rows.setdefault(section, []).append(cells)
+    unknown = set(docs) - named
+    if unknown:
+        raise SystemExit(f"penstock.settings.DOCS describes what is no setting: {sorted(unknown)}")
+
+    def lines() -> Iterator[str]:
+        for section, cells in sorted(rows.items(), key=lambda item: item[0] != ""):
+            name = section.replace("*", "NAME")
+            yield f"## `[{name}]`\n" if name else "## Top level\n"
+            title = titles[section].removesuffix(f": `[{name}]`.").removesuffix(".")
+            yield f"{title}.\n"
+            yield from table(("Setting", "Type", "Default", "Meaning"), iter(cells))
+
+    intro = (
+        "All of `penstock.toml`. Every value has a default that runs on a laptop; an unknown key is an error "
+        "that names the nearest known one."
+    )
+    return page("Settings", intro, lines())
+
+
+Field = msgspec.structs.FieldInfo
+
+
+def settings_fields(
+    struct: type[msgspec.Struct], section: str = ""
+) -> Iterator[tuple[str, str, str, Field | None]]:
+    """Yield (section, its title, dotted name, field) of a settings tree; a section's field is None."""
+    title = first_paragraph(struct.__doc__)
+    for field in msgspec.structs.fields(struct):
+        dotted = f"{section}.{field.encode_name}" if section else field.encode_name
+        inner, many = nested(field.type)
+        if inner is None:
+            yield section, title, dotted, field
+        else:
+            below = f"{dotted}.*" if many else dotted
+            yield below, first_paragraph(inner.__doc__), dotted, None
+            yield from settings_fields(inner, below)
+
+
+def nested(kind: Any) -> tuple[type[msgspec.Struct] | None, bool]:
+    """Return the struct that a field holds, if any, and whether it holds one by name."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind, False
+    args = get_args(kind)
+    if (
+        get_origin(kind) is dict
+        and isinstance(args[1], type)
+        and issubclass(args[1], msgspec.Struct)
+    ):
+        return args[1], True
+    return None, False
+
+
+def type_name(kind: Any) -> str:
+    """Return a type as an operator reads it: `int`, `list[str]`, `str or nothing`."""
+    if kind is type(None):
+        return "nothing"
+    if get_origin(kind) in {Union, type(int | str)}:
+        return " or ".join(type_name(arg) for arg in get_args(kind))
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+
+
+def default_of(field: Field) -> str:
+    """Return a field's default as TOML would write it."""
+    if field.default is not msgspec.NODEFAULT:
+        value = field.default
+    elif field.default_factory is not msgspec.NODEFAULT:
+        value = field.default_factory()
+    else:
+        return "required"
+    return "" if value is None else f"`{msgspec.json.encode(value).decode()}`"
+
+
+# --------------------------------------------------------------------------------------------- CLI
+
+
+def cli_page() -> str | None:
+    """Every command of `penstock`: usage, help, arguments and options."""
+    module = module_if_there("penstock.cli.main")
+    if module is None:
+        return None
+
+    def lines(command: click.Command, context: click.Context) -> Iterator[str]:
+        yield f"## `{context.command_path}`\n"
+        help_text = inspect.cleandoc(command.help or "").split("\f")[0].strip()
+        if not help_text:
+            raise SystemExit(f"command `{context.command_path}` has no help")
+        yield f"{help_text}\n"
+        yield f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```\n"
+        rows = list(parameters(command, context))
+        if rows:
+            yield from table(("Parameter", "Meaning"), iter(rows))
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                if inner is not None and not inner.hidden:
+                    below = click.Context(inner, info_name=name, parent=context, terminal_width=200)
+                    yield from lines(inner, below)
+
+    root = click.Context(module.main, info_name="penstock", terminal_width=200)
+    intro = (
+        "Every command. Exit codes are those of the [errors](errors.md): 0 done, 2 a definition or the usage is "
+        "wrong, 3 a setting is wrong, 69 a dependency did not answer, 70 data is damaged, 75 fenced."
+    )
+    return page("Command line", intro, lines(module.main, root))
+
+
+def parameters(command: click.Command, context: click.Context) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of a command's parameters: how it is written and what it means."""
+    for parameter in command.get_params(context):
+        if set(parameter.opts) & set(context.help_option_names) or getattr(
+            parameter, "hidden", False
+        ):
+            continue
+        record = parameter.get_help_record(context)
+        if record is None:  # an argument: the help above describes it
+            yield f"`{parameter.make_metavar(context)}`", "required" if parameter.required else ""
+        else:
+            yield f"`{record[0]}`", record[1]
+
+
+# -------------------------------------------------------------------------------------- aggregates
+
+
+def aggregates_page() -> str | None:
+    """Every registered aggregate: meaning, parameters, state, merge, bound and expiry."""
+    module = module_if_there("penstock.core.feature.aggregates")
+    window = module_if_there("penstock.core.feature.window")
+    algebra = module_if_there("penstock.core.feature.algebra")
+    if module is None or window is None or algebra is None or not algebra.REGISTRY:
+        return None
+
+    def lines() -> Iterator[str]:
+        for name, aggregate in sorted(algebra.REGISTRY.items()):
+            doc = inspect.cleandoc(aggregate.__doc__ or "")
+            if not doc:
+                raise SystemExit(f"aggregate `{name}` has no docstring")
+            yield f"## `{name}`\n"
+            yield from docstring_lines(doc)
+            yield from table(("", ""), aggregate_facts(aggregate))
+        yield "## Windows and tiles\n"
+        yield (
+            "A sliding window reads whole tiles, so its oldest tile counts whole: a read covers at most one tile "
+            f"more than the window. Unless a definition says otherwise a window has at least "
+            f"{window.TILES_PER_WINDOW} tiles. Aggregates that carry their own time are exact when ungrouped, "
+            "and so are calendar periods.\n"
+        )
+        yield from table(
+            ("Window", "Tile", "Tail error at most", "Tiles kept at most"), windows(window)
+        )
+
+    intro = (
+        "What a feature can compute. State is integers in canonical order; merging is commutative and associative, "
+        "so batching, crashes and the number of workers never change it."
+    )
+    return page("Aggregates", intro, lines())
+
+
+def docstring_lines(doc: str) -> Iterator[str]:
+    """Yield a Google-style docstring as Markdown: its sections become lists of bold terms."""
+    in_section = False
+    for line in doc.splitlines():
+        heading = re.fullmatch(r"([A-Z][A-Za-z ]+):", line)
+        item = re.fullmatch(r" {4}(`?[\w*]+`?):? (.+)", line)
+        if heading:
+            in_section = True
+            yield f"{heading.group(1)}:\n"
+        elif in_section and item and not line.startswith("     "):
+            yield f"- `{item.group(1).strip('`')}`: {item.group(2)}"
+        elif in_section and line.startswith("     "):
+            yield f"  {line.strip()}"
+        else:
+            in_section = in_section and not line.strip()
+            yield re.sub(r"^(State|Merge|Bound|Expiry|Law|Source): ", r"**\1.** ", line)
+    yield ""
+
+
+def aggregate_facts(aggregate: Any) -> Iterator[tuple[str, ...]]:
+    """Yield what an aggregate's class attributes say, as rows."""
+    takes = ", ".join(f"`{kind}`" for kind in sorted(aggregate.takes))
+    yield "Value", f"{aggregate.value}: {takes}" if takes else aggregate.value
+    if aggregate.state != aggregate.name:
+        yield "Shares state with", f"`{aggregate.state}`"
+    yield "Bytes an event adds, at most", f"{aggregate.charge_bytes}, and its text"
+    yield "Windows", "exact when ungrouped" if aggregate.own_time else "whole tiles"
+
+
+def windows(window: ModuleType) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each of the windows that people mostly use."""
+    for label, span_ms in (
+        ("1 hour", HOUR_MS), ("6 hours", 6 * HOUR_MS), ("1 day", DAY_MS), ("7 days", 7 * DAY_MS),
+        ("30 days", 30 * DAY_MS), ("90 days", 90 * DAY_MS), ("365 days", 365 * DAY_MS),
+    ):  # fmt: skip
+        width_ms = window.tile_width_ms(span_ms)
+        tiles = window.FixedGrid(width_ms, span_ms).tiles_max
+        yield label, duration(width_ms), f"{100 * width_ms / span_ms:.2f} %", str(tiles)
+
+
+def duration(span_ms: int) -> str:
+    """Return a duration in its largest whole unit."""
+    for unit, size_ms in (("d", DAY_MS), ("h", HOUR_MS), ("min", MINUTE_MS), ("s", 1000)):
+        if span_ms % size_ms == 0:
+            return f"{span_ms // size_ms} {unit}"
+    return f"{span_ms} ms"
+
+
+# -------------------------------------------------------------------------------------------- HTTP
+
+
+def http_page() -> str | None:
+    """Every route of the HTTP API, from the OpenAPI document that the server publishes."""
+    document = openapi_document()
+    if document is None:
+        return None
+
+    def lines() -> Iterator[str]:
+        for path, methods in sorted(document["paths"].items()):
+            for method, operation in methods.items():
+                if method in {"get", "post", "put", "patch", "delete", "options", "head"}:
+                    yield from operation_lines(f"{method.upper()} {path}", operation)
+        schemas = document.get("components", {}).get("schemas", {})
+        if schemas:
+            yield "## Bodies\n"
+        for name, schema in sorted(schemas.items()):
+            yield f"### {name}\n"
+            yield f"{' '.join(schema.get('description', '').split())}\n"
+            required = set(schema.get("required", ()))
+            rows = (
+                (
+                    f"`{field}`",
+                    schema_name(inner),
+                    "yes" if field in required else "",
+                    plain(inner.get("description")),
+                )
+                for field, inner in schema.get("properties", {}).items()
+            )
+            if schema.get("properties"):
+                yield from table(("Field", "Type", "Required", "Meaning"), rows)
+
+    info = document["info"]
+    intro = (
+        f"{plain(info.get('description')) or info['title']} OpenAPI {document['openapi']}; a running server "
+        "publishes the document itself."
+    )
+    return page("HTTP API", intro, lines())
+
+
+def operation_lines(title: str, operation: dict[str, Any]) -> Iterator[str]:
+    """Yield one operation: summary, description, parameters, body and responses."""
+    yield f"## `{title}`\n"
+    summary, description = (
+        plain(operation.get("summary")),
+        (operation.get("description") or "").strip(),
+    )
+    yield f"{description or summary}\n"
+    parameters = operation.get("parameters", ())
+    if parameters:
+        rows = (
+            (
+                f"`{parameter['name']}`", parameter["in"], schema_name(parameter.get("schema", {})),
+                "yes" if parameter.get("required") else "", plain(parameter.get("description")),
+            )
+            for parameter in parameters
+        )  # fmt: skip
+        yield from table(("Parameter", "In", "Type", "Required", "Meaning"), rows)
+    body = operation.get("requestBody")
+    if body:
+        yield f"Body: {content_name(body.get('content', {}))}\n"
+    rows = (
+        (
+            f"`{status}`",
+            content_name(response.get("content", {})),
+            plain(response.get("description")),
+        )
+        for status, response in sorted(operation.get("responses", {}).items())
+    )
+    yield from table(("Status", "Body", "Meaning"), rows)
+
+
+def plain(text: str | None) -> str:
+    """Return a text on one line."""
+    return " ".join((text or "").split())
+
+
+def content_name(content: dict[str, Any]) -> str:
+    """Return what a body is: media types, and the name of the schema where there is one."""
+    names = []
+    for media, entry in content.items():
+        name = schema_name(entry.get("schema", {}))
+        names.append(f"{media}: {name}" if name else media)
+    return "; ".join(names)
+
+
+def schema_name(schema: dict[str, Any]) -> str:
+    """Return a JSON Schema's type as a reader says it."""
+    if "$ref" in schema:
+        name = schema["$ref"].rsplit("/", 1)[-1]
+        return f"[{name}](#{name.lower()})"
+    for union in ("oneOf", "anyOf"):
+        if union in schema:
+            return " or ".join(filter(None, (schema_name(inner) for inner in schema[union])))
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    kind = schema.get("type", "")
+    if kind == "array":
+        return f"list of {schema_name(schema.get('items', {})) or 'anything'}"
+    return " or ".join(kind) if isinstance(kind, list) else kind
+
+
+def openapi_document() -> dict[str, Any] | None:
+    """Return the OpenAPI document of the whole server, or None while there is no server."""
+    module = module_if_there("penstock.edges.openapi")
+    return None if module is None else module.document()
+
+
+PAGES: dict[str, Callable[[], str | None]] = {
+    "errors.md": errors_page,
+    "metrics.md": metrics_page,
+    "settings.md": settings_page,
+    "cli.md": cli_page,
+    "aggregates.md": aggregates_page,
+    "http.md": http_page,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
