@@ -1,0 +1,1 @@
+"""One file per product; the only place a client library is imported."""

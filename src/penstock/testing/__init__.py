@@ -1,0 +1,1 @@
+"""Shipped for users and for us: driver, clock, oracle, conformance suites."""
