@@ -4,9 +4,9 @@ Nothing else writes those pages. `--check` writes nothing and fails if one of th
 """
 
 import argparse
+import dataclasses
 import importlib
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -293,7 +293,7 @@ def aggregates_page() -> str | None:
             if not doc:
                 raise SystemExit(f"aggregate `{name}` has no docstring")
             yield f"## `{name}`\n"
-            yield from docstring_lines(doc)
+            yield f"{doc}\n"
             yield from table(("", ""), aggregate_facts(aggregate))
         yield "## Windows and tiles\n"
         yield (
@@ -313,33 +313,32 @@ def aggregates_page() -> str | None:
     return page("Aggregates", intro, lines())
 
 
-def docstring_lines(doc: str) -> Iterator[str]:
-    """Yield a Google-style docstring as Markdown: its sections become lists of bold terms."""
-    in_section = False
-    for line in doc.splitlines():
-        heading = re.fullmatch(r"([A-Z][A-Za-z ]+):", line)
-        item = re.fullmatch(r" {4}(`?[\w*]+`?):? (.+)", line)
-        if heading:
-            in_section = True
-            yield f"{heading.group(1)}:\n"
-        elif in_section and item and not line.startswith("     "):
-            yield f"- `{item.group(1).strip('`')}`: {item.group(2)}"
-        elif in_section and line.startswith("     "):
-            yield f"  {line.strip()}"
-        else:
-            in_section = in_section and not line.strip()
-            yield re.sub(r"^(State|Merge|Bound|Expiry|Law|Source): ", r"**\1.** ", line)
-    yield ""
-
-
 def aggregate_facts(aggregate: Any) -> Iterator[tuple[str, ...]]:
-    """Yield what an aggregate's class attributes say, as rows."""
+    """Yield what an aggregate's class says, as rows."""
     takes = ", ".join(f"`{kind}`" for kind in sorted(aggregate.takes))
     yield "Value", f"{aggregate.value}: {takes}" if takes else aggregate.value
-    if aggregate.state != aggregate.name:
-        yield "Shares state with", f"`{aggregate.state}`"
-    yield "Bytes an event adds, at most", f"{aggregate.charge_bytes}, and its text"
-    yield "Windows", "exact when ungrouped" if aggregate.own_time else "whole tiles"
+    yield "Parameters", ", ".join(f"`{name}`" for name in author_parameters(aggregate)) or "none"
+    state = (
+        f"that of `{aggregate.state}`, kept once for all who use it"
+        if aggregate.state != aggregate.name
+        else "its own"
+    )
+    yield "State", f"{state}; an event adds at most {aggregate.charge_bytes} bytes and its text"
+    yield "Add", first_paragraph(aggregate.add.__doc__)
+    yield "Merge", first_paragraph(aggregate.merge.__doc__)
+    yield "Read", first_paragraph(aggregate.finish.__doc__)
+    yield (
+        "Expiry",
+        "by instant when ungrouped, so a window is exact; else by tile"
+        if aggregate.own_time
+        else "by tile",
+    )
+
+
+def author_parameters(aggregate: Any) -> list[str]:
+    """Return the parameters that an author may give; the rest follow from the value's type."""
+    known = {field.name for field in dataclasses.fields(aggregate)}
+    return sorted(known - {"money", "scale", "kind", "show", "keyed"})
 
 
 def windows(window: ModuleType) -> Iterator[tuple[str, ...]]:
