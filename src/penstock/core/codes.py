@@ -50,6 +50,25 @@ CODES: dict[str, Code] = {
                  "Declare it in `events.py`, or correct the name."),
     # E2xx settings
     # E3xx events, rows and requests
+    # E37x requests to the collector
+    "E370": Code("A request to the collector shows no write key.",
+                 "Send it as the user of Basic authentication, as `X-Write-Key`, or as `writeKey` in the body."),
+    "E371": Code("A request to the collector shows a write key that no source has.",
+                 "Copy `write_key` of the source from `penstock.toml` into the SDK."),
+    "E372": Code("A request's body is larger than its route takes, as sent or inflated.",
+                 "Send fewer events a batch, and less in each."),
+    "E373": Code("A compressed body is damaged or cut short.",
+                 "Send it again; check what stands between the SDK and the collector."),
+    "E374": Code("A body has a Content-Encoding that the collector does not read.",
+                 "Send gzip, deflate or no encoding."),
+    "E375": Code("A browser key was used from a web origin that its source does not name.",
+                 "Add the origin to `sources.NAME.origins` in `penstock.toml`, scheme and port included."),
+    "E376": Code("An import's job id is no plain text of 1 to 64 characters.",
+                 "Use letters, digits and any of `. _ : / -` in `job`."),
+    "E377": Code("A request's body did not arrive whole, or not in time.",
+                 "Send smaller batches, or look at the network."),
+    "E378": Code("SDK settings were asked for with a key that is no browser source's.",
+                 "Give pages the key of a source of kind `browser`; a server's key is secret."),
     # E4xx dependencies
     "E401": Code("The log did not take a batch or did not answer; nothing of the batch is kept.",
                  "Retry; if it lasts, look at the disk of the data folder: full, read-only or failing."),
@@ -67,6 +86,12 @@ CODES: dict[str, Code] = {
                  "Stop the other `penstock up`, or ask it over HTTP instead of opening the folder."),
     "E408": Code("The key file can be read by others than its owner.",
                  "Run `chmod 600` on the key file, and change the keys if others had access."),
+    "E430": Code("More requests are in flight than the collector takes.",
+                 "Retry after the time in `Retry-After`; raise `server.requests_max` if the machine can bear it."),
+    "E431": Code("A write key sends more requests a second than it may.",
+                 "Send batches, or raise `server.requests_per_s_per_key`."),
+    "E432": Code("The collector failed on a request; nothing is known to be kept.",
+                 "Retry; the log of the server names the place where it failed, which is a bug to report."),
     # E5xx conflicts
     # E6xx fencing
     # E7xx corruption

@@ -1,0 +1,1 @@
+"""HTTP and HTML, thin and blind to adapters."""

@@ -1,0 +1,87 @@
+"""What every HTTP route shares: an answer that sends itself, errors as JSON, and the access log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from penstock.core.errors import Conflict, EventRejected, Overloaded, PenstockError, Unavailable
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+JSON = (b"content-type", b"application/json")
+UNAVAILABLE_RETRY_S = 1
+"""What `Retry-After` says on a 503; clients back off on their own after that."""
+
+access = logging.getLogger("penstock.access")
+encode_json = msgspec.json.Encoder().encode
+
+
+class Answer(NamedTuple):
+    """A finished response: status, body and headers. It is an ASGI application that sends itself."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = (JSON,)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response: one start, one body, so that the server writes once."""
+        headers = list(self.headers)
+        if self.status != 204:
+            headers.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+def json_answer(status: int, body: Any, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
+    """Return an answer whose body is JSON."""
+    return Answer(status, encode_json(body), (JSON, *headers))
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """Why a request was refused. SDKs look at `code` and `message`; people also at `fix`."""
+
+    code: str
+    message: str
+    fix: str
+    path: str = ""
+    success: bool = False
+    ok: bool = False
+
+
+def status_of(error: PenstockError) -> int:
+    """Return the HTTP status of an error: what the client is to do next decides it."""
+    if isinstance(error, EventRejected):
+        return 400
+    if isinstance(error, Overloaded):
+        return 429
+    if isinstance(error, Unavailable):
+        return 503
+    return 409 if isinstance(error, Conflict) else 500
+
+
+def error_answer(error: PenstockError, status: int = 0) -> Answer:
+    """Return the answer to an error; 429 and 503 say in whole seconds when to retry.
+
+    Args:
+        error: What went wrong; its texts hold no personal value.
+        status: The HTTP status, if it is not the usual one of this kind of error.
+    """
+    body = ErrorBody(error.code, error.what, error.fix, error.where)
+    if not isinstance(error, Unavailable):
+        return json_answer(status or status_of(error), body)
+    seconds = error.retry_after_s if isinstance(error, Overloaded) else UNAVAILABLE_RETRY_S
+    return json_answer(
+        status or status_of(error), body, ((b"retry-after", b"%d" % max(seconds, 1)),)
+    )
+
+
+def log_access(method: str, route: str, status: int, took_ms: int) -> None:
+    """Write one line of the access log: the route's template, never the path that was asked for."""
+    if access.isEnabledFor(logging.INFO):
+        access.info("%s %s %d %dms", method, route, status, took_ms)
