@@ -1,0 +1,1 @@
+"""The feature algebra: aggregates, windows, tiles, and the plan compiled from definitions."""

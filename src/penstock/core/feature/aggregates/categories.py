@@ -1,0 +1,184 @@
+"""Aggregates of keys: top_k of a category, and how many distinct values; exact up to a cap."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from penstock.core.feature import caps
+from penstock.core.feature.algebra import KEYS, Aggregate, ValueType, in_range, register
+
+K_MAX: Final = 50
+CATEGORIES_MAX: Final = 1_000
+DISTINCT_MAX: Final = 2_000
+
+
+@register
+@dataclass(frozen=True)
+class TopK(Aggregate):
+    """The k most frequent values with their counts, exact for the values kept.
+
+    Per tile at most `cap` values are kept, those whose keyed hash is smallest; the feature says
+    truncated when there were more. Equal counts are ordered by value.
+    """
+
+    k: int = 3
+    cap: int = 100
+
+    name: ClassVar[str] = "top_k"
+    takes: ClassVar[frozenset[str]] = KEYS
+    value: ClassVar[str] = "required"
+    keeps_value: ClassVar[bool] = True
+    charge_bytes: ClassVar[int] = 12
+
+    @classmethod
+    def bind(cls, value_type: ValueType | None, params: dict[str, Any]) -> Aggregate:
+        """Return the list of `k`, from at most `cap` values a tile."""
+        del value_type
+        in_range("k", params.get("k", 3), 1, K_MAX)
+        in_range("cap", params.get("cap", 100), 1, CATEGORIES_MAX)
+        return cls(**params)
+
+    @classmethod
+    def variants(cls) -> tuple[tuple[Aggregate, ValueType | None], ...]:
+        """Return tight and wide caps."""
+        text = ValueType("string")
+        return ((cls(k=2, cap=3), text), (cls(), text), (cls(cap=2), ValueType("integer")))
+
+    def add(self, acc: caps.CapMap | None, value: Any, at_ms: int, event_id: int) -> caps.CapMap:
+        """Count one more of a value, if it is kept."""
+        del at_ms, event_id
+        if acc is None:
+            return {value: 1}
+        count = acc.get(value)
+        if count is not None:
+            acc[value] = count + 1
+        elif caps.admits(acc, value, self.cap):
+            acc[value] = 1
+        return acc
+
+    def merge(self, one: caps.CapMap, other: caps.CapMap) -> caps.CapMap:
+        """Add per value, and cap."""
+        return caps.merged((one, other), _add, self.cap)
+
+    def join(self, accs: Sequence[caps.CapMap]) -> caps.CapMap:
+        """Add per value."""
+        return caps.merged(accs, _add, None)
+
+    def copy(self, acc: caps.CapMap) -> caps.CapMap:
+        """Return a copy."""
+        return dict(acc)
+
+    def finish(self, acc: caps.CapMap | None, as_of_ms: int) -> list[dict[str, Any]]:
+        """Return `[{"value": …, "count": …}, …]`, the most frequent first."""
+        del as_of_ms
+        counts = [(-n, value) for value, n in (acc or {}).items() if value is not caps.TRUNCATED]
+        return [{"value": value, "count": -n} for n, value in sorted(counts)[: self.k]]
+
+    def truncated(self, acc: caps.CapMap) -> bool:
+        """Return whether there were more values than are kept."""
+        return caps.TRUNCATED in acc
+
+    def encode(self, acc: caps.CapMap) -> list[Any]:
+        """Return values and counts, values ascending."""
+        return caps.encoded(acc, int)
+
+    def decode(self, raw: list[Any]) -> caps.CapMap:
+        """Return the counts of their encoding."""
+        return caps.decoded(raw, int)
+
+    def size_bytes(self, acc: caps.CapMap) -> int:
+        """Return the bytes of values and counts."""
+        return sum(
+            self.charge_bytes + (len(value) if isinstance(value, str) else 0) for value in acc
+        )
+
+
+def _add(one: int | None, other: int) -> int:
+    return other if one is None else one + other
+
+
+_TRUNCATED_HASH: Final = -1
+"""The mark in a set of hashes that left some out; hashes are not negative."""
+
+
+@register
+@dataclass(frozen=True)
+class Distinct(Aggregate):
+    """How many distinct values: a set of 64-bit hashes per tile.
+
+    Exact up to `cap` values a tile; beyond, the smallest hashes are kept, the number is a lower
+    bound and the feature says truncated. Two values share a hash with probability n²/2⁶⁵.
+    """
+
+    cap: int = 256
+
+    name: ClassVar[str] = "distinct"
+    takes: ClassVar[frozenset[str]] = KEYS
+    value: ClassVar[str] = "required"
+
+    @classmethod
+    def bind(cls, value_type: ValueType | None, params: dict[str, Any]) -> Aggregate:
+        """Return the set of at most `cap` hashes a tile."""
+        del value_type
+        in_range("cap", params.get("cap", 256), 1, DISTINCT_MAX)
+        return cls(**params)
+
+    @classmethod
+    def variants(cls) -> tuple[tuple[Aggregate, ValueType | None], ...]:
+        """Return tight and wide caps."""
+        return ((cls(cap=3), ValueType("string")), (cls(), ValueType("integer")))
+
+    def add(self, acc: set[int] | None, value: Any, at_ms: int, event_id: int) -> set[int]:
+        """Add a value's hash, if it is kept."""
+        del at_ms, event_id
+        hashed = caps.rank(value)
+        if acc is None:
+            return {hashed}
+        if hashed in acc:
+            return acc
+        if len(acc) >= self.cap:
+            acc.add(_TRUNCATED_HASH)
+            greatest = max(acc)
+            if hashed > greatest:
+                return acc
+            acc.remove(greatest)
+        acc.add(hashed)
+        return acc
+
+    def merge(self, one: set[int], other: set[int]) -> set[int]:
+        """Return the union, capped."""
+        union = one | other
+        truncated = _TRUNCATED_HASH in union
+        if len(union) - truncated <= self.cap:
+            return union
+        union.discard(_TRUNCATED_HASH)
+        return {_TRUNCATED_HASH, *sorted(union)[: self.cap]}
+
+    def join(self, accs: Sequence[set[int]]) -> set[int]:
+        """Return the union."""
+        return set().union(*accs)
+
+    def copy(self, acc: set[int]) -> set[int]:
+        """Return a copy."""
+        return set(acc)
+
+    def finish(self, acc: set[int] | None, as_of_ms: int) -> int:
+        """Return how many hashes there are."""
+        del as_of_ms
+        return len(acc) - (_TRUNCATED_HASH in acc) if acc else 0
+
+    def truncated(self, acc: set[int]) -> bool:
+        """Return whether there were more values than are kept."""
+        return _TRUNCATED_HASH in acc
+
+    def encode(self, acc: set[int]) -> list[int]:
+        """Return the hashes ascending; -1 before them says truncated."""
+        return sorted(acc)
+
+    def decode(self, raw: list[int]) -> set[int]:
+        """Return the set of its encoding."""
+        return set(raw)
+
+    def size_bytes(self, acc: set[int]) -> int:
+        """Return nine bytes a hash."""
+        return 9 * len(acc)

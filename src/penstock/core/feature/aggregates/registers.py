@@ -1,0 +1,271 @@
+"""Aggregates that keep events' own values: first, last and the last k, in the order (time, id)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from penstock.core.feature.algebra import (
+    SCALARS,
+    Aggregate,
+    Presenter,
+    ValueType,
+    in_range,
+    presenter,
+    register,
+)
+
+K_MAX: Final = 50
+"""The most values that `last_k` keeps."""
+
+Entry = tuple[int, int, Any]
+"""(occurred_at_ms, event_id, value)."""
+
+ENTRY_BYTES: Final = 20
+
+_VALUES: Final = SCALARS | {"record"}
+
+
+def _value_bytes(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list):
+        return sum(map(_value_bytes, value))
+    return 9
+
+
+@dataclass(frozen=True)
+class _Register(Aggregate):
+    """What first and last share: one entry, and how its value is shown."""
+
+    show: Presenter | None = field(default=None, compare=False, repr=False)
+
+    takes: ClassVar[frozenset[str]] = _VALUES
+    value: ClassVar[str] = "required"
+    keeps_value: ClassVar[bool] = True
+    charge_bytes: ClassVar[int] = ENTRY_BYTES + 9
+
+    @classmethod
+    def bind(cls, value_type: ValueType | None, params: dict[str, Any]) -> Aggregate:
+        """Return the register of a value."""
+        if params:
+            raise TypeError(f"`{next(iter(params))}`")
+        return cls(show=presenter(value_type))
+
+    @classmethod
+    def variants(cls) -> tuple[tuple[Aggregate, ValueType | None], ...]:
+        """Return it for text and for money."""
+        types = (ValueType("string"), ValueType("money"))
+        return tuple((cls.bind(value_type, {}), value_type) for value_type in types)
+
+    def params(self) -> dict[str, Any]:
+        """Return nothing: how a value is shown follows from its type."""
+        return {}
+
+    def finish(self, acc: Entry | None, as_of_ms: int) -> Any:
+        """Return the value, or None."""
+        del as_of_ms
+        if acc is None:
+            return None
+        return self.show(acc[2]) if self.show else acc[2]
+
+    def decode(self, raw: list[Any]) -> Entry:
+        """Return the entry of its encoding."""
+        at_ms, event_id, value = raw
+        return (at_ms, event_id, value)
+
+    def size_bytes(self, acc: Entry) -> int:
+        """Return the bytes of an instant, an id and a value."""
+        return ENTRY_BYTES + _value_bytes(acc[2])
+
+
+@register
+@dataclass(frozen=True)
+class First(_Register):
+    """The value of the first event in which it is known."""
+
+    name: ClassVar[str] = "first"
+
+    def inline(self) -> tuple[str, str]:
+        """Return `add` as expressions."""
+        return ("(at, event, value)", "(at, event, value) if at < acc[0] or at == acc[0] and event < acc[1] else acc")
+
+    def add(self, acc: Entry | None, value: Any, at_ms: int, event_id: int) -> Entry:
+        """Return the earlier entry."""
+        if acc is None or (at_ms, event_id) < acc[:2]:
+            return (at_ms, event_id, value)
+        return acc
+
+    def merge(self, one: Entry, other: Entry) -> Entry:
+        """Return the earlier entry."""
+        return one if one[:2] <= other[:2] else other
+
+
+@register
+@dataclass(frozen=True)
+class Last(_Register):
+    """The value of the last event in which it is known."""
+
+    name: ClassVar[str] = "last"
+    own_time: ClassVar[bool] = True
+
+    def inline(self) -> tuple[str, str]:
+        """Return `add` as expressions."""
+        return ("(at, event, value)", "(at, event, value) if at > acc[0] or at == acc[0] and event > acc[1] else acc")
+
+    def add(self, acc: Entry | None, value: Any, at_ms: int, event_id: int) -> Entry:
+        """Return the later entry."""
+        if acc is None or (at_ms, event_id) > acc[:2]:
+            return (at_ms, event_id, value)
+        return acc
+
+    def merge(self, one: Entry, other: Entry) -> Entry:
+        """Return the later entry."""
+        return one if one[:2] >= other[:2] else other
+
+    def since(self, acc: Entry, floor_ms: int) -> Entry | None:
+        """Return the entry if it is recent enough."""
+        return acc if acc[0] >= floor_ms else None
+
+
+@register
+@dataclass(frozen=True)
+class LastK(Aggregate):
+    """The values of the k last events, newest first; with `distinct`, each key's newest only.
+
+    Distinct is still a semilattice: a key falls out only when k others are newer, and those can
+    only become newer still.
+    """
+
+    k: int = 10
+    distinct: bool = False
+    """Keep the newest entry of each key only. The value is then its own key."""
+    keyed: bool = False
+    """Distinct by another field: the value folded is `[key, value]`."""
+    show: Presenter | None = field(default=None, compare=False, repr=False)
+
+    name: ClassVar[str] = "last_k"
+    takes: ClassVar[frozenset[str]] = _VALUES
+    value: ClassVar[str] = "required"
+    own_time: ClassVar[bool] = True
+    keeps_value: ClassVar[bool] = True
+    charge_bytes: ClassVar[int] = ENTRY_BYTES + 18
+
+    @classmethod
+    def bind(cls, value_type: ValueType | None, params: dict[str, Any]) -> Aggregate:
+        """Return the list of `k` values, optionally distinct."""
+        in_range("k", params.get("k", 10), 1, K_MAX)
+        if type(params.get("distinct", False)) is not bool:
+            raise ValueError("`distinct` must be True or False")
+        return cls(show=presenter(value_type), **params)
+
+    @classmethod
+    def variants(cls) -> tuple[tuple[Aggregate, ValueType | None], ...]:
+        """Return short lists, plain and distinct."""
+        text = ValueType("string")
+        keyed = ValueType("record", parts=(("key", text), ("value", text)))
+        return (
+            (cls(k=3), text),
+            (cls(k=3, distinct=True), text),
+            (cls(k=3, distinct=True, keyed=True), keyed),
+        )
+
+    def params(self) -> dict[str, Any]:
+        """Return how many, and whether distinct."""
+        return {"k": self.k, "distinct": self.distinct, "keyed": self.keyed}
+
+    def add(self, acc: Any, value: Any, at_ms: int, event_id: int) -> Any:
+        """Return the list with one more entry, if it is among the k last."""
+        if self.distinct:
+            return self._add_distinct(acc, value, at_ms, event_id)
+        if acc is None:
+            return [(at_ms, event_id, value)]
+        newest = acc[-1]
+        if at_ms > newest[0]:
+            acc.append((at_ms, event_id, value))
+        else:
+            place = len(acc)
+            while place and (at_ms, event_id) < acc[place - 1][:2]:
+                place -= 1
+            acc.insert(place, (at_ms, event_id, value))
+        if len(acc) > self.k:
+            del acc[0]
+        return acc
+
+    def _add_distinct(self, acc: Any, value: Any, at_ms: int, event_id: int) -> Any:
+        # The dict is ordered by (time, id), so that the oldest is the first.
+        key, shown = value if self.keyed else (value, value)
+        if acc is None:
+            return {key: (at_ms, event_id, shown)}
+        newest = next(reversed(acc.values()))
+        if (at_ms, event_id) > newest[:2]:
+            acc.pop(key, None)
+            acc[key] = (at_ms, event_id, shown)
+            if len(acc) > self.k:
+                del acc[next(iter(acc))]
+            return acc
+        standing = acc.get(key)
+        if standing is None or standing[:2] < (at_ms, event_id):
+            acc[key] = (at_ms, event_id, shown)
+            kept = sorted(acc.items(), key=_item_order)[-self.k :]
+            acc.clear()
+            acc.update(kept)
+        return acc
+
+    def merge(self, one: Any, other: Any) -> Any:
+        """Return the k last of both."""
+        if not self.distinct:
+            return sorted((*one, *other), key=_entry_order)[-self.k :]
+        both = dict(one)
+        for key, entry in other.items():
+            standing = both.get(key)
+            if standing is None or standing[:2] < entry[:2]:
+                both[key] = entry
+        return dict(sorted(both.items(), key=_item_order)[-self.k :])
+
+    def copy(self, acc: Any) -> Any:
+        """Return a copy."""
+        return acc.copy()
+
+    def since(self, acc: Any, floor_ms: int) -> Any:
+        """Return the entries that are recent enough."""
+        if self.distinct:
+            return {key: entry for key, entry in acc.items() if entry[0] >= floor_ms} or None
+        return [entry for entry in acc if entry[0] >= floor_ms] or None
+
+    def finish(self, acc: Any, as_of_ms: int) -> list[Any]:
+        """Return the values, newest first."""
+        del as_of_ms
+        entries = self._entries(acc) if acc else ()
+        values = [value for _, _, value in entries]
+        values.reverse()
+        return [self.show(value) for value in values] if self.show else values
+
+    def encode(self, acc: Any) -> list[Any]:
+        """Return time, id and value of each entry, and its key if distinct, oldest first."""
+        if self.keyed:
+            return [part for key, entry in acc.items() for part in (*entry, key)]
+        return [part for entry in acc for part in entry]
+
+    def decode(self, raw: list[Any]) -> Any:
+        """Return the entries of their encoding."""
+        if self.keyed:
+            return {raw[i + 3]: (raw[i], raw[i + 1], raw[i + 2]) for i in range(0, len(raw), 4)}
+        if self.distinct:
+            return {raw[i + 2]: (raw[i], raw[i + 1], raw[i + 2]) for i in range(0, len(raw), 3)}
+        return [(raw[i], raw[i + 1], raw[i + 2]) for i in range(0, len(raw), 3)]
+
+    def size_bytes(self, acc: Any) -> int:
+        """Return the bytes of all entries."""
+        keys = sum(map(_value_bytes, acc)) if self.keyed else 0
+        return keys + sum(ENTRY_BYTES + _value_bytes(value) for _, _, value in self._entries(acc))
+
+    def _entries(self, acc: Any) -> Iterable[Entry]:
+        return acc.values() if self.distinct else acc
+
+
+def _entry_order(entry: Entry) -> tuple[int, int]:
+    return entry[:2]
+
+
+def _item_order(item: tuple[Any, Entry]) -> tuple[int, int]:
+    return item[1][:2]

@@ -1,0 +1,197 @@
+"""A cell: the state of one aggregate over one window in one leaf, and all that is done to it.
+
+A state has one of three layouts; None is the state that nothing was folded into:
+
+    register   an accumulator that carries its own time                    acc
+    tiled      one accumulator per tile                                    {tile: acc}
+    grouped    one per tile and group, groups capped (`caps.py`)           {tile: {group: acc}}
+
+What expiry and purges take away is decided by one number, the floor: an instant for registers, a
+tile's index otherwise. So a projection is the same whether it happens now or at the end.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from penstock.core.feature import caps
+from penstock.core.feature.algebra import Aggregate
+from penstock.core.feature.window import FOREVER, FixedGrid, Grid
+
+TILE_BYTES: Final = 6
+GROUP_BYTES: Final = 6
+
+
+class Cell:
+    """One aggregate over one window.
+
+    Args:
+        key: The canonical text of what it folds; equal keys share one cell.
+        aggregate: The bound aggregate.
+        grid: The tiles.
+        groups_max: The cap on groups per tile; None if it is not grouped.
+        needs: The purposes that must all be permitted.
+    """
+
+    __slots__ = ("aggregate", "grid", "groups_max", "key", "layout", "needs")
+
+    def __init__(
+        self, key: str, aggregate: Aggregate, grid: Grid, groups_max: int | None, needs: tuple[str, ...]
+    ) -> None:
+        self.key = key
+        self.aggregate = aggregate
+        self.grid = grid
+        self.groups_max = groups_max
+        self.needs = needs
+        if groups_max is not None:
+            self.layout = "grouped"
+        elif aggregate.own_time and isinstance(grid, FixedGrid):
+            self.layout = "register"
+        else:
+            self.layout = "tiled"
+
+    def floor(self, clock_ms: int, purged: Mapping[str, int]) -> int:
+        """Return the oldest instant (of a register) or tile that lives.
+
+        Args:
+            clock_ms: T of the leaf.
+            purged: Purpose -> `purged_before`.
+        """
+        register = self.layout == "register"
+        grid = self.grid
+        floor = grid.since_ms(clock_ms) if register else grid.live_from(clock_ms)
+        if purged:
+            for purpose in self.needs:
+                purged_ms = purged.get(purpose)
+                if purged_ms is not None:
+                    floor = max(floor, purged_ms if register else grid.kept_from(purged_ms))
+        return floor
+
+    def projected(self, state: Any, floor: int) -> Any:
+        """Return the live part of a state, which may share structure with it; None if none."""
+        if self.layout == "register":
+            return state if floor == FOREVER else self.aggregate.since(state, floor)
+        if min(state) >= floor:
+            return state
+        return {tile: acc for tile, acc in state.items() if tile >= floor} or None
+
+    def encode(self, state: Any) -> Any:
+        """Return a projected state as msgpack holds it: `[tile, acc, …]`, tiles ascending."""
+        encode = self.aggregate.encode
+        if self.layout == "register":
+            return encode(state)
+        flat: list[Any] = []
+        if self.layout == "tiled":
+            for tile in sorted(state):
+                flat.append(tile)
+                flat.append(encode(state[tile]))
+        else:
+            for tile in sorted(state):
+                flat.append(tile)
+                flat.append(caps.encoded(state[tile], encode))
+        return flat
+
+    def decode(self, raw: Any) -> Any:
+        """Return the state of its encoding."""
+        decode = self.aggregate.decode
+        if self.layout == "register":
+            return decode(raw)
+        if self.layout == "tiled":
+            return {raw[i]: decode(raw[i + 1]) for i in range(0, len(raw), 2)}
+        return {raw[i]: caps.decoded(raw[i + 1], decode) for i in range(0, len(raw), 2)}
+
+    def size_bytes(self, state: Any) -> int:
+        """Return an estimate of a state's encoded bytes."""
+        size = self.aggregate.size_bytes
+        if self.layout == "register":
+            return size(state)
+        if self.layout == "tiled":
+            return sum(TILE_BYTES + size(acc) for acc in state.values())
+        return sum(
+            TILE_BYTES
+            + sum(
+                GROUP_BYTES + (len(group) if isinstance(group, str) else 0) + size(acc)
+                for group, acc in groups.items()
+                if group is not caps.TRUNCATED
+            )
+            for groups in state.values()
+        )
+
+    def merge(self, states: Sequence[Any]) -> Any:
+        """Return a new state of several, none of them None, that shares nothing with them."""
+        aggregate = self.aggregate
+        if self.layout == "register":
+            merged = aggregate.copy(states[0])
+            for state in states[1:]:
+                merged = aggregate.merge(merged, state)
+            return merged
+        tiles: dict[int, Any] = {}
+        for state in states:
+            for tile, acc in state.items():
+                standing = tiles.get(tile)
+                tiles[tile] = self._copied(acc) if standing is None else self._both(standing, acc)
+        return tiles
+
+    def _copied(self, acc: Any) -> Any:
+        if self.groups_max is None:
+            return self.aggregate.copy(acc)
+        copy = self.aggregate.copy
+        return {g: a if g is caps.TRUNCATED else copy(a) for g, a in acc.items()}
+
+    def _both(self, one: Any, other: Any) -> Any:
+        if self.groups_max is None:
+            return self.aggregate.merge(one, other)
+        return caps.merged((one, other), self._merge_or_copy, self.groups_max)
+
+    def _merge_or_copy(self, one: Any, other: Any) -> Any:
+        return self.aggregate.copy(other) if one is None else self.aggregate.merge(one, other)
+
+    def window(self, state: Any, as_of_ms: int, floor: int) -> tuple[Any, bool]:
+        """Return what a read counts, and whether a cap left something out.
+
+        Args:
+            state: A state, projected or not; None if nothing was folded.
+            as_of_ms: The end of the window.
+            floor: From `floor`.
+
+        Returns:
+            An accumulator or None; for a grouped cell a dict of them by group, ascending.
+        """
+        grouped = self.layout == "grouped"
+        if state is None:
+            return ({} if grouped else None), False
+        since_ms = self.grid.since_ms(as_of_ms)
+        if self.layout == "register":
+            acc = self._since(state, max(since_ms, floor))
+            return acc, acc is not None and self.aggregate.truncated(acc)
+        first, last = self.grid.read_range(as_of_ms)
+        first = max(first, floor)
+        tiles = [
+            acc for tile, acc in sorted(state.items())
+            if tile >= first and (last is None or tile <= last)
+        ]  # fmt: skip
+        if not grouped:
+            return self._joined(tiles, since_ms)
+        truncated = any(caps.TRUNCATED in groups for groups in tiles)
+        gathered: dict[Any, list[Any]] = {}
+        for groups in tiles:
+            for group, acc in groups.items():
+                if group is not caps.TRUNCATED:
+                    gathered.setdefault(group, []).append(acc)
+        joined: dict[Any, Any] = {}
+        for group in sorted(gathered):
+            acc, cut = self._joined(gathered[group], since_ms)
+            if acc is not None:
+                joined[group] = acc
+                truncated = truncated or cut
+        return joined, truncated
+
+    def _joined(self, accs: list[Any], since_ms: int) -> tuple[Any, bool]:
+        if not accs:
+            return None, False
+        acc = accs[0] if len(accs) == 1 else self.aggregate.join(accs)
+        if self.aggregate.own_time:
+            acc = self._since(acc, since_ms)
+        return acc, acc is not None and self.aggregate.truncated(acc)
+
+    def _since(self, acc: Any, floor_ms: int) -> Any:
+        return acc if floor_ms == FOREVER else self.aggregate.since(acc, floor_ms)
