@@ -76,8 +76,8 @@ RANGES = {
 
 # Single letters in brackets keep these patterns from finding themselves.
 ADDRESS = re.compile(
-    r"https?://[^ \"]*(pyp[i]\.|files\.pythonhoste[d]|registry\.np[m]|repo1?\.mave[n]"
-    r"|proxy\.golan[g]|deb\.debia[n]|index\.crate[s]|crates\.io/ap[i])"
+    r"https?://[^ \"]*([p]ypi\.|files\.[p]ythonhosted|[r]egistry\.npm|[r]epo1?\.maven"
+    r"|[p]roxy\.golang|[d]eb\.debian|[i]ndex\.crates|[c]rates\.io/api)"
 )
 MACHINE = re.compile(r"(^|[^A-Za-z0-9_.-])/(wor[k]|far[m])/|/roo[t]/")
 
