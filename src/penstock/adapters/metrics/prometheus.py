@@ -1,0 +1,97 @@
+"""Metrics on prometheus-client, in a registry of their own, built from the catalogue in ports."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
+
+from penstock.ports.metrics import METRICS, MetricName
+
+SECONDS: Final = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+    60,
+)  # fmt: skip
+"""From an fsync to a backlog."""
+
+RECORDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+"""From one event alone to a full group commit."""
+
+
+class PrometheusMetrics:
+    """Every metric of the catalogue, and no other. Unlabelled ones are exposed from the start, as 0."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry(auto_describe=True)
+        self._families: dict[str, Any] = {name: self._family(name) for name in METRICS}
+        # `labels()` looks a child up under a lock; batches come often enough to keep it.
+        self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
+
+    def count(self, name: MetricName, value: float = 1, **labels: str) -> None:
+        """Add to a counter."""
+        self._child(name, "counter", labels).inc(value)
+
+    def gauge(self, name: MetricName, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        self._child(name, "gauge", labels).set(value)
+
+    def observe(self, name: MetricName, value: float, **labels: str) -> None:
+        """Record one observation of a histogram."""
+        self._child(name, "histogram", labels).observe(value)
+
+    def value(self, name: MetricName, **labels: str) -> float:
+        """Return a counter's or gauge's present value, 0 if it was never touched."""
+        _check(name, METRICS[name].kind, labels)
+        assert METRICS[name].kind != "histogram", "a histogram has no single value"
+        return self._registry.get_sample_value(name, labels) or 0.0
+
+    def exposition(self) -> bytes:
+        """Return all metrics in the Prometheus text format."""
+        return generate_latest(_WithoutCreated(self._registry))
+
+    def _family(self, name: MetricName) -> Any:
+        metric = METRICS[name]
+        make: dict[str, Callable[[], Any]] = {
+            "counter": lambda: Counter(name, metric.help, metric.labels, registry=self._registry),
+            "gauge": lambda: Gauge(name, metric.help, metric.labels, registry=self._registry),
+            "histogram": lambda: Histogram(
+                name,
+                metric.help,
+                metric.labels,
+                registry=self._registry,
+                buckets=SECONDS if name.endswith("_seconds") else RECORDS,
+            ),
+        }
+        return make[metric.kind]()
+
+    def _child(self, name: MetricName, kind: str, labels: dict[str, str]) -> Any:
+        metric = _check(name, kind, labels)
+        key = (name, tuple(labels[label] for label in metric))
+        child = self._children.get(key)
+        if child is None:
+            family = self._families[name]
+            child = family.labels(**labels) if labels else family
+            self._children[key] = child
+        return child
+
+
+class _WithoutCreated(Collector):
+    """The registry without the `…_created` gauges, which double the page and which nobody reads."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families, each without its creation times."""
+        for family in self._registry.collect():
+            family.samples = [one for one in family.samples if not one.name.endswith("_created")]
+            yield family
+
+
+def _check(name: MetricName, kind: str, labels: dict[str, str]) -> tuple[str, ...]:
+    """Return the labels of a declared metric; a name, kind or label not declared is our mistake."""
+    metric = METRICS.get(name)
+    assert metric is not None, f"metric `{name}` is declared in ports.metrics"
+    assert metric.kind == kind, f"metric `{name}` is a {metric.kind}"
+    assert labels.keys() == set(metric.labels), f"metric `{name}` has the labels {metric.labels}"
+    return metric.labels

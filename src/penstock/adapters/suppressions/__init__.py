@@ -1,0 +1,1 @@
+"""Where suppressions and withdrawals are kept."""
