@@ -1,0 +1,1 @@
+"""Slots, candidates, eligibility, ranking and the explanation of a choice."""

@@ -1,0 +1,289 @@
+"""The decision: one person, one campaign, one instant, in; what each slot shows and why, out.
+
+Pure and total: it always answers with content. Two phases: `wants` says which items to fetch, then
+`decide` judges, ranks and chooses among them.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from penstock.core.decision.campaign import Campaign
+from penstock.core.decision.candidate import Candidate, Gathered
+from penstock.core.decision.eligibility import Rules, refusal, rules_of
+from penstock.core.decision.item import Item
+from penstock.core.decision.policy import Choice, Ranked, choose, describe_policy
+from penstock.core.decision.predicate import WITHHELD, Operand, View, value_of
+from penstock.core.decision.record import (
+    DECISION_FORMAT,
+    Chosen,
+    Decision,
+    Fate,
+    SlotDecision,
+)
+from penstock.core.decision.slot import (
+    Slot,
+    barred,
+    candidates_of,
+    fallbacks_of,
+    policy_version,
+    reads,
+    wants,
+)
+from penstock.core.decision.values import members
+from penstock.core.ids import LeafId
+from penstock.core.profile import Profile
+
+_LAST: Final = 1 << 31
+"""The score of an item without what its source ranks by: behind all others."""
+
+
+def wanted_items(
+    campaign: Campaign, profile: Profile | None, *, holdout: str = "", slot: str = "",
+    refused_topics: frozenset[str] = frozenset(),
+) -> list[str]:  # fmt: skip
+    """Return the raw ids of the items to fetch before `decide`, in a stable order, once each.
+
+    The arguments are those that `decide` will get.
+    """
+    person = None if holdout else profile
+    found: dict[str, None] = {}
+    for one in campaign.slots:
+        if slot in ("", one.name):
+            found.update(dict.fromkeys(wants(one, person, refused_topics=refused_topics)))
+    return list(found)
+
+
+def decide(  # noqa: PLR0913 - a decision depends on all of these, and on nothing else
+    campaign: Campaign,
+    profile: Profile | None,
+    items: Mapping[str, Item],
+    *,
+    tenant: str,
+    recipient: LeafId,
+    send: str,
+    decision_id: str,
+    as_of_ms: int,
+    offset_known_at: int,
+    holdout: str = "",
+    freshness: str = "live",
+    reason: str = "",
+    slot: str = "",
+    refused_topics: frozenset[str] = frozenset(),
+) -> Decision:
+    """Return the decision for one recipient; the same arguments give the same bytes.
+
+    Args:
+        campaign: The campaign with its slots.
+        profile: The person as of about `as_of_ms`; None if it can't be read: then every slot shows
+            its fallback, and `reason` says why.
+        items: The items that `wanted_items` asked for, those that exist, in any order.
+        tenant: The tenant's id.
+        recipient: The leaf that the decision belongs to.
+        send: Which send of the campaign.
+        decision_id: `decision_id_of` the key; seeds every draw.
+        as_of_ms: The instant decided for, ms UTC.
+        offset_known_at: The log offset that the profile reflects; -1 if there is none.
+        holdout: `holdout_of` the recipient; not empty means: nothing of the person is read, and
+            every slot shows a fallback that is the same for everybody.
+        freshness: `live` or `stale`.
+        reason: Why it is stale, or why there is no profile.
+        slot: The one slot to decide, at open time; empty for all.
+        refused_topics: Topics refused, from the suppressions.
+    """
+    person = None if holdout else profile
+    view = View(profile=person, refused_topics=refused_topics)
+    if holdout:
+        served, reason = "holdout", holdout
+    elif profile is None:
+        served, reason = "fallback", reason or "no_profile"
+    else:
+        served = freshness
+    return Decision(
+        format=DECISION_FORMAT,
+        decision_id=decision_id,
+        tenant=tenant,
+        recipient=recipient,
+        campaign=campaign.name,
+        campaign_version=campaign.version,
+        send=send,
+        slot=slot,
+        decided_at_ms=as_of_ms,
+        profile_as_of_ms=profile.as_of_ms if profile else 0,
+        known_at=offset_known_at if profile else -1,
+        definitions=profile.definitions if profile else "",
+        served=served,
+        reason=reason,
+        permitted=tuple(sorted(person.permitted)) if person else (),
+        slots=tuple(
+            _decide_slot(one, _Asked(view, items, decision_id, as_of_ms, campaign.uniform_share_ppm),
+                         "holdout" if holdout else barred(one, person))
+            for one in campaign.slots if slot in ("", one.name)
+        ),
+    )  # fmt: skip
+
+
+class _Asked(NamedTuple):
+    """What is the same for all slots of a decision."""
+
+    view: View
+    items: Mapping[str, Item]
+    decision_id: str
+    as_of_ms: int
+    uniform_share_ppm: int
+
+
+class _Stage(NamedTuple):
+    """What one list of sources came to: the choice, and the fate of each candidate."""
+
+    shown: tuple[Chosen, ...]
+    explored: bool
+    eligible: int
+    gathered: Gathered
+    fates: list[Fate]
+
+
+def _decide_slot(slot: Slot, asked: _Asked, bar: str) -> SlotDecision:
+    share_ppm = max(slot.policy.share_ppm, asked.uniform_share_ppm)
+    idle = Gathered([], [], 0)
+    gathered = idle if bar in ("holdout", "no_profile") else candidates_of(slot, asked.view, bar)
+    rules = rules_of(slot, asked.view, bar=bar, strict=True, as_of_ms=asked.as_of_ms)
+    first = _stage(rules, gathered, asked, share_ppm)
+    second = None if first.shown else _fall_back(slot, asked, bar)
+    used, traits = _values_used(slot, asked.view, bar)
+    return SlotDecision(
+        name=slot.name,
+        items=second.shown if second else first.shown,
+        fallback_used=second is not None,
+        fallback_reason=_fallback_reason(bar, first) if second else "",
+        policy=describe_policy(slot.policy, asked.uniform_share_ppm),
+        policy_version=policy_version(slot, asked.uniform_share_ppm),
+        explored=first.explored,
+        eligible=first.eligible,
+        beyond=first.gathered.beyond,
+        sources=(*first.gathered.notes, *(second.gathered.notes if second else ())),
+        fates=(*first.fates, *(second.fates if second else ())),
+        features=used,
+        traits=traits,
+    )
+
+
+def _fall_back(slot: Slot, asked: _Asked, bar: str) -> _Stage:
+    """Return the first fallback source that has anything to show; the last one always has."""
+    rules = rules_of(slot, asked.view, bar=bar, strict=False, as_of_ms=asked.as_of_ms)
+    gathered = fallbacks_of(slot, asked.view, bar)
+    fates: list[Fate] = []
+    for rung in range(len(slot.fallback)):
+        here = [candidate for candidate in gathered.candidates if candidate.rung == rung]
+        stage = _stage(rules, Gathered(here, gathered.notes[: rung + 1], 0), asked, 0)
+        fates += stage.fates
+        if stage.shown:
+            return stage._replace(fates=fates)
+    raise AssertionError("the last fallback is static content, which check_slot has made sure of")
+
+
+def _stage(rules: Rules, gathered: Gathered, asked: _Asked, share_ppm: int) -> _Stage:
+    eligible: dict[str, tuple[Candidate, tuple[int, ...]]] = {}
+    refused: list[str] = []
+    for candidate in gathered.candidates:
+        item = asked.items.get(candidate.proposal.item_id)
+        reason = refusal(rules, candidate.proposal, item)
+        if not reason and candidate.key in eligible:
+            reason = "duplicate"
+        if not reason:
+            eligible[candidate.key] = (candidate, _score(candidate, item, asked.view))
+        refused.append(reason)
+    choice = choose(
+        [Ranked(key, score) for key, (_, score) in eligible.items()],
+        slot=rules.slot.name, decision_id=asked.decision_id, share_ppm=share_ppm, limit=rules.slot.limit,
+    )  # fmt: skip
+    shown = tuple(_shown(rules.slot, eligible, asked.items, choice))
+    fates = [
+        _fate(candidate, reason, eligible, choice)
+        for candidate, reason in zip(gathered.candidates, refused, strict=True)
+    ]
+    return _Stage(shown, choice.explored, len(eligible), gathered, fates)
+
+
+def _score(candidate: Candidate, item: Item | None, view: View) -> tuple[int, ...]:
+    """Return what a candidate ranks by: its source, its category among those asked, its source's order."""
+    fields = item.fields if item else {}
+    categories = candidate.proposal.categories
+    category = fields.get("category")
+    return (
+        candidate.rung,
+        categories.index(category) if category in categories else 0,
+        _order(candidate, fields, view),
+    )
+
+
+def _order(candidate: Candidate, fields: Mapping[str, Any], view: View) -> int:
+    source = candidate.source
+    if source.order == "given":
+        return candidate.place
+    if source.order == "rank":
+        rank = fields.get("rank")
+        return min(rank, _LAST) if isinstance(rank, int) and not isinstance(rank, bool) else _LAST
+    if source.order == "affinity":
+        liked = members(value_of(Operand("feature", source.affinity), view))
+        category = fields.get("category")
+        return liked.index(category) if category in liked else _LAST
+    return 0
+
+
+def _shown(
+    slot: Slot,
+    eligible: Mapping[str, tuple[Candidate, Any]],
+    items: Mapping[str, Item],
+    choice: Choice,
+) -> Iterable[Chosen]:
+    for key, propensity in zip(choice.keys, choice.propensities, strict=True):
+        candidate = eligible[key][0]
+        proposal = candidate.proposal
+        item = items[proposal.item_id] if proposal.item_id else None
+        fields = dict(item.fields if item else proposal.content)
+        if item and slot.show:
+            fields = {name: fields[name] for name in slot.show if name in fields}
+        yield Chosen(
+            key=key,
+            item_id=proposal.item_id,
+            item_version=item.version if item else 0,
+            fields=fields,
+            block=proposal.block,
+            source=_label(candidate),
+            propensity=propensity,
+        )
+
+
+def _fate(candidate: Candidate, reason: str, eligible: Mapping[str, Any], choice: Choice) -> Fate:
+    if reason:
+        return Fate(candidate.key, _label(candidate), reason)
+    outcome = "chosen" if candidate.key in choice.keys else "ranked_below"
+    return Fate(candidate.key, _label(candidate), outcome, eligible[candidate.key][1])
+
+
+def _label(candidate: Candidate) -> str:
+    return candidate.source.label or candidate.source.kind
+
+
+def _fallback_reason(bar: str, first: _Stage) -> str:
+    if bar:
+        return bar
+    if first.gathered.candidates:
+        return "none_eligible"
+    return (
+        "withheld"
+        if any(note.state == "withheld" for note in first.gathered.notes)
+        else "none_offered"
+    )
+
+
+def _values_used(slot: Slot, view: View, bar: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the features and the traits that the slot read, by name; nothing where it was barred."""
+    features: dict[str, Any] = {}
+    traits: dict[str, Any] = {}
+    if not bar:
+        for operand in reads(slot):
+            value = value_of(operand, view)
+            if not isinstance(value, type(WITHHELD)):
+                (features if operand.kind == "feature" else traits)[operand.name] = value
+    return features, traits

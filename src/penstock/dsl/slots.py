@@ -1,0 +1,258 @@
+"""What authors write in `slots.py`: slots, candidate sources, policies and predicates."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from penstock.core.decision.campaign import share_ppm
+from penstock.core.decision.candidate import (
+    Proposal,
+    Reading,
+    Source,
+    SourceKind,
+    anything_goes,
+)
+from penstock.core.decision.policy import Policy
+from penstock.core.decision.predicate import Node, Permitted, Reference, as_node
+from penstock.core.decision.slot import Slot
+from penstock.core.decision.sources import register
+from penstock.core.errors import DefinitionError
+
+FallbackLike = Source | Mapping[str, Any] | str
+"""A source, or static content: a mapping of fields, or the name of a block."""
+
+
+def feature(name: str) -> Reference:
+    """Return a feature to compare: `feature("views_7d") > 3`."""
+    return Reference("feature", name)
+
+
+def trait(name: str) -> Reference:
+    """Return a trait to compare: `trait("plan") == "pro"`."""
+    return Reference("trait", name)
+
+
+def item(name: str) -> Reference:
+    """Return a field of the item under judgement, for `unless=`: `item("category") == "gift cards"`."""
+    return Reference("item", name)
+
+
+def permitted(purpose: str) -> Permitted:
+    """Return: the person permits the purpose. Its negation finds nobody: a refusal selects no one."""
+    return Permitted(purpose=purpose)
+
+
+def fixed(
+    *items: str, content: Mapping[str, Any] | None = None, block: str = "", order: str = "given",
+    affinity: str = "", label: str = "",
+) -> Source:  # fmt: skip
+    """Return a source that offers the same to everybody.
+
+    Args:
+        *items: Ids of items, the best first.
+        content: Fields for the template, in place of items.
+        block: A template of its own, `content/<block>.liquid`, in place of the slot's.
+        order: For items: `given`, `rank` (the item's own rank), `affinity` or `any`.
+        affinity: For the order `affinity`: a feature that ranks categories.
+        label: What records call it.
+    """
+    args: dict[str, Any] = {"items": list(items)} if items else {}
+    if content:
+        args["content"] = dict(content)
+    if block:
+        args["block"] = block
+    return Source(kind="fixed", args=args, order=order, affinity=affinity, label=label)
+
+
+def recently_viewed(feature: str, *, label: str = "") -> Source:
+    """Return a source that offers the items a feature lists (`last_k` of item ids), the newest first."""
+    return Source(kind="recently_viewed", args={"feature": feature}, label=label)
+
+
+def viewed_not_bought(*, viewed: str, bought: str, label: str = "") -> Source:
+    """Return a source that offers the items of one feature, the newest first, that are not in another."""
+    return Source(kind="viewed_not_bought", args={"viewed": viewed, "bought": bought}, label=label)
+
+
+def top_of_favourite_category(
+    feature: str, *, items: Mapping[str, Sequence[str]] | Sequence[str], categories: int = 1,
+    order: str = "given", label: str = "",
+) -> Source:  # fmt: skip
+    """Return a source that offers the best items of the categories a feature ranks highest.
+
+    Args:
+        feature: Ranks categories: `top_k`, or a count by category.
+        items: Item ids per category, the best first; or one list of items that have a `category`.
+        categories: How many categories to offer of.
+        order: `given`, or `rank`: the item's own rank, 1 is best.
+        label: What records call it.
+    """
+    offered: Any = (
+        {category: list(ids) for category, ids in items.items()}
+        if isinstance(items, Mapping)
+        else list(items)
+    )
+    args = {"feature": feature, "items": offered, "categories": categories}
+    return Source(kind="top_of_favourite_category", args=args, order=order, label=label)
+
+
+def source(
+    kind: str, *, order: str = "given", affinity: str = "", label: str = "", **args: Any
+) -> Source:
+    """Return a source of any registered kind, such as one of your own made with `candidate_source`."""
+    return Source(kind=kind, args=args, order=order, affinity=affinity, label=label)
+
+
+def rule(
+    *, when: Node | Reference, then: Source | Sequence[Source], label: str = ""
+) -> tuple[Source, ...]:
+    """Return sources that are asked only for people for whom a predicate holds.
+
+    Args:
+        when: The predicate.
+        then: A source or several; a rule may stand in a rule.
+        label: What records call them, in place of their own names.
+    """
+    guard = as_node(when)
+    return tuple(
+        Source(
+            kind=one.kind,
+            args=one.args,
+            label=label or one.label,
+            when=guard if one.when is None else guard & one.when,
+            order=one.order,
+            affinity=one.affinity,
+        )
+        for one in ((then,) if isinstance(then, Source) else then)
+    )
+
+
+def candidate_source(
+    name: str,
+    *,
+    features: Sequence[str] = (),
+    traits: Sequence[str] = (),
+    check: Callable[[Mapping[str, Any]], str] = anything_goes,
+) -> Callable[[Callable[[Mapping[str, Any], Reading], Sequence[Proposal]]], SourceKind]:
+    """Register a function as a candidate source; use it in slots as `source(name, …)`.
+
+    The function gets the arguments and the values it declared to read; it is pure: no clock, no
+    dice, no network. It is not asked where consent withholds any of them.
+
+    Args:
+        name: How slots name it.
+        features: Which of its arguments hold the name of a feature.
+        traits: Which of its arguments hold the name of a trait.
+        check: From the arguments to what is wrong with them, or nothing.
+    """
+
+    def decorate(propose: Callable[[Mapping[str, Any], Reading], Sequence[Proposal]]) -> SourceKind:
+        doc = (propose.__doc__ or "").strip().splitlines()
+        return register(
+            SourceKind(name, propose, tuple(features), tuple(traits), check, doc[0] if doc else "")
+        )
+
+    return decorate
+
+
+def ranked() -> Policy:
+    """Return the policy that takes the best."""
+    return Policy("ranked")
+
+
+def epsilon(share: float = 0.05) -> Policy:
+    """Return the policy that takes the best, and for a share of decisions draws uniformly."""
+    return Policy("epsilon", share_ppm(share, "epsilon's share"))
+
+
+def slot(  # noqa: PLR0913 - keyword-only, each with a default that suits most
+    name: str,
+    *,
+    candidates: Sequence[Source | tuple[Source, ...]],
+    fallback: FallbackLike | Sequence[FallbackLike],
+    policy: Policy | None = None,
+    limit: int = 1,
+    purpose: str = "personalisation",
+    render: str = "",
+    require: Sequence[str] = ("title", "url"),
+    bought: str | Sequence[str] = (),
+    stock: bool = True,
+    dates: bool = True,
+    unless: Node | Reference | None = None,
+    show: Sequence[str] = (),
+) -> Slot:
+    """Declare a slot: a place in an email that is decided per person.
+
+    Args:
+        name: Unique in the project.
+        candidates: Sources, the preferred first.
+        fallback: What shows when nobody is eligible: sources tried one by one, the last of them static
+            content (a mapping of fields, or the name of a block).
+        policy: `ranked()` by default, or `epsilon(0.05)`.
+        limit: How many to show, 1 to 12.
+        purpose: What the person must permit for anything about them to be used.
+        render: The template, `content/<render>.liquid`; by default the slot's name.
+        require: Fields an item must have.
+        bought: Features that list what the person has bought: not shown again.
+        stock: Whether to refuse items that say they are out of stock.
+        dates: Whether to refuse items outside [starts_at, ends_at).
+        unless: Refuses each candidate for which it holds; may read `item(...)`.
+        show: The fields of an item to record and render; all by default.
+
+    Raises:
+        DefinitionError: An argument is of another kind (E154). Names and the fallback are checked by
+            `check_slot` when the project is loaded.
+    """
+    where = caller()
+    chain: Sequence[FallbackLike] = (
+        [fallback] if isinstance(fallback, (Source, Mapping, str)) else fallback
+    )
+    return Slot(
+        name=name,
+        candidates=_flat(candidates, name, where),
+        fallback=tuple(_fallback(one) for one in chain),
+        policy=policy or ranked(),
+        limit=limit,
+        purpose=purpose,
+        render=render,
+        require=tuple(require),
+        bought=(bought,) if isinstance(bought, str) else tuple(bought),
+        stock=stock,
+        dates=dates,
+        unless=None if unless is None else as_node(unless),
+        show=tuple(show),
+        where=where,
+    )
+
+
+def _fallback(one: FallbackLike) -> Source:
+    if isinstance(one, Source):
+        return one
+    return fixed(block=one) if isinstance(one, str) else fixed(content=one)
+
+
+def _flat(parts: Sequence[object], name: str, where: str) -> tuple[Source, ...]:
+    found: list[Source] = []
+    for part in parts:
+        if isinstance(part, (tuple, list)):
+            found += _flat(cast("Sequence[object]", part), name, where)
+        elif isinstance(part, Source):
+            found.append(part)
+        else:
+            raise DefinitionError(
+                "E154",
+                f"slot `{name}` has a {type(part).__name__} for a candidate source",
+                fix="write a source, such as recently_viewed(...) or fixed(...)",
+                where=where,
+            )
+    return tuple(found)
+
+
+def caller() -> str:
+    """Return the file and line of the author's call: the caller of our caller, such as `slots.py:12`."""
+    try:
+        raise LookupError  # noqa: TRY301 - a traceback is the one pure way to one's own frame
+    except LookupError as here:
+        frame = here.__traceback__.tb_frame if here.__traceback__ else None
+    for _ in range(2):
+        frame = frame.f_back if frame else None
+    return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}" if frame else ""
