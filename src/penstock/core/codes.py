@@ -20,6 +20,14 @@ CODES: dict[str, Code] = {
                  "Write `&`, `|`, `~` and `.in_(…)`, with each comparison in parentheses."),
     "E101": Code("An expression holds a value that is no string, whole number, decimal, boolean or None.",
                  "Compare fields with plain values."),
+    "E130": Code("A limit of identifiers a person is out of range.",
+                 "Choose a limit within the range the message names."),
+    "E131": Code("A limit is set for what is no identifier type of a person.",
+                 "Name a type such as `email`, `phone` or `esp.braze`; things have no limit."),
+    "E132": Code("The policy for devices that two people used is none that exists.",
+                 "Write `neither` or `first`."),
+    "E133": Code("The consent regime is none that exists.", "Write `opt_in` or `opt_out`."),
+    "E134": Code("A purpose is not a plain name.", "Use letters, digits and `_`."),
     "E140": Code("A template failed on a person's data, or went over a limit on work, output or depth.",
                  "Loop over fewer things, test values with `if`, or give a `default`; the slot's fallback was shown."),
     "E141": Code("A template cannot be loaded: its Liquid does not parse, or it names what does not exist.",
@@ -64,7 +72,12 @@ CODES: dict[str, Code] = {
                  "Declare it in `events.py`, or correct the name."),
     # E2xx settings
     # E3xx events, rows and requests
-    # E37x requests to the collector
+    "E340": Code("An event has no usable identifier: none was sent, or all are placeholders.",
+                 "Send a user id, an anonymous id, an email or an external id of the person."),
+    "E341": Code("An event under a public key has neither a usable anonymous id nor user id.",
+                 "Send `anonymousId`; or send it from a server, under a server source's key."),
+    "E342": Code("A group event has no usable group id.", "Send the group's id in `groupId`."),
+    "E343": Code("An alias has no usable previous id.", "Send the former id in `previousId`."),
     "E350": Code("A token is cut short or altered.",
                  "Use the whole link as it stands in the email."),
     "E351": Code("A token was not signed by this installation for this use.",
@@ -73,6 +86,7 @@ CODES: dict[str, Code] = {
                  "Upgrade Penstock on this server."),
     "E353": Code("A click's target is not an http or https address.",
                  "Follow the link as it stands in the email."),
+    # E37x requests to the collector
     "E370": Code("A request to the collector shows no write key.",
                  "Send it as the user of Basic authentication, as `X-Write-Key`, or as `writeKey` in the body."),
     "E371": Code("A request to the collector shows a write key that no source has.",

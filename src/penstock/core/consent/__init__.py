@@ -1,0 +1,1 @@
+"""Purposes, the ledger of consent records, and the rules that permit or refuse."""

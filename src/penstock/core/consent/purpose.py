@@ -1,0 +1,61 @@
+"""Purposes for which data may be used, regimes that say what silence means, and a project's rules."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from penstock.core.errors import DefinitionError
+
+PERSONALISATION: Final = "personalisation"
+MEASUREMENT: Final = "measurement"
+ANALYTICS: Final = "analytics"
+ADVERTISING: Final = "advertising"
+
+PURPOSES: Final = (PERSONALISATION, MEASUREMENT, ANALYTICS, ADVERTISING)
+"""The purposes every project has; its categories may name more."""
+
+OPT_IN: Final = "opt_in"
+"""Unknown is denied."""
+OPT_OUT: Final = "opt_out"
+"""Unknown is granted."""
+REGIMES: Final = (OPT_IN, OPT_OUT)
+
+
+class ConsentRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What a project's consent signals mean.
+
+    Attributes:
+        regime: `opt_in` or `opt_out`: what it means that nothing was said.
+        categories: Purposes of each category of the consent platform. A category that is not named
+            and whose id is a purpose means that purpose.
+        gpc_denies: Purposes that a `Sec-GPC: 1` header denies.
+
+    Raises:
+        DefinitionError: The regime is none of the two (E133), or a purpose has no name (E134).
+    """
+
+    regime: str = OPT_IN
+    categories: Mapping[str, tuple[str, ...]] = {}
+    gpc_denies: tuple[str, ...] = PURPOSES
+
+    def __post_init__(self) -> None:
+        if self.regime not in REGIMES:
+            raise DefinitionError("E133", "the consent regime is neither `opt_in` nor `opt_out`",
+                                  where="consent.regime", fix="write `opt_in` or `opt_out`")  # fmt: skip
+        if not all(purpose.isidentifier() for purpose in self.purposes):
+            raise DefinitionError("E134", "a purpose is not a plain name", where="consent.categories",
+                                  fix="name purposes like `personalisation`: letters, digits and `_`")  # fmt: skip
+
+    @property
+    def purposes(self) -> tuple[str, ...]:
+        """All purposes: the usual ones, then the project's own, sorted."""
+        own = {purpose for named in self.categories.values() for purpose in named}
+        return (*PURPOSES, *sorted(own.union(self.gpc_denies) - set(PURPOSES)))
+
+    def purposes_of(self, category: str) -> tuple[str, ...]:
+        """Return the purposes of a category; empty if the project gives it no meaning."""
+        named = self.categories.get(category)
+        if named is not None:
+            return named
+        return (category,) if category in self.purposes else ()

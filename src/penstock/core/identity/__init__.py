@@ -1,0 +1,1 @@
+"""Identifiers, the edges between them, and who is one person."""

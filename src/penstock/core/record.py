@@ -1,0 +1,181 @@
+"""What the log holds: primary records, links and seals, and their bytes.
+
+A record is made at the edge, once, and carried verbatim by every runtime after that. Its place in
+the log and the instant it was logged are not inside it: they are stamped by the log at append and
+come back beside the bytes.
+"""
+
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from penstock.core.errors import DataCorrupt
+from penstock.core.ids import LeafId
+
+RECORD_FORMAT: Final = 1
+"""The first element of every record; version n reads n-1."""
+
+
+class Kind(IntEnum):
+    """What a record is: which law counts it and how the step treats it."""
+
+    PRIMARY = 1
+    """An event on its primary leaf. The conservation law counts these."""
+    LINK = 2
+    """What a primary says about another leaf. It has a law of its own."""
+    CUT = 3
+    """An edge undone: the later of join and cut wins."""
+    SEAL = 4
+    """The end of a partition in this generation."""
+
+
+class Identifier(msgspec.Struct, frozen=True, array_like=True):
+    """An identifier that an event mentions: its type, its leaf, and its protected raw value."""
+
+    id_type: str
+    leaf: bytes
+    value: str | None = None
+
+
+class Edge(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """A reversible edge between two leaves, with provenance. Its identity is (a, b).
+
+    `a` is the leaf whose record said it; for an unverified edge a read of `b` includes `a`, never
+    the reverse. A record states an edge: `joined`, or a cut of it, at `at_ms`. A leaf holds a
+    register of such statements, merged by `penstock.core.identity.edges`: a verified statement
+    outranks every unverified one; of equal trust the later of join and cut wins, and a cut wins a
+    tie; `at_ms`, `event_id` and `rule` are those of the earliest join.
+    """
+
+    a_type: str
+    a: bytes
+    b_type: str
+    b: bytes
+    at_ms: int
+    event_id: int
+    rule: str
+    verified: bool
+    joined: bool = True
+    """False for a cut."""
+    seen_ms: int = 0
+    """In a register: the latest join. Zero in a statement."""
+    cut_ms: int = 0
+    """In a register: the latest cut, zero if there is none. Zero in a statement."""
+
+
+class Evidence(msgspec.Struct, frozen=True, array_like=True):
+    """The consent evidence stamped at the edge, strongest source first.
+
+    `source` is `gpc`, `context`, `basis` or `unknown`: the strongest that said anything. A purpose
+    in neither tuple is unknown.
+    """
+
+    source: str
+    granted: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
+    regime: str = ""
+    origins: tuple[tuple[str, str], ...] = ()
+    """(purpose, source) of each purpose that a weaker source decided, and of each that a lawful
+    basis granted, as in `("measurement", "basis:contract")`."""
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One record of the log. The fields are in a fixed order; new ones are added at the end."""
+
+    format: int
+    kind: int
+    tenant: str
+    leaf: bytes
+    id_type: str
+    event_id: int
+    message_id: str
+    type: str
+    """`identify`, `track`, `page`, `screen`, `group` or `alias`; empty for links and seals."""
+    name: str
+    """The event's name for `track`; `type` itself otherwise."""
+    occurred_at_ms: int
+    received_at_ms: int
+    source: str
+    source_rank: int
+    verified: bool
+    """Sent under a server key or with a signed identity token."""
+    evidence: Evidence
+    identifiers: tuple[Identifier, ...] = ()
+    """All identifiers of the event, the primary's first."""
+    edges: tuple[Edge, ...] = ()
+    """For a primary: edges that touch its leaf. For a link or a cut: exactly one."""
+    properties: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies defaults
+    traits: dict[str, Any] = {}  # noqa: RUF012
+    job: str = ""
+    """The import job whose id memory de-duplicates this record, if any."""
+    bare: bool = False
+    """Denied at the edge: only evidence is carried, and the step counts it as policy-dropped."""
+
+
+class LogRecord(NamedTuple):
+    """A record as it is read from the log."""
+
+    offset: int
+    logged_at_ms: int
+    value: bytes
+
+
+class Version(NamedTuple):
+    """The (generation, offset) of the last record that a leaf has applied."""
+
+    generation: int
+    offset: int
+
+
+NO_VERSION: Final = Version(0, -1)
+"""The version of a leaf that does not exist yet."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that could not be processed, kept with its reason and the path of the fault.
+
+    `body` is the event as it came; `reason` is an error code; `path` is a JSON path. Neither of the
+    two ever holds a value of the event.
+    """
+
+    letter_id: str
+    source: str
+    received_at_ms: int
+    reason: str
+    path: str
+    what: str
+    message_id: str
+    body: bytes
+    replayed_at_ms: int = 0
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def encode_record(record: Record) -> bytes:
+    """Return the bytes of a record."""
+    return _encoder.encode(record)
+
+
+def decode_record(value: bytes) -> Record:
+    """Return the record of some bytes.
+
+    Raises:
+        DataCorrupt: The bytes are not a record of this format (E701).
+    """
+    try:
+        record = _decoder.decode(value)
+    except msgspec.MsgspecError as error:
+        raise DataCorrupt("E701", "a record of the log does not decode",
+                          fix="run `penstock doctor`") from error  # fmt: skip
+    if record.format > RECORD_FORMAT:
+        raise DataCorrupt("E702", f"a record has format {record.format}, newer than this version reads",
+                          fix="upgrade Penstock")  # fmt: skip
+    return record
+
+
+def as_leaf(raw: bytes) -> LeafId:
+    """Return bytes read from a record as a leaf id."""
+    return LeafId(raw)
