@@ -35,7 +35,7 @@ JUNK: Final = frozenset({
     "anonymous", "guest", "distinctid", "distinct_id", "id", "not_authenticated", "undefined",
     "unknown", "unidentified", "null", "(null)", "nil", "none", "(none)", "nan", "n/a", "na", "true",
     "false", "[object object]", "email", "user", "user_id", "userid", "anonymous_id", "anonymousid",
-    "test", "admin", "default", "x", "-1", "example@example.com", "user@example.com",
+    "test", "admin", "default", "-1", "example@example.com", "user@example.com",
     "test@example.com", "test@test.com", "none@none.com", "noemail@noemail.com", "email@email.com",
     "email@example.com", "a@a.com", "ffffffff-ffff-ffff-ffff-ffffffffffff",
 })  # fmt: skip
@@ -79,7 +79,7 @@ class IdentityRules(msgspec.Struct, frozen=True, kw_only=True):
         leaves_max: Leaves of one person.
     """
 
-    types: Mapping[str, TypeRule] = DEFAULT_TYPES
+    types: Mapping[str, TypeRule] = msgspec.field(default_factory=lambda: DEFAULT_TYPES)
     other: TypeRule = OTHER_TYPE
     blocked: frozenset[str] = JUNK
     shared_anonymous: str = "neither"
