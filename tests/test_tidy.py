@@ -37,7 +37,7 @@ LAYERS: dict[str, set[str]] = {
     # The longest matching prefix decides.
     "core": PURE,
     "core/feature/aggregates/__init__": PURE | {"importlib", "pkgutil"},  # finds its own modules
-    "dsl": PURE,
+    "dsl": PURE | {"sys"},  # a mistake is shown with the author's file and line
     "ports": PURE,
     "flows": PURE | {"contextlib", "asyncio"},  # awaits ports side by side, within a time
 }
@@ -76,7 +76,7 @@ RANGES = {
 
 # Single letters in brackets keep these patterns from finding themselves.
 ADDRESS = re.compile(
-    r"https?://[^ \"]*([p]ypi\.|files\.[p]ythonhosted|[r]egistry\.npm|[r]epo1?\.maven"
+    r"https?://[^ \"]*([p]ypi\.|files\.[p]ythonhosted|registry\.[n]pm|[r]epo1?\.maven"
     r"|[p]roxy\.golang|[d]eb\.debian|[i]ndex\.crates|[c]rates\.io/api)"
 )
 MACHINE = re.compile(r"(^|[^A-Za-z0-9_.-])/(wor[k]|far[m])/|/roo[t]/")
