@@ -168,7 +168,7 @@ def slot(  # noqa: PLR0913 - keyword-only, each with a default that suits most
     name: str,
     *,
     candidates: Sequence[Source | tuple[Source, ...]],
-    fallback: FallbackLike | Sequence[FallbackLike],
+    fallback: FallbackLike | Sequence[FallbackLike | tuple[Source, ...]],
     policy: Policy | None = None,
     limit: int = 1,
     purpose: str = "personalisation",
@@ -203,13 +203,13 @@ def slot(  # noqa: PLR0913 - keyword-only, each with a default that suits most
             `check_slot` when the project is loaded.
     """
     where = caller()
-    chain: Sequence[FallbackLike] = (
+    chain: Sequence[FallbackLike | tuple[Source, ...]] = (
         [fallback] if isinstance(fallback, (Source, Mapping, str)) else fallback
     )
     return Slot(
         name=name,
         candidates=_flat(candidates, name, where),
-        fallback=tuple(_fallback(one) for one in chain),
+        fallback=_flat([_fallback(one) for one in chain], name, where),
         policy=policy or ranked(),
         limit=limit,
         purpose=purpose,
@@ -224,10 +224,10 @@ def slot(  # noqa: PLR0913 - keyword-only, each with a default that suits most
     )
 
 
-def _fallback(one: FallbackLike) -> Source:
-    if isinstance(one, Source):
-        return one
-    return fixed(block=one) if isinstance(one, str) else fixed(content=one)
+def _fallback(one: object) -> object:
+    if isinstance(one, str):
+        return fixed(block=one)
+    return fixed(content=cast("Mapping[str, Any]", one)) if isinstance(one, Mapping) else one
 
 
 def _flat(parts: Sequence[object], name: str, where: str) -> tuple[Source, ...]:
@@ -250,7 +250,7 @@ def _flat(parts: Sequence[object], name: str, where: str) -> tuple[Source, ...]:
 def caller() -> str:
     """Return the file and line of the author's call: the caller of our caller, such as `slots.py:12`."""
     try:
-        raise LookupError  # noqa: TRY301 - a traceback is the one pure way to one's own frame
+        raise LookupError
     except LookupError as here:
         frame = here.__traceback__.tb_frame if here.__traceback__ else None
     for _ in range(2):

@@ -168,7 +168,7 @@ def test_a_predicate_has_no_truth_value() -> None:
         lambda: 1 < feature("views") < 3,
         lambda: feature("views") and trait("plan"),
     ):
-        with pytest.raises(DefinitionError, match="E152.*truth value"):
+        with pytest.raises(DefinitionError, match=r"E152.*truth value"):
             use()
 
 

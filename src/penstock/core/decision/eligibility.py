@@ -81,6 +81,8 @@ def refusal(rules: Rules, proposal: Proposal, item: Item | None) -> str:
         reason = _item_refusal(rules, proposal, item)
         if reason:
             return reason
+    elif not rules.strict:
+        return ""  # content in a fallback chain: nothing may leave a slot empty
     unless = rules.slot.unless
     if unless is None:
         return ""

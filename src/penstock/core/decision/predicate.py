@@ -256,7 +256,7 @@ def judge(node: Node, view: View) -> bool | None:
     return None if {node.topic, "*"} & view.refused_topics else True
 
 
-def _negated(answer: bool | None) -> bool | None:  # noqa: FBT001 - three values, no switch
+def _negated(answer: bool | None) -> bool | None:
     return None if answer is None else not answer
 
 
