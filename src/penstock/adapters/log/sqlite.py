@@ -186,6 +186,7 @@ class SqliteLog:
         self._path = path
         self._clock = clock
         self._read_only = read_only
+        self._closed = False
         self._owner = None if read_only else Ownership(path, KIND)
         self._good: _Good | None = None
         self._totals: dict[str, int] = {}
@@ -250,6 +251,8 @@ class SqliteLog:
         """Return up to `limit` records from `offset` on."""
         assert 0 <= partition < self.partitions, "a partition of this log"
         assert offset >= 0, "offsets count from 0"
+        if self._closed:
+            raise Unavailable("E401", "the log is closed", fix="open it again")
         if self._good is not None:
             # What lies beyond the last acknowledged batch does not exist, whatever the file says.
             limit = min(limit, self._good.ends[partition].head - offset)
@@ -297,6 +300,7 @@ class SqliteLog:
 
     def close(self) -> None:
         """Close the file and let another process own it; a second call does nothing."""
+        self._closed = True
         self._reader.close()
         self._writer.close()
         if self._owner is not None:

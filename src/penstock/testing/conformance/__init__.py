@@ -1,0 +1,1 @@
+"""One suite per port: what any adapter must do."""

@@ -1,0 +1,298 @@
+"""What every log does: offsets without gaps, stamps that never go back, all of a batch or nothing."""
+
+# ruff: noqa: SIM300 - asserts read `expected == actual`
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from penstock.core.errors import Unavailable
+from penstock.core.record import DeadLetter, LogRecord
+from penstock.ports.clock import Clock
+from penstock.ports.log import Appended, Log
+from penstock.testing.clock import HandClock
+
+NOW_MS = 1_795_000_000_000
+MIB = 1024 * 1024
+
+
+def a_letter(name: str, reason: str = "E301", replayed_at_ms: int = 0) -> DeadLetter:
+    """Return a dead letter of that id."""
+    return DeadLetter(
+        letter_id=name,
+        source="web",
+        received_at_ms=NOW_MS,
+        reason=reason,
+        path="$.properties",
+        what="a field has another type",
+        message_id=f"message-{name}",
+        body=b'{"type":"track"}\x00\xff',
+        replayed_at_ms=replayed_at_ms,
+    )
+
+
+class LogConformance:
+    """Subclass it as `Test…` and say how to make the log."""
+
+    def make(self, folder: Path, clock: Clock, *, partitions: int = 1) -> Log:
+        """Return a log of generation 1 in a folder: a new one, or the one that is there."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def clock(self) -> HandClock:
+        return HandClock(NOW_MS)
+
+    @pytest.fixture
+    def log(self, tmp_path: Path, clock: HandClock) -> Iterator[Log]:
+        log = self.make(tmp_path, clock, partitions=2)
+        yield log
+        log.close()
+
+    def test_an_empty_log_has_nothing(self, log: Log):
+        assert log.head(0) == 0
+        assert log.last_logged_at_ms(0) == 0
+        assert log.read(0, 0, 10) == []
+        assert list(log.dead_letters()) == []
+        assert log.counts() == {"appended": 0, "dead_letters": 0, "replayed": 0}
+        assert (log.generation, log.partitions) == (1, 2)
+
+    def test_offsets_start_at_0_and_have_no_gaps(self, log: Log):
+        assert log.append(0, [b"a", b"b"]) == Appended(0, NOW_MS)
+        assert log.append(0, [b"c"]) == Appended(2, NOW_MS)
+        assert log.append(0, [b"d", b"e"]) == Appended(3, NOW_MS)
+        assert log.head(0) == 5
+        expected = [
+            LogRecord(i, NOW_MS, value) for i, value in enumerate([b"a", b"b", b"c", b"d", b"e"])
+        ]
+        assert expected == log.read(0, 0, 100)
+
+    def test_a_read_starts_anywhere_and_stops_at_its_limit(self, log: Log):
+        log.append(0, [b"a", b"b", b"c"])
+        log.append(0, [b"d", b"e"])
+        assert [b"b", b"c", b"d"] == [record.value for record in log.read(0, 1, 3)]
+        assert [b"e"] == [record.value for record in log.read(0, 4, 3)]
+        assert [] == log.read(0, 5, 3)
+        assert [] == log.read(0, 6, 3)
+        assert [] == log.read(0, 0, 0)
+
+    def test_partitions_have_offsets_of_their_own(self, log: Log):
+        log.append(1, [b"x", b"y"])
+        assert log.append(0, [b"a"]).first_offset == 0
+        log.append(1, [b"z"])
+        assert (log.head(0), log.head(1)) == (1, 3)
+        assert [b"a"] == [record.value for record in log.read(0, 0, 10)]
+        assert [b"x", b"y", b"z"] == [record.value for record in log.read(1, 0, 10)]
+        assert [] == log.read(0, 1, 10)
+        assert log.counts()["appended"] == 4
+
+    def test_a_batch_is_stamped_alike_with_the_clock(self, log: Log, clock: HandClock):
+        log.append(0, [b"a", b"b"])
+        clock.advance(seconds=5)
+        log.append(0, [b"c"])
+        assert [NOW_MS, NOW_MS, NOW_MS + 5_000] == [r.logged_at_ms for r in log.read(0, 0, 3)]
+        assert log.last_logged_at_ms(0) == NOW_MS + 5_000
+        assert log.last_logged_at_ms(1) == 0
+
+    def test_stamps_never_go_back_when_the_clock_does(self, log: Log, clock: HandClock):
+        log.append(0, [b"a"])
+        clock.set_back(60_000)
+        assert log.append(0, [b"b"]).logged_at_ms == NOW_MS
+        clock.advance(seconds=61)
+        assert log.append(0, [b"c"]).logged_at_ms == NOW_MS + 1_000
+        assert [NOW_MS, NOW_MS, NOW_MS + 1_000] == [r.logged_at_ms for r in log.read(0, 0, 3)]
+
+    def test_records_are_kept_as_they_are(self, log: Log):
+        values = [b"", b"\x00", bytes(range(256)), b"\xff" * 70_000]
+        log.append(0, values)
+        assert values == [record.value for record in log.read(0, 0, 10)]
+
+    def test_a_batch_of_many_mib_is_one_batch(self, log: Log):
+        values = [bytes([i % 251]) * (MIB // 2) for i in range(21)] + [b"\x07" * (5 * MIB), b"end"]
+        assert log.append(0, values, [a_letter("a")]) == Appended(0, NOW_MS)
+        assert log.head(0) == 23
+        assert values == [record.value for record in log.read(0, 0, 100)]
+        assert values[9:12] == [record.value for record in log.read(0, 9, 3)]
+
+    def test_letters_are_kept_beside_the_records(self, log: Log):
+        letters = [a_letter("a"), a_letter("b", "E302")]
+        assert log.append(0, [b"r"], letters).first_offset == 0
+        assert letters == list(log.dead_letters())
+        assert log.counts() == {"appended": 1, "dead_letters": 2, "replayed": 0}
+
+    def test_letters_alone_move_no_offset(self, log: Log):
+        log.append(0, [b"r"])
+        assert log.append(0, [], [a_letter("a")]).first_offset == 1
+        assert log.head(0) == 1
+        assert log.counts() == {"appended": 1, "dead_letters": 1, "replayed": 0}
+
+    def test_a_letter_that_is_kept_already_changes_nothing(self, log: Log):
+        log.append(0, [], [a_letter("a"), a_letter("a", "E305")])
+        log.append(0, [b"r"], [a_letter("a", "E306"), a_letter("b")])
+        assert [a_letter("a"), a_letter("b")] == list(log.dead_letters())
+        assert log.counts()["dead_letters"] == 2
+
+    def test_letters_are_listed_oldest_first_and_by_reason(self, log: Log):
+        log.append(0, [], [a_letter("z", "E301"), a_letter("a", "E302")])
+        log.append(1, [], [a_letter("m", "E301")])
+        assert ["z", "a", "m"] == [letter.letter_id for letter in log.dead_letters()]
+        assert ["z", "m"] == [letter.letter_id for letter in log.dead_letters(reason="E301")]
+        assert [] == list(log.dead_letters(reason="E399"))
+
+    def test_replayed_letters_are_listed_only_when_asked(self, log: Log):
+        log.append(0, [], [a_letter("a"), a_letter("b")])
+        log.mark_replayed(["a", "unknown"], NOW_MS + 7)
+        assert ["b"] == [letter.letter_id for letter in log.dead_letters()]
+        expected = [a_letter("a", replayed_at_ms=NOW_MS + 7), a_letter("b")]
+        assert expected == list(log.dead_letters(pending_only=False))
+        assert log.counts() == {"appended": 0, "dead_letters": 2, "replayed": 1}
+
+    def test_a_letter_is_counted_as_replayed_once(self, log: Log):
+        log.append(0, [], [a_letter("a")])
+        log.mark_replayed(["a", "a"], NOW_MS)
+        log.mark_replayed(["a"], NOW_MS + 1)
+        assert log.counts()["replayed"] == 1
+
+    def test_many_letters_are_listed_while_they_are_replayed(self, log: Log):
+        names = [f"letter-{i:04d}" for i in range(1_203)]
+        log.append(0, [], [a_letter(name) for name in names])
+        seen: list[str] = []
+        for letter in log.dead_letters():
+            log.mark_replayed([letter.letter_id], NOW_MS)
+            seen.append(letter.letter_id)
+        assert names == seen
+        assert log.counts()["replayed"] == len(names)
+
+    @settings(max_examples=25, suppress_health_check=[HealthCheck.differing_executors])
+    @given(
+        sizes=st.lists(st.integers(0, 30), max_size=12),
+        reads=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 60)), max_size=10),
+    )
+    def test_any_batches_read_in_any_pieces_are_one_sequence(
+        self, sizes: list[int], reads: list[tuple[int, int]]
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            log = self.make(Path(folder), HandClock(NOW_MS))
+            every: list[bytes] = []
+            for size in sizes:
+                batch = [b"%d" % (len(every) + i) for i in range(size)]
+                assert log.append(0, batch).first_offset == len(every)
+                every += batch
+            for offset, limit in reads:
+                expected = every[offset : offset + limit]
+                assert expected == [record.value for record in log.read(0, offset, limit)]
+            log.close()
+
+    def test_a_closed_log_says_so(self, log: Log):
+        log.close()
+        log.close()
+        with pytest.raises(Unavailable, match="E401"):
+            log.append(0, [b"a"])
+        with pytest.raises(Unavailable, match="E401"):
+            log.read(0, 0, 1)
+
+
+class DurableLogConformance(LogConformance):
+    """For logs that outlive their process: also opens them again and kills their writer.
+
+    Attributes:
+        opened_by: Python source that sets `log` to the log in `folder`, given `folder` and `clock`.
+    """
+
+    opened_by: ClassVar[str]
+
+    def test_everything_is_there_after_opening_again(self, tmp_path: Path, clock: HandClock):
+        log = self.make(tmp_path, clock, partitions=2)
+        log.append(0, [b"a", b"b"], [a_letter("a"), a_letter("b")])
+        clock.advance(seconds=1)
+        log.append(1, [b"x"])
+        log.mark_replayed(["a"], NOW_MS + 9)
+        log.close()
+
+        log = self.make(tmp_path, clock, partitions=2)
+        assert [LogRecord(0, NOW_MS, b"a"), LogRecord(1, NOW_MS, b"b")] == log.read(0, 0, 9)
+        assert [LogRecord(0, NOW_MS + 1_000, b"x")] == log.read(1, 0, 9)
+        assert (2, 1) == (log.head(0), log.head(1))
+        assert NOW_MS + 1_000 == log.last_logged_at_ms(1)
+        assert {"appended": 3, "dead_letters": 2, "replayed": 1} == log.counts()
+        expected = [a_letter("a", replayed_at_ms=NOW_MS + 9), a_letter("b")]
+        assert expected == list(log.dead_letters(pending_only=False))
+        assert log.append(0, [b"c"]).first_offset == 2
+        assert [b"a", b"b", b"c"] == [record.value for record in log.read(0, 0, 9)]
+        log.close()
+
+    def test_stamps_never_go_back_over_opening_again(self, tmp_path: Path, clock: HandClock):
+        log = self.make(tmp_path, clock)
+        log.append(0, [b"a"])
+        log.close()
+        clock.set_back(3_600_000)
+        log = self.make(tmp_path, clock)
+        assert log.append(0, [b"b"]).logged_at_ms == NOW_MS
+        log.close()
+
+    def test_killed_in_the_middle_nothing_acknowledged_is_lost_and_nothing_is_torn(
+        self, tmp_path: Path, clock: HandClock
+    ):
+        batches = 0
+        for kill_after in (1, 6, 23):
+            acknowledged = self._append_until_killed(tmp_path, kill_after)
+            log = self.make(tmp_path, clock)
+            batches = len(list(log.dead_letters()))
+            assert acknowledged <= batches, "an acknowledged batch was lost"
+            expected = [value for batch in range(batches) for value in killed_batch(batch)]
+            assert expected == [record.value for record in log.read(0, 0, 1 << 20)]
+            assert len(expected) == log.head(0), "a batch is torn"
+            assert {
+                "appended": len(expected),
+                "dead_letters": batches,
+                "replayed": 0,
+            } == log.counts()
+            log.close()
+        assert batches >= 30, "every round went on from where the last one stopped"
+
+    def _append_until_killed(self, folder: Path, kill_after: int) -> int:
+        """Run a writer, kill -9 it after some acknowledgements; return how many batches it acked."""
+        child = subprocess.Popen(  # noqa: S603 - our own source
+            [sys.executable, "-c", _WRITER.format(opened_by=self.opened_by), str(folder)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stdout is not None
+        last = 0
+        for _ in range(kill_after):
+            last = int(child.stdout.readline())
+        # It is appending at this moment. What it printed before it died was acknowledged, too.
+        child.kill()
+        rest = child.stdout.read().splitlines(keepends=True)
+        child.wait()
+        child.stdout.close()
+        return max([last, *(int(line) for line in rest if line.endswith("\n"))])
+
+
+def killed_batch(batch: int) -> list[bytes]:
+    """Return the records of the n-th batch that the killed writer appends: 1 to 400 of them."""
+    return [
+        b"batch %d record %d " % (batch, i) + b"." * (i % 300) for i in range(1 + batch * 37 % 400)
+    ]
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from penstock.adapters.clock import SystemClock
+from penstock.testing.conformance.log import a_letter, killed_batch
+
+folder, clock = Path(sys.argv[1]), SystemClock()
+{opened_by}
+batch = log.counts()["dead_letters"]
+while True:
+    log.append(0, killed_batch(batch), [a_letter(str(batch))])
+    batch += 1
+    print(batch, flush=True)
+"""
