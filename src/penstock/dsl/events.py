@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from penstock.core.catalog.schema import (
+from penstock.core.catalog.fields import (
     DATA_CLASSES,
     LIST_ITEMS_MAX,
     STRING_CHARS_MAX,
@@ -63,12 +63,29 @@ class FieldSpec:
         self.parts = parts or {}
 
 
-class FieldTable(dict[str, Field]):
-    """Declared traits by name, with what they belong to: `traits`, `group_traits` or `items`."""
+class FieldTable:
+    """Declared traits: their fields by name, and whose they are."""
+
+    __slots__ = ("belongs_to", "fields")
 
     def __init__(self, belongs_to: str, fields: Mapping[str, Field]) -> None:
-        super().__init__(fields)
         self.belongs_to = belongs_to
+        self.fields = fields
+
+    @property
+    def is_traits(self) -> bool:
+        """Whether they are traits of people."""
+        return self.belongs_to == "traits"
+
+    @property
+    def is_group_traits(self) -> bool:
+        """Whether they are traits of groups."""
+        return self.belongs_to == "group_traits"
+
+    @property
+    def is_items(self) -> bool:
+        """Whether they are attributes of items."""
+        return self.belongs_to == "items"
 
 
 def event(
@@ -92,6 +109,10 @@ def event(
     Raises:
         DefinitionError: The declaration is wrong (E103 to E107).
     """
+    if isinstance(version, FieldSpec) or isinstance(description, FieldSpec):
+        raise DefinitionError("E103", "a field is called `version` or `description`",
+                              fix='pass it by name: `fields={"version": string()}`',
+                              where=f"event `{name}`")  # fmt: skip
     named = _named(keywords, fields, f"event `{name}`")
     return event_type(name, version, named, description)
 
@@ -323,4 +344,9 @@ def _table(
     belongs_to: str, fields: Mapping[str, FieldSpec] | None, keywords: Mapping[str, FieldSpec]
 ) -> FieldTable:
     named = _named(keywords, fields, belongs_to)
+    for field in named:
+        if field.required:
+            raise DefinitionError("E103", f"trait `{field.name}` is required",
+                                  fix="make it optional: a trait is set when it is known",
+                                  where=belongs_to)  # fmt: skip
     return FieldTable(belongs_to, field_table(named, belongs_to))

@@ -120,7 +120,7 @@ class FieldRef(Node):
     Attributes:
         event: The event's name, such as `Product Viewed`.
         field: The property's name.
-        kind: A name from `core.catalog.schema.KINDS`.
+        kind: A name from `core.catalog.fields.KINDS`.
         scale: Decimal digits kept, for `decimal`; None otherwise.
         currency: For `money`, the currency of events that name none; None otherwise.
         values: For `enum`, the values it can have.

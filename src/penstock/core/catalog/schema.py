@@ -1,296 +1,217 @@
-"""What a declared event looks like: event types, their fields, and each field's privacy."""
+"""The catalog: all declared event types and traits of a project, and how an event meets them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from penstock.core.catalog.categories import CATEGORIES
-from penstock.core.catalog.expr_nodes import FieldRef
-from penstock.core.errors import DefinitionError
+from penstock.core.catalog.builtin import BUILTIN
+from penstock.core.catalog.fields import (
+    CURRENCY_PATTERN,
+    EventType,
+    Field,
+    NoSuchField,
+    Privacy,
+    canonical_event_type,
+    canonical_field,
+    event_type,
+    field_ref,
+)
+from penstock.core.catalog.normalise import (
+    FieldPlan,
+    Normalised,
+    apply_fields,
+    apply_traits,
+    compile_fields,
+    shown_name,
+)
+from penstock.core.errors import DefinitionError, EventRejected
+from penstock.core.protect import Protector
 
-KINDS: Final = (
-    "string", "integer", "decimal", "money", "boolean", "datetime", "enum", "strings", "objects",
-)  # fmt: skip
-"""What a field can be. After normalisation: str, int, scaled int, [minor units, currency], bool,
-ms since 1970 UTC, str, list of str, list of objects."""
+if TYPE_CHECKING:
+    from penstock.core.event import Event
 
-DATA_CLASSES: Final = ("public", "internal", "confidential", "restricted", "special")
-"""From what anybody may see to what article 9 GDPR protects, loosest first."""
+__all__ = [
+    "Catalog", "EventType", "Field", "NoSuchField", "Normalised", "Privacy", "event_type", "field_ref",
+]  # fmt: skip
 
-PROTECTIONS: Final = ("plain", "truncate", "pseudonym", "drop")
-"""What the edge does to a value before it is logged, loosest first. `encrypt` does not exist yet."""
+UNDECLARED_RULES: Final = ("reject", "keep", "drop")
+TRAIT_RULES: Final = ("drop", "keep")
 
-TRUNCATABLE: Final = frozenset({"string", "datetime", "strings"})
-PSEUDONYMISABLE: Final = frozenset({"string", "integer", "enum", "strings"})
+Normalise = Callable[["Event"], Normalised | None]
 
-STRING_CHARS_MAX: Final = 1_000
-"""How long a string may be unless its field says otherwise."""
-LIST_ITEMS_MAX: Final = 200
-"""How many items a list may have unless its field says otherwise."""
-SCALE_MAX: Final = 9
-INTEGER_MAX: Final = 2**53 - 1
-"""The greatest integer that every JSON reader keeps exact (RFC 7493 §2.2)."""
-FIELDS_MAX: Final = 200
-
-_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ $.:-]{0,99}")
-CURRENCY_PATTERN: Final = re.compile(r"[A-Z]{3}")
+_encoder = msgspec.json.Encoder(order="deterministic")
 
 
-class Privacy(msgspec.Struct, frozen=True, kw_only=True):
-    """A field's `x-penstock` annotation.
+class Catalog:
+    """The declared event types and traits of a project; read only.
 
-    Attributes:
-        category: What it tells of a person: a key of the Fideslang taxonomy.
-        data_class: How much harm a leak would do; one of `DATA_CLASSES`.
-        purpose: What it may be used for; consent to this purpose is needed.
-        retention_days: How long it may be kept; None for as long as the project keeps events.
-        protection: What the edge does to the value; one of `PROTECTIONS`.
+    Args:
+        event_types: Unique by name; `page` and `screen` are added unless they are among them.
+        traits: Traits of people by name.
+        group_traits: Traits of groups by name.
+        items: Attributes of items by name.
+        undeclared: What becomes of a `track` event whose name is not declared: `reject` it, `drop`
+            it, or `keep` the fact that it happened, without any of its fields.
+        traits_undeclared: `drop` undeclared traits, or `keep` those that are scalars.
+        default_currency: ISO 4217 code of money whose event and field name none; empty rejects
+            such an event.
+
+    Raises:
+        DefinitionError: An event type is declared twice (E108), or an option is wrong (E109).
     """
 
-    category: str = "user.behavior"
-    data_class: str = "internal"
-    purpose: str = "personalisation"
-    retention_days: int | None = None
-    protection: str = "plain"
+    def __init__(
+        self,
+        event_types: Iterable[EventType],
+        traits: Mapping[str, Field] | None = None,
+        *,
+        group_traits: Mapping[str, Field] | None = None,
+        items: Mapping[str, Field] | None = None,
+        undeclared: str = "drop",
+        traits_undeclared: str = "drop",
+        default_currency: str = "",
+    ) -> None:
+        _check_options(undeclared, traits_undeclared, default_currency)
+        self.event_types: Mapping[str, EventType] = MappingProxyType(_by_name(event_types))
+        self.traits: Mapping[str, Field] = MappingProxyType(dict(traits or {}))
+        self.group_traits: Mapping[str, Field] = MappingProxyType(dict(group_traits or {}))
+        self.items: Mapping[str, Field] = MappingProxyType(dict(items or {}))
+        self.undeclared = undeclared
+        self.traits_undeclared = traits_undeclared
+        self.default_currency = default_currency
+        self._compiled: tuple[Protector, Normalise] | None = None
 
+    def declares(self, name: str) -> bool:
+        """Say whether an event type of this name is declared; only then may a metric name it."""
+        return name in self.event_types
 
-class Field(msgspec.Struct, frozen=True, kw_only=True):
-    """One property of an event type, or one trait.
+    def normalise(self, event: Event, protector: Protector) -> Normalised | None:
+        """Return an event's declared fields as they are kept; None if the project drops the event.
 
-    Attributes:
-        name: As it is sent.
-        kind: One of `KINDS`.
-        required: Whether an event without it is rejected.
-        privacy: Its annotation.
-        chars_max: For `string` and `strings`: the greatest length of a value, in characters.
-        scale: For `decimal`: digits kept after the point. For `money`: digits kept instead of the
-            currency's exponent, for prices finer than a cent; None keeps the exponent.
-        currency_field: For `money`: the property that names the currency.
-        currency: For `money`: the currency of events that name none; empty for the catalog's.
-        values: For `enum`: the values it can have.
-        items_max: For `strings` and `objects`: the greatest number of items.
-        fields: For `objects`: the fields of an item.
-        description: What it is, for the generated reference.
-    """
-
-    name: str
-    kind: str
-    required: bool = False
-    privacy: Privacy = Privacy()
-    chars_max: int = STRING_CHARS_MAX
-    scale: int | None = None
-    currency_field: str = "currency"
-    currency: str = ""
-    values: tuple[str, ...] = ()
-    items_max: int = LIST_ITEMS_MAX
-    fields: tuple[Field, ...] = ()
-    description: str = ""
-
-
-class NoSuchField(DefinitionError, AttributeError):
-    """A definition names a field that the event type does not have."""
-
-
-@dataclass(frozen=True, slots=True)
-class EventType:
-    """A declared event: its name, its version, and its fields.
-
-    `product_viewed.price` and `product_viewed["price"]` are references for expressions. A field
-    called `name`, `version`, `fields` or `description` is reached only with brackets.
-
-    Attributes:
-        name: The event's name for `track`; `page`, `screen` and the like for the other types.
-        version: From 1; raised when the fields change.
-        fields: Name to field, in the order declared; read only.
-        description: What happened, for the generated reference.
-    """
-
-    name: str
-    version: int
-    fields: Mapping[str, Field] = field(hash=False)
-    description: str = ""
-
-    def __getitem__(self, name: str) -> FieldRef:
-        """Return the reference to a field.
+        On a hot path, call `compile(protector)` once instead.
 
         Raises:
-            NoSuchField: The event type has no such field (E102).
+            EventRejected: The event's type is not declared (E320), or a value is not what was
+                declared (E321 to E328); `where` is the JSON path.
         """
-        declared = self.fields.get(name)
-        if declared is None:
-            near = get_close_matches(name, self.fields, n=1)
-            raise NoSuchField(
-                "E102",
-                f"event `{self.name}` has no field `{name}`",
-                fix=f"did you mean `{near[0]}`?" if near else f"declare `{name}` in the event",
-                where=f"event `{self.name}`",
-            )
-        return field_ref(self.name, declared)
+        if self._compiled is None or self._compiled[0] is not protector:
+            self._compiled = (protector, self.compile(protector))
+        return self._compiled[1](event)
 
-    def __getattr__(self, name: str) -> FieldRef:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return self[name]
+    def compile(self, protector: Protector) -> Normalise:
+        """Return `normalise` for one protector, with every field compiled."""
+        currency = self.default_currency
+        plans = {
+            name: compile_fields(declared.fields, "$.properties", protector, currency)
+            for name, declared in self.event_types.items()
+        }
+        traits = {
+            "identify": compile_fields(self.traits, "$.traits", protector, currency),
+            "group": compile_fields(self.group_traits, "$.traits", protector, currency),
+        }
+        undeclared_rule, keep_traits = self.undeclared, self.traits_undeclared == "keep"
 
+        def normalise(event: Event) -> Normalised | None:
+            if event.type == "track":
+                plan = plans.get(event.event or "")
+                if plan is None:
+                    return _undeclared(event, undeclared_rule)
+                undeclared: list[str] = []
+                kept = apply_fields(plan, event.properties, undeclared)
+                return Normalised(kept, {}, tuple(undeclared))
+            return _normalise_other(event, plans, traits, keep_traits)
 
-def event_type(
-    name: str, version: int, fields: tuple[Field, ...], description: str = ""
-) -> EventType:
-    """Return a checked event type.
+        return normalise
 
-    Raises:
-        DefinitionError: The declaration is wrong (E103 to E107).
-    """
-    where = f"event `{name}`"
-    if not name or len(name) > 200 or name != name.strip() or not name.isprintable():
-        raise DefinitionError("E103", "an event's name is empty, too long or not printable",
-                              fix="name it in at most 200 printable characters")  # fmt: skip
-    if version < 1:
-        raise DefinitionError("E103", f"event `{name}` has version {version}",
-                              fix="count versions from 1", where=where)  # fmt: skip
-    return EventType(name, version, MappingProxyType(field_table(fields, where)), description)
+    def compile_items(self, protector: Protector) -> Callable[[Mapping[str, Any]], Normalised]:
+        """Return the function that types an item's attributes: a row of the catalogue of products.
 
+        What it returns holds the attributes as `traits`; it raises `EventRejected` as `normalise`.
+        """
+        plan = compile_fields(self.items, "$", protector, self.default_currency)
 
-def field_table(fields: tuple[Field, ...], where: str) -> dict[str, Field]:
-    """Return checked fields by name.
+        def normalise(values: Mapping[str, Any]) -> Normalised:
+            undeclared: list[str] = []
+            kept = apply_traits(plan, values, undeclared, keep_undeclared=False)
+            return Normalised({}, kept, tuple(undeclared))
 
-    Raises:
-        DefinitionError: A field is declared wrongly, or twice (E103 to E107).
-    """
-    if len(fields) > FIELDS_MAX:
-        raise DefinitionError("E103", f"more than {FIELDS_MAX} fields are declared",
-                              fix="declare only the fields you use", where=where)  # fmt: skip
-    table: dict[str, Field] = {}
-    for declared in fields:
-        if declared.name in table:
-            raise DefinitionError("E103", f"field `{declared.name}` is declared twice",
-                                  fix="keep one of the two", where=where)  # fmt: skip
-        check_field(declared, where)
-        table[declared.name] = declared
-    return table
+        return normalise
 
+    def canonical(self) -> dict[str, Any]:
+        """Return what the catalog means as plain values, without descriptions."""
+        return {
+            "event_types": [canonical_event_type(self.event_types[name])
+                            for name in sorted(self.event_types)],
+            "traits": _canonical_fields(self.traits),
+            "group_traits": _canonical_fields(self.group_traits),
+            "items": _canonical_fields(self.items),
+            "undeclared": self.undeclared,
+            "traits_undeclared": self.traits_undeclared,
+            "default_currency": self.default_currency,
+        }  # fmt: skip
 
-def check_field(declared: Field, where: str) -> None:
-    """Raise if a field is declared wrongly.
-
-    Raises:
-        DefinitionError: Its name or limits (E103), its protection (E104, E105), its annotation
-            (E106), or its currency or scale (E107) is wrong.
-    """
-    place = f"{where}, field `{declared.name}`"
-    if _FIELD_NAME.fullmatch(declared.name) is None:
-        raise DefinitionError("E103", "a field's name has characters that a path cannot show",
-                              fix="use letters, digits, `_`, `-`, `.`, `:`, `$` and spaces, at most 100",
-                              where=where)  # fmt: skip
-    if declared.kind not in KINDS:
-        raise DefinitionError("E103", f"field `{declared.name}` has no kind `{declared.kind}`",
-                              fix=f"use one of {', '.join(KINDS)}", where=place)  # fmt: skip
-    _check_shape(declared, place)
-    _check_privacy(declared, place)
-    _check_protection(declared, place)
+    def fingerprint(self) -> str:
+        """Return 32 hexadecimal digits: equal for catalogs that mean the same."""
+        return blake2b(_encoder.encode(self.canonical()), digest_size=16).hexdigest()
 
 
-def field_ref(event: str, declared: Field) -> FieldRef:
-    """Return the reference to a field: typed as it is after protection."""
-    pseudonym = declared.privacy.protection == "pseudonym" and declared.kind != "strings"
-    return FieldRef(
-        event=event,
-        field=declared.name,
-        kind="string" if pseudonym else declared.kind,
-        scale=declared.scale,
-        currency=(declared.currency or None) if declared.kind == "money" else None,
-        values=() if pseudonym else declared.values,
-        purpose=declared.privacy.purpose,
-        protection=declared.privacy.protection,
-    )
+def _undeclared(event: Event, rule: str) -> Normalised | None:
+    if rule == "reject":
+        raise EventRejected("E320", "the event's name is not declared",
+                            fix="declare it in `events.py`, or set `undeclared` to `keep` or `drop`",
+                            where="$.event")  # fmt: skip
+    if rule == "drop":
+        return None
+    # The fields are dropped in any case: nobody has said of what kind they are, or how private.
+    return Normalised({}, {}, tuple(shown_name(name) for name in event.properties))
 
 
-def canonical_field(declared: Field) -> dict[str, Any]:
-    """Return what a field means as plain values, without its description."""
-    plain: dict[str, Any] = msgspec.to_builtins(declared)
-    del plain["description"]
-    plain["fields"] = [canonical_field(part) for part in declared.fields]
-    return plain
+def _normalise_other(
+    event: Event, plans: dict[str, FieldPlan], traits: dict[str, FieldPlan], keep_traits: bool
+) -> Normalised:
+    """Normalise `page` and `screen` (properties) and `identify` and `group` (traits)."""
+    undeclared: list[str] = []
+    plan = plans.get(event.type)
+    if plan is not None:
+        values = event.properties
+        # Server SDKs send a page's name and category beside the properties, browsers inside too.
+        beside = {"name": event.name, "category": event.category}
+        extra = {name: value for name, value in beside.items() if value and name not in values}
+        kept = apply_fields(plan, {**extra, **values}, undeclared)
+        return Normalised(kept, {}, tuple(undeclared))
+    trait_plan = traits.get(event.type)
+    if trait_plan is None:
+        return Normalised({}, {})
+    kept = apply_traits(trait_plan, event.traits, undeclared, keep_undeclared=keep_traits)
+    return Normalised({}, kept, tuple(undeclared))
 
 
-def canonical_event_type(declared: EventType) -> dict[str, Any]:
-    """Return what an event type means as plain values, without descriptions."""
-    fields = [canonical_field(part) for _, part in sorted(declared.fields.items())]
-    return {"name": declared.name, "version": declared.version, "fields": fields}
+def _by_name(event_types: Iterable[EventType]) -> dict[str, EventType]:
+    named: dict[str, EventType] = {}
+    for declared in event_types:
+        if declared.name in named and declared != named[declared.name]:
+            raise DefinitionError("E108", f"event `{declared.name}` is declared twice",
+                                  fix="keep one of the two, or give one another name")  # fmt: skip
+        named[declared.name] = declared
+    return {declared.name: declared for declared in BUILTIN} | named
 
 
-def _check_shape(declared: Field, place: str) -> None:
-    kind = declared.kind
-    if kind == "enum" and (
-        not declared.values or len(set(declared.values)) != len(declared.values)
-    ):
-        raise DefinitionError("E103", f"field `{declared.name}` has no values, or one twice",
-                              fix="list each value once", where=place)  # fmt: skip
-    if kind == "objects":
-        if not declared.fields:
-            raise DefinitionError("E103", f"field `{declared.name}` declares no fields of its items",
-                                  fix="declare at least one", where=place)  # fmt: skip
-        field_table(declared.fields, place)
-    if declared.chars_max < 1 or declared.items_max < 1:
-        raise DefinitionError("E103", f"field `{declared.name}` has a limit below 1",
-                              fix="give it a positive limit", where=place)  # fmt: skip
-    if kind == "decimal" and declared.scale is None:
-        raise DefinitionError("E107", f"field `{declared.name}` is a decimal without scale",
-                              fix="say how many digits after the point are kept: `decimal(scale=2)`",
-                              where=place)  # fmt: skip
-    if declared.scale is not None and not 0 <= declared.scale <= SCALE_MAX:
-        raise DefinitionError("E107", f"field `{declared.name}` has scale {declared.scale}",
-                              fix=f"use a scale from 0 to {SCALE_MAX}", where=place)  # fmt: skip
-    if declared.currency and CURRENCY_PATTERN.fullmatch(declared.currency) is None:
-        raise DefinitionError("E107", f"field `{declared.name}` has a currency that is no ISO 4217 code",
-                              fix='write three capital letters, such as "GBP"', where=place)  # fmt: skip
+def _canonical_fields(fields: Mapping[str, Field]) -> list[dict[str, Any]]:
+    return [canonical_field(fields[name]) for name in sorted(fields)]
 
 
-def _check_privacy(declared: Field, place: str) -> None:
-    privacy = declared.privacy
-    if privacy.category not in CATEGORIES:
-        near = get_close_matches(privacy.category, CATEGORIES, n=1)
-        raise DefinitionError("E106", f"`{privacy.category}` is not a data category of Fideslang",
-                              fix=f"did you mean `{near[0]}`?" if near else
-                              "choose one from https://ethyca.github.io/fideslang/taxonomy/data_categories/",
-                              where=place)  # fmt: skip
-    if privacy.data_class not in DATA_CLASSES:
-        raise DefinitionError("E106", f"`{privacy.data_class}` is not a data class",
-                              fix=f"use one of {', '.join(DATA_CLASSES)}", where=place)  # fmt: skip
-    if privacy.retention_days is not None and privacy.retention_days < 1:
-        raise DefinitionError("E106", "a retention is shorter than a day",
-                              fix='keep it for a day or more, or do not keep it: protection="drop"',
-                              where=place)  # fmt: skip
-    if not privacy.purpose.isidentifier():
-        raise DefinitionError("E106", "a purpose is not a plain name",
-                              fix="use a name such as `personalisation` or `measurement`",
-                              where=place)  # fmt: skip
-
-
-def _check_protection(declared: Field, place: str) -> None:
-    protection, kind = declared.privacy.protection, declared.kind
-    if protection == "encrypt":
-        raise DefinitionError("E104", f"field `{declared.name}` asks for `encrypt`, which does not exist yet",
-                              fix="use `pseudonym` or `drop` until it does", where=place)  # fmt: skip
-    if protection not in PROTECTIONS:
-        raise DefinitionError("E105", f"`{protection}` is not a protection",
-                              fix=f"use one of {', '.join(PROTECTIONS)}", where=place)  # fmt: skip
-    if declared.required and protection == "drop":
-        raise DefinitionError("E105", f"field `{declared.name}` is required and dropped",
-                              fix="make it optional, or protect it otherwise", where=place)  # fmt: skip
-    allowed = {"truncate": TRUNCATABLE, "pseudonym": PSEUDONYMISABLE}.get(protection)
-    if allowed is not None and kind not in allowed:
-        raise DefinitionError("E105", f"a field of kind `{kind}` cannot have protection `{protection}`",
-                              fix=f"`{protection}` is for {', '.join(sorted(allowed))}; else use `drop`",
-                              where=place)  # fmt: skip
-    if protection == "plain" and declared.privacy.data_class == "special":
-        raise DefinitionError("E105", f"field `{declared.name}` is special and would be kept in plain",
-                              fix="use `truncate`, `pseudonym` or `drop`, or a lower data class",
-                              where=place)  # fmt: skip
+def _check_options(undeclared: str, traits_undeclared: str, default_currency: str) -> None:
+    if undeclared not in UNDECLARED_RULES:
+        raise DefinitionError("E109", f"undeclared events have no rule `{undeclared}`",
+                              fix=f"use one of {', '.join(UNDECLARED_RULES)}")  # fmt: skip
+    if traits_undeclared not in TRAIT_RULES:
+        raise DefinitionError("E109", f"undeclared traits have no rule `{traits_undeclared}`",
+                              fix=f"use one of {', '.join(TRAIT_RULES)}")  # fmt: skip
+    if default_currency and CURRENCY_PATTERN.fullmatch(default_currency) is None:
+        raise DefinitionError("E109", "the default currency is not an ISO 4217 code",
+                              fix='write three capital letters, such as "GBP"')  # fmt: skip

@@ -1,0 +1,497 @@
+"""The Segment spec on the wire becomes frozen events: decoding, limits, times, and what is refused.
+
+One bad event never rejects the others of its batch, and no error quotes a value. What a sender may
+rely on:
+
+- Nulls, missing objects and fields we do not know are fine; whole numbers as ids become texts.
+- Decimal numbers keep their digits (`Literal`) until the catalog types them.
+- An event without `messageId` gets one derived from the bytes of its request, so that a retry of
+  the same bytes is the same event. Two requests that are equal byte for byte are one event, too:
+  who means two sends a `messageId` or a `timestamp`.
+- An unreadable `sentAt` only costs the correction of clock skew; an unreadable `timestamp` is an
+  error, because the event would land at a wrong instant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from penstock.core.errors import EventRejected
+from penstock.core.json_faults import (
+    check_text,
+    decode_loosely,
+    shown_path,
+    split_batch,
+    syntax_fault,
+)
+from penstock.core.literal import Literal
+from penstock.core.time import MINUTE_MS, SECOND_MS, parse_instant
+
+TYPES: Final = ("identify", "track", "page", "screen", "group", "alias")
+MESSAGE_ID_CHARS_MAX: Final = 100
+IDENTIFIER_CHARS_MAX: Final = 512
+EVENT_NAME_CHARS_MAX: Final = 200
+CONTEXT_TEXT_CHARS_MAX: Final = 200
+
+SKEW_MS_MIN: Final = 30 * SECOND_MS
+"""A smaller difference between sending and receiving is delay, not a wrong clock."""
+FUTURE_MS_MAX: Final = 5 * MINUTE_MS
+"""How far after its reception an event may claim to have happened."""
+_YEAR_9999_MS: Final = parse_instant("9999-01-01T00:00:00Z")
+
+
+class Limits(NamedTuple):
+    """How much one request may hold.
+
+    Attributes:
+        event_bytes_max: Of one event.
+        batch_bytes_max: Of a whole batch, decompressed.
+        batch_events_max: Events of a batch; those beyond are rejected one by one.
+        depth_max: How deep objects and lists may nest.
+        unique_keys: Reject an event that has a key twice in one object. It costs about 3 µs an
+            event; without it the last of the two counts.
+    """
+
+    event_bytes_max: int = 32 * 1024
+    batch_bytes_max: int = 500 * 1024
+    batch_events_max: int = 2_500
+    depth_max: int = 32
+    unique_keys: bool = True
+
+
+SEGMENT: Final = Limits()
+RUDDERSTACK: Final = Limits(batch_bytes_max=4 * 1024 * 1024)
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One event of the Segment spec, as it was sent; the catalog has not seen it yet."""
+
+    type: str = ""
+    event: str | None = None
+    """The event's name, for `track`."""
+    name: str | None = None
+    """The page's or screen's name."""
+    category: str | None = None
+    message_id: str = ""
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    group_id: str | None = None
+    previous_id: str | None = None
+    properties: dict[str, Any] = {}
+    traits: dict[str, Any] = {}
+    """`traits`, or `context.traits` where an SDK sends them there."""
+    context: dict[str, Any] = {}
+    timestamp: str | None = None
+    original_timestamp: str | None = None
+    sent_at: str | None = None
+
+    def external_ids(self) -> tuple[tuple[str, Any], ...]:
+        """Return the identifiers of people in `context.externalIds` as (type, id), in their order.
+
+        RudderStack's `context.externalId` is read too. Ids of another `collection` than `users`,
+        and encoded ones, are left out.
+
+        Raises:
+            EventRejected: It is not a list of objects whose `type` is a text (E306).
+        """
+        key = "externalIds" if "externalIds" in self.context else "externalId"
+        listed = self.context.get(key)
+        if not listed:
+            return ()
+        path = f"$.context.{key}"
+        if type(listed) is not list:
+            raise _wrong_type(path, "a list of objects")
+        found: list[tuple[str, Any]] = []
+        for index, entry in enumerate(cast("list[Any]", listed)):
+            if type(entry) is not dict:
+                raise _wrong_type(f"{path}[{index}]", "an object")
+            named = cast("dict[str, Any]", entry)
+            if type(named.get("type")) is not str:
+                raise _wrong_type(f"{path}[{index}].type", "a text")
+            plain = named.get("encoding") in (None, "", "none")
+            if plain and named.get("collection") in (None, "", "users"):
+                found.append((named["type"], named.get("id")))
+        return tuple(found)
+
+    def email(self) -> Any:
+        """Return the email address of the person, as it was sent in the traits, or None.
+
+        The traits of a `group` event are the group's: there only `context.traits` is asked.
+        """
+        if self.type != "group" and self.traits.get("email"):
+            return self.traits["email"]
+        beside = _object(self.context.get("traits"))
+        return beside.get("email") if beside else None
+
+    def consent_preferences(self) -> dict[str, Any] | None:
+        """Return `context.consent.categoryPreferences`, or None if there is none.
+
+        Raises:
+            EventRejected: It is not an object (E306): a preference that cannot be read must not
+                count as none.
+        """
+        value = self.context.get("consent")
+        if value is None:
+            return None
+        consent = _object(value)
+        if consent is None:
+            raise _wrong_type("$.context.consent", "an object")
+        value = consent.get("categoryPreferences")
+        preferences = _object(value)
+        if value is not None and preferences is None:
+            raise _wrong_type("$.context.consent.categoryPreferences", "an object")
+        return preferences
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An event that was refused: its place in the batch, why, and its bytes for the dead letter."""
+
+    index: int
+    message_id: str | None
+    error: EventRejected
+    raw: bytes
+
+
+class Decoded(NamedTuple):
+    """What a request held: events and rejected ones by their index, and what was beside them."""
+
+    events: list[tuple[int, Event]]
+    rejected: list[Rejected]
+    write_key: str | None
+    sent_at_ms: int | None
+    bodies: list[bytes]
+    """The bytes of every event, by index."""
+
+    def raw(self, index: int) -> bytes:
+        """Return the bytes of an event, for the dead letter of one that is refused later."""
+        return self.bodies[index]
+
+
+class _Beside(msgspec.Struct, rename="camel"):
+    """What stands beside the events: of a batch, or in the body of one event."""
+
+    write_key: Any = None
+    sent_at: Any = None
+    context: Any = None
+
+
+class _Batch(_Beside, kw_only=True, rename="camel"):
+    batch: list[msgspec.Raw]
+
+
+class _MessageId(msgspec.Struct, rename="camel"):
+    message_id: Any = None
+
+
+_event_decoder = msgspec.json.Decoder(Event, float_hook=Literal)
+_beside_decoder = msgspec.json.Decoder(_Beside, float_hook=Literal)
+_batch_decoder = msgspec.json.Decoder(_Batch, float_hook=Literal)
+_message_id_decoder = msgspec.json.Decoder(_MessageId)
+
+_TEXTS: Final = frozenset((
+    "type", "event", "name", "category", "messageId", "userId", "anonymousId", "groupId",
+    "previousId", "timestamp", "originalTimestamp", "sentAt",
+))  # fmt: skip
+_OBJECTS: Final = frozenset(("properties", "traits", "context"))
+_IDS: Final = frozenset(("messageId", "userId", "anonymousId", "groupId", "previousId"))
+
+_NOT_AN_EVENT: Final = ("E300", "E301", "E314")
+"""Faults that leave no event to keep: a single request with one of them is refused as a whole."""
+
+
+def decode_single(
+    body: bytes, type_name: str | None, limits: Limits, *, source: str = ""
+) -> Decoded:
+    """Return the one event of a request body, or the one that was refused.
+
+    Args:
+        body: JSON, decompressed.
+        type_name: The event's type if the path says it, such as `track`; else the body's `type`.
+        limits: How much the body may hold.
+        source: Distinguishes the derived message ids of different sources.
+
+    Raises:
+        EventRejected: The body is not JSON, not an object, or too big (E300 to E302, E314).
+    """
+    if len(body) > limits.event_bytes_max:
+        raise _too_big(len(body), limits.event_bytes_max)
+    beside = _Beside()
+    try:
+        event = _decode_event(body, type_name, limits)
+        beside = _beside_decoder.decode(body)
+        _settle(event, beside)
+        if not event.message_id:
+            force_setattr(event, "message_id", f"{_derived_id(source, body)}-0")
+        _check(event)
+    except EventRejected as error:
+        if error.code in _NOT_AN_EVENT:
+            raise
+        refused = Rejected(0, _message_id(body), error, body)
+        return Decoded([], [refused], *_key_and_time(beside), [body])
+    return Decoded([(0, event)], [], *_key_and_time(beside), [body])
+
+
+def decode_batch(body: bytes, limits: Limits, *, source: str = "") -> Decoded:
+    """Return the events of a batch, and those that were refused, each by itself.
+
+    Args:
+        body: JSON, decompressed: an object with a list `batch`; `context` and `sentAt` beside it
+            are for all events that have none of their own.
+        limits: How much the body may hold.
+        source: Distinguishes the derived message ids of different sources.
+
+    Raises:
+        EventRejected: The body is not JSON, not an object with `batch`, or too big (E300 to E302,
+            E304, E308, E309, E314).
+    """
+    if len(body) > limits.batch_bytes_max:
+        raise _too_big(len(body), limits.batch_bytes_max)
+    beside, bodies = _open_batch(body)
+    events: list[tuple[int, Event]] = []
+    rejected: list[Rejected] = []
+    derived_id = ""
+    for index, raw in enumerate(bodies):
+        try:
+            if index >= limits.batch_events_max:
+                raise EventRejected("E303", f"a batch has more than {limits.batch_events_max} events",
+                                    fix="send fewer events in one batch", where="$.batch")  # fmt: skip
+            if len(raw) > limits.event_bytes_max:
+                raise _too_big(len(raw), limits.event_bytes_max)
+            event = _decode_event(raw, None, limits)
+            _settle(event, beside)
+            if not event.message_id:
+                # Hashed once a batch: it may hold thousands of events without an id.
+                derived_id = derived_id or _derived_id(source, body)
+                force_setattr(event, "message_id", f"{derived_id}-{index}")
+            _check(event)
+        except EventRejected as error:
+            rejected.append(Rejected(index, _message_id(raw), error, raw))
+        else:
+            events.append((index, event))
+    return Decoded(events, rejected, *_key_and_time(beside), bodies)
+
+
+def occurred_at_ms(event: Event, received_at_ms: int) -> int:
+    """Return when an event happened, corrected for the sender's clock, in ms since 1970 UTC.
+
+    Args:
+        event: Any event.
+        received_at_ms: When the edge got it.
+
+    Returns:
+        `timestamp`, else `originalTimestamp`, else the instant of reception. If sending and
+        receiving differ by more than 30 s, the sender's clock is wrong by that difference, and it
+        is taken off. Never more than 5 min after the reception, never before 1970.
+
+    Raises:
+        EventRejected: `timestamp` or `originalTimestamp` is no instant (E311); an event that came
+            through `decode_single` or `decode_batch` has been checked.
+
+    Source: Segment spec, common fields, "timestamps".
+    """
+    claimed_ms = _claimed_at_ms(event)
+    if claimed_ms is None:
+        return received_at_ms
+    sent_ms = instant_or_none(event.sent_at)
+    at_ms = claimed_ms
+    if sent_ms is not None and abs(received_at_ms - sent_ms) > SKEW_MS_MIN:
+        at_ms = received_at_ms - (sent_ms - claimed_ms)
+    return max(0, min(at_ms, received_at_ms + FUTURE_MS_MAX))
+
+
+def kept_context(event: Event) -> dict[str, Any]:
+    """Return the little of `context` that may be kept: `locale`, `timezone` and `campaign`.
+
+    `campaign` holds `source`, `medium`, `name`, `term` and `content` where they are texts. All else
+    (addresses, user agent, IP, device) is left behind: nothing here needs it.
+    """
+    kept: dict[str, Any] = _short_texts(event.context, ("locale", "timezone"))
+    campaign = _object(event.context.get("campaign"))
+    named = _short_texts(campaign or {}, ("source", "medium", "name", "term", "content"))
+    if named:
+        kept["campaign"] = named
+    return kept
+
+
+def instant_or_none(text: str | None) -> int | None:
+    """Return a text's instant in ms since 1970 UTC; None if it is none, or not from 1970 to 9998."""
+    if not text or len(text) > 40:
+        return None
+    return _instant(text)
+
+
+@lru_cache(maxsize=1024)
+def _instant(text: str) -> int | None:
+    # All events of a batch have one `sentAt`, and often one `timestamp`.
+    try:
+        at_ms = parse_instant(text)
+    except ValueError:
+        return None
+    return at_ms if 0 <= at_ms < _YEAR_9999_MS else None
+
+
+def _decode_event(raw: bytes, type_name: str | None, limits: Limits) -> Event:
+    try:
+        event = _event_decoder.decode(raw)
+    except msgspec.ValidationError:
+        event = _repair(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise syntax_fault(raw, error) from None
+    check_text(raw, depth_max=limits.depth_max, unique_keys=limits.unique_keys)
+    if type_name is not None:
+        force_setattr(event, "type", type_name)
+    return event
+
+
+def _repair(raw: bytes) -> Event:
+    """Decode an event that is not typed as it should be: nulls go, numeric ids become texts.
+
+    Raises:
+        EventRejected: It is no object (E301), or a field has a type that nothing explains (E306).
+    """
+    values = decode_loosely(raw)
+    if not isinstance(values, dict):
+        raise EventRejected("E301", "an event is not a JSON object",
+                            fix='send an object such as `{"type": "track", …}`', where="$")  # fmt: skip
+    kept: dict[str, Any] = {}
+    for name, value in cast("dict[str, Any]", values).items():
+        if value is None:
+            continue
+        one = str(value) if name in _IDS and type(value) is int else value
+        if name in _TEXTS and type(one) is not str:
+            raise _wrong_type(f"$.{name}", "a text")
+        if name in _OBJECTS and type(one) is not dict:
+            raise _wrong_type(f"$.{name}", "an object")
+        kept[name] = one
+    return msgspec.convert(kept, Event)
+
+
+def _settle(event: Event, beside: _Beside) -> None:
+    """Complete a freshly decoded event, which nobody else holds yet, in place."""
+    if event.user_id == "":
+        force_setattr(event, "user_id", None)
+    if event.anonymous_id == "":
+        force_setattr(event, "anonymous_id", None)
+    if not event.sent_at and type(beside.sent_at) is str:
+        force_setattr(event, "sent_at", beside.sent_at)
+    shared = _object(beside.context) if beside.context else None
+    if shared:
+        force_setattr(event, "context", {**shared, **event.context})
+    if not event.traits and event.type != "group" and "traits" in event.context:
+        traits = _object(event.context["traits"])
+        if traits:
+            force_setattr(event, "traits", traits)
+
+
+def _check(event: Event) -> None:
+    """Raise if an event misses what its type needs, or has an id or a name that is too long."""
+    if event.type == "track":
+        if not event.event:
+            raise EventRejected("E312", "a `track` event has no name",
+                                fix="send `event`", where="$.event")  # fmt: skip
+        if len(event.event) > EVENT_NAME_CHARS_MAX:
+            raise _too_long("event", EVENT_NAME_CHARS_MAX)
+    elif event.type not in TYPES:
+        raise EventRejected("E305", "the event's type is missing or not one of the Segment spec's",
+                            fix=f"send one of {', '.join(TYPES)}", where="$.type")  # fmt: skip
+    if len(event.message_id) > MESSAGE_ID_CHARS_MAX:
+        raise _too_long("messageId", MESSAGE_ID_CHARS_MAX)
+    if event.user_id is not None and len(event.user_id) > IDENTIFIER_CHARS_MAX:
+        raise _too_long("userId", IDENTIFIER_CHARS_MAX)
+    if event.anonymous_id is not None and len(event.anonymous_id) > IDENTIFIER_CHARS_MAX:
+        raise _too_long("anonymousId", IDENTIFIER_CHARS_MAX)
+    if event.group_id is not None and len(event.group_id) > IDENTIFIER_CHARS_MAX:
+        raise _too_long("groupId", IDENTIFIER_CHARS_MAX)
+    if event.previous_id is not None and len(event.previous_id) > IDENTIFIER_CHARS_MAX:
+        raise _too_long("previousId", IDENTIFIER_CHARS_MAX)
+    _claimed_at_ms(event)
+
+
+def _claimed_at_ms(event: Event) -> int | None:
+    text, name = event.timestamp, "timestamp"
+    if not text:
+        text, name = event.original_timestamp, "originalTimestamp"
+    if not text:
+        return None
+    at_ms = instant_or_none(text)
+    if at_ms is None:
+        raise EventRejected("E311", f"`{name}` is not an ISO 8601 instant of the years 1970 to 9998",
+                            fix="send a text such as `2026-11-25T10:00:00Z`, or leave it out",
+                            where=f"$.{name}")  # fmt: skip
+    return at_ms
+
+
+def _open_batch(body: bytes) -> tuple[_Beside, list[bytes]]:
+    """Return what stands beside the events, and each event's bytes."""
+    try:
+        batch = _batch_decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise EventRejected("E301", "a batch is not a JSON object with a list `batch`",
+                            fix='send an object such as `{"batch": [{"type": "track", …}]}`',
+                            where=shown_path(error)) from None  # fmt: skip
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # One event may hold what no decoder takes; find where events begin and end without one.
+        rest, items = split_batch(body, syntax_fault(body, error))
+        try:
+            return _beside_decoder.decode(rest), items
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+            raise syntax_fault(rest, fault) from None
+    return batch, [bytes(item) for item in batch.batch]
+
+
+def _key_and_time(beside: _Beside) -> tuple[str | None, int | None]:
+    key, sent_at = beside.write_key, beside.sent_at
+    # Jitsu's browser SDK masks the secret half: such a key authenticates nobody.
+    usable = type(key) is str and key != "" and "***" not in key
+    return key if usable else None, instant_or_none(sent_at) if type(sent_at) is str else None
+
+
+def _derived_id(source: str, body: bytes) -> str:
+    digest = blake2b(body, digest_size=16, key=source.encode()[:64])
+    return f"body-{digest.hexdigest()}"
+
+
+def _message_id(raw: bytes) -> str | None:
+    """Return the message id of an event that was refused, if it can be read."""
+    try:
+        found = _message_id_decoder.decode(raw).message_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    usable = isinstance(found, str) and 0 < len(found) <= MESSAGE_ID_CHARS_MAX
+    return found if usable and found.isprintable() else None
+
+
+def _object(value: Any) -> dict[str, Any] | None:
+    return cast("dict[str, Any]", value) if type(value) is dict else None
+
+
+def _short_texts(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, str]:
+    """Return the texts of these names that are neither empty nor long."""
+    kept: dict[str, str] = {}
+    for name in names:
+        value = values.get(name)
+        if type(value) is str and 0 < len(value) <= CONTEXT_TEXT_CHARS_MAX:
+            kept[name] = value
+    return kept
+
+
+def _too_big(size_bytes: int, bytes_max: int) -> EventRejected:
+    return EventRejected("E302", f"{size_bytes} bytes are more than the {bytes_max} that are taken",
+                         fix="send less: shorten properties, or split the batch", where="$")  # fmt: skip
+
+
+def _wrong_type(path: str, expected: str) -> EventRejected:
+    return EventRejected("E306", f"a field of the Segment spec is not {expected}",
+                         fix=f"send {expected} here, or null", where=path)  # fmt: skip
+
+
+def _too_long(name: str, chars_max: int) -> EventRejected:
+    return EventRejected("E310", f"`{name}` is longer than {chars_max} characters",
+                         fix="send a shorter one", where=f"$.{name}")  # fmt: skip
