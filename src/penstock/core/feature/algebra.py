@@ -23,7 +23,7 @@ No accumulator holds a float. Floats appear in `finish`, once.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 
 ALGEBRA_VERSION: Final = 1
 """Part of every plan's fingerprint: accumulators of another version are not read."""
@@ -47,6 +47,10 @@ class ValueType:
     kind: str
     scale: int | None = None
     parts: "tuple[tuple[str, ValueType], ...]" = ()
+
+
+Adder: TypeAlias = Callable[[Any, Any, int, int], Any]
+"""(accumulator or None, value, at_ms, event_id) -> accumulator."""
 
 
 class Aggregate:
@@ -92,9 +96,13 @@ class Aggregate:
         """Return `add` as two Python expressions over `acc`, `value`, `at` and `event`.
 
         The first is the accumulator of one event, the second the next one; the law suite holds
-        them equal to `add`. None: the fold calls `add`, some 60 ns slower.
+        them equal to `add`. None: the fold calls `adder()`, some 60 ns slower.
         """
         return None
+
+    def adder(self) -> Adder:
+        """Return `add` as the fold calls it: a function for these parameters only, if that is faster."""
+        return self.add
 
     def add(self, acc: Any, value: Any, at_ms: int, event_id: int) -> Any:
         """Return the accumulator with one more event; `acc` may be changed.

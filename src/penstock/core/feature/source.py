@@ -201,7 +201,7 @@ class EventSource:
         if inlined is not None:
             return inlined
         name = f"add_{index}"
-        self.namespace[name] = bound.aggregate.add
+        self.namespace[name] = bound.aggregate.adder()
         value = "value" if bound.feature.value else "None"
         return f"{name}(None, {value}, at, event)", f"{name}(acc, {value}, at, event)"
 

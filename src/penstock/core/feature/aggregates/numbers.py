@@ -9,6 +9,7 @@ from penstock.core.feature.algebra import (
     NUMBERS,
     ORDERED,
     SCALARS,
+    Adder,
     Aggregate,
     ValueType,
     decode_int,
@@ -112,6 +113,22 @@ class _Number(Aggregate):
         if currency in acc or caps.admits(acc, currency, CURRENCIES_MAX):
             acc[currency] = self._next(acc.get(currency), number)
         return acc
+
+    def adder(self) -> Adder:
+        """Return `add` of money without the question whether it is."""
+        following = self._next
+
+        def add_money(acc: Any, value: Any, at_ms: int, event_id: int) -> Any:
+            del at_ms, event_id
+            number, currency = value
+            if acc is None:
+                return {currency: following(None, number)}
+            standing = acc.get(currency)
+            if standing is not None or caps.admits(acc, currency, CURRENCIES_MAX):
+                acc[currency] = following(standing, number)
+            return acc
+
+        return add_money if self.money else self.add
 
     def merge(self, one: Any, other: Any) -> Any:
         """Return both, per currency for money."""

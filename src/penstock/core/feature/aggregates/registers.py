@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final
 
 from penstock.core.feature.algebra import (
     SCALARS,
+    Adder,
     Aggregate,
     Presenter,
     ValueType,
@@ -175,40 +176,57 @@ class LastK(Aggregate):
 
     def add(self, acc: Any, value: Any, at_ms: int, event_id: int) -> Any:
         """Return the list with one more entry, if it is among the k last."""
-        if self.distinct:
-            return self._add_distinct(acc, value, at_ms, event_id)
+        return self.adder()(acc, value, at_ms, event_id)
+
+    def adder(self) -> Adder:
+        """Return the one of three ways to add."""
+        if self.keyed:
+            return self._add_keyed
+        return self._add_distinct if self.distinct else self._add
+
+    def _add(self, acc: Any, value: Any, at_ms: int, event_id: int) -> Any:
+        entry = (at_ms, event_id, value)
         if acc is None:
-            return [(at_ms, event_id, value)]
-        newest = acc[-1]
-        if at_ms > newest[0]:
-            acc.append((at_ms, event_id, value))
+            return [entry]
+        if at_ms > acc[-1][0]:
+            acc.append(entry)
         else:
             place = len(acc)
             while place and (at_ms, event_id) < acc[place - 1][:2]:
                 place -= 1
-            acc.insert(place, (at_ms, event_id, value))
+            acc.insert(place, entry)
         if len(acc) > self.k:
             del acc[0]
         return acc
 
+    def _add_keyed(self, acc: Any, value: Any, at_ms: int, event_id: int) -> Any:
+        key, shown = value
+        return self._put(acc, key, (at_ms, event_id, shown))
+
     def _add_distinct(self, acc: Any, value: Any, at_ms: int, event_id: int) -> Any:
-        # The dict is ordered by (time, id), so that the oldest is the first.
-        key, shown = value if self.keyed else (value, value)
+        return self._put(acc, value, (at_ms, event_id, value))
+
+    def _put(self, acc: dict[Any, Entry] | None, key: Any, entry: Entry) -> dict[Any, Entry]:
+        """Put an entry into a dict that is ordered by (time, id), so that the oldest is the first."""
         if acc is None:
-            return {key: (at_ms, event_id, shown)}
-        newest = next(reversed(acc.values()))
-        if (at_ms, event_id) > newest[:2]:
-            acc.pop(key, None)
-            acc[key] = (at_ms, event_id, shown)
-            if len(acc) > self.k:
+            return {key: entry}
+        if entry[0] > next(reversed(acc.values()))[0]:
+            if key in acc:
+                del acc[key]
+            elif len(acc) >= self.k:
                 del acc[next(iter(acc))]
+            acc[key] = entry
             return acc
         standing = acc.get(key)
-        if standing is None or standing[:2] < (at_ms, event_id):
-            acc[key] = (at_ms, event_id, shown)
-            kept = sorted(acc.items(), key=_item_order)[-self.k :]
-            acc.clear()
-            acc.update(kept)
+        if standing is None:
+            if len(acc) >= self.k and entry[:2] < next(iter(acc.values()))[:2]:
+                return acc
+        elif entry[:2] < standing[:2]:
+            return acc
+        acc[key] = entry
+        kept = sorted(acc.items(), key=_item_order)[-self.k :]
+        acc.clear()
+        acc.update(kept)
         return acc
 
     def merge(self, one: Any, other: Any) -> Any:
@@ -244,7 +262,7 @@ class LastK(Aggregate):
         """Return time, id and value of each entry, and its key if distinct, oldest first."""
         if self.keyed:
             return [part for key, entry in acc.items() for part in (*entry, key)]
-        return [part for entry in acc for part in entry]
+        return [part for entry in self._entries(acc) for part in entry]
 
     def decode(self, raw: list[Any]) -> Any:
         """Return the entries of their encoding."""
