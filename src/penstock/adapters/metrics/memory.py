@@ -81,7 +81,7 @@ def _key(name: str, kind: str, labels: dict[str, str]) -> tuple[str, Labels]:
 def _braces(labels: Labels) -> str:
     if not labels:
         return ""
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}"
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in sorted(labels)) + "}"
 
 
 def _escaped(value: str) -> str:
