@@ -27,10 +27,14 @@ class World:
         self.names[found] = f"{id_type}:{value}"
         return found
 
-    def event(self, at_ms, *, verified=True, type_name="track", message_id=None, settle=True, **mention):
+    def event(
+        self, at_ms, *, verified=True, type_name="track", message_id=None, settle=True, **mention
+    ):
         given = {"user_id": None, "anonymous_id": None, "previous_id": None, "group_id": None,
                  "external_ids": (), "email": None, **mention}  # fmt: skip
-        message_id = message_id or f"{at_ms}-{verified}-{type_name}-{sorted(given.items(), key=str)}"
+        message_id = (
+            message_id or f"{at_ms}-{verified}-{type_name}-{sorted(given.items(), key=str)}"
+        )
         try:
             routing = route(**given, type_name=type_name, message_id=message_id, occurred_at_ms=at_ms,
                             verified=verified, make_leaf=self.leaf, rules=self.rules)  # fmt: skip
@@ -57,7 +61,9 @@ class World:
     def cut(self, one, other, at_ms):
         for edge in list(self.edges.get(one, {}).values()):
             if {edge.a, edge.b} == {one, other}:
-                for record in cut_records(edge, tenant="t", message_id=f"cut-{at_ms}", at_ms=at_ms, source="op"):
+                for record in cut_records(
+                    edge, tenant="t", message_id=f"cut-{at_ms}", at_ms=at_ms, source="op"
+                ):
                     fold_edge(self.edges.setdefault(record.leaf, {}), record.edges[0])
 
     def read(self, start):

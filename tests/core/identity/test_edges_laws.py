@@ -9,7 +9,9 @@ from penstock.core.record import Edge
 A, B = b"a" * 16, b"b" * 16
 
 
-def edge(at_ms, *, verified=True, joined=True, rule="track", event=1, a=A, a_type="anonymous_id", b=B):
+def edge(
+    at_ms, *, verified=True, joined=True, rule="track", event=1, a=A, a_type="anonymous_id", b=B
+):
     return Edge(a_type, a, "user_id", b, at_ms, event, rule, verified, joined)
 
 
@@ -86,7 +88,9 @@ device_edges = st.lists(
 
 @given(device_edges, st.randoms(use_true_random=False))
 def test_claims_are_capped_by_a_rule_that_depends_on_no_order(told, random):
-    edges = [edge(at, verified=verified, a=number.to_bytes(16, "big")) for number, at, verified in told]
+    edges = [
+        edge(at, verified=verified, a=number.to_bytes(16, "big")) for number, at, verified in told
+    ]
     shuffled = list(edges)
     random.shuffle(shuffled)
     held = folded(edges)

@@ -79,14 +79,18 @@ def test_an_identified_person_is_never_absorbed_by_an_identify(world):
     world.event(21, user_id="bob", email="alice@x.org", type_name="identify")
     assert ["user_id:bob"] == world.person("user_id", "bob")
     assert ALICE == world.person("user_id", "alice")
-    assert {"user_id:alice": "identified", "email:alice@x.org": "other_person"} == world.why("user_id", "bob")
+    assert {"user_id:alice": "identified", "email:alice@x.org": "other_person"} == world.why(
+        "user_id", "bob"
+    )
 
 
 def test_two_users_may_share_an_address_and_both_can_be_written_to(world):
     alice(world)
     world.event(20, user_id="bob", email="alice@x.org")
     email = world.leaf("email", "alice@x.org")
-    assert [email, email] == [world.read(world.leaf("user_id", u)).email_leaf for u in ("alice", "bob")]
+    assert [email, email] == [
+        world.read(world.leaf("user_id", u)).email_leaf for u in ("alice", "bob")
+    ]
     assert ALICE == world.person("email", "alice@x.org")
 
 
@@ -113,7 +117,9 @@ def test_aliases_stop_at_the_limit_and_the_earliest_stay(make_world):
     users = [one for one in world.person("user_id", "u1") if one.startswith("user_id")]
     assert ["user_id:u1", "user_id:u2"] == users
     assert "limit" == world.why("user_id", "u1")["user_id:u3"]
-    assert ["user_id:u3"] == [one for one in world.person("user_id", "u3") if one.startswith("user_id")]
+    assert ["user_id:u3"] == [
+        one for one in world.person("user_id", "u3") if one.startswith("user_id")
+    ]
 
 
 def test_a_device_shared_by_aliased_users_is_not_shared(world):
@@ -185,7 +191,9 @@ def test_a_claimed_user_id_is_read_with_the_user_id_of_the_same_value(world):
 
 
 def test_a_public_identify_with_an_address_serves_reads_by_either(world):
-    world.event(10, verified=False, user_id="u", anonymous_id="a", email="e@x.org", type_name="identify")
+    world.event(
+        10, verified=False, user_id="u", anonymous_id="a", email="e@x.org", type_name="identify"
+    )
     assert ["anonymous_id:a", "user_id:u"] == world.person("user_id", "u")
     assert ["anonymous_id:a", "email:e@x.org"] == world.person("email", "e@x.org")
     assert world.read(world.leaf("user_id", "u")).email_leaf is None
@@ -224,7 +232,9 @@ def test_the_email_stated_last_is_the_address(world):
     world.event(20, user_id="u", email="new@x.org")
     assert world.leaf("email", "new@x.org") == world.read(world.leaf("user_id", "u")).email_leaf
     world.event(30, user_id="u", email="old@x.org")
-    assert world.leaf("email", "old@x.org") == world.read(world.leaf("email", "new@x.org")).email_leaf
+    assert (
+        world.leaf("email", "old@x.org") == world.read(world.leaf("email", "new@x.org")).email_leaf
+    )
 
 
 def test_a_blocked_leaf_joins_nobody(world):
@@ -235,7 +245,9 @@ def test_a_blocked_leaf_joins_nobody(world):
     assert (Excluded(junk, "blocked"),) == resolution.excluded
     assert junk not in resolution.leaves
     assert (junk,) == resolve(junk, world.everything(), world.rules, {junk}).leaves
-    assert junk not in frontier(start, {start: list(world.edges[start].values())}, world.rules, {junk})
+    assert junk not in frontier(
+        start, {start: list(world.edges[start].values())}, world.rules, {junk}
+    )
 
 
 def test_a_common_person_takes_two_reads_and_a_cold_one_at_most_four(world):
@@ -251,7 +263,9 @@ def test_a_common_person_takes_two_reads_and_a_cold_one_at_most_four(world):
 
 def test_beyond_three_hops_the_answer_says_so(world):
     for number in range(6):
-        world.event(number + 1, user_id=f"v{number + 1}", previous_id=f"v{number}", type_name="alias")
+        world.event(
+            number + 1, user_id=f"v{number + 1}", previous_id=f"v{number}", type_name="alias"
+        )
     assert world.read(world.leaf("user_id", "v0")).bounded
     assert world.reads <= 4
 

@@ -25,7 +25,9 @@ events = st.fixed_dictionaries({
                                               ("user_id", "u2")]), max_size=1),
     "previous_id": some("u1", "u2", "a1"),
 })  # fmt: skip
-cuts = st.tuples(st.sampled_from(["u1", "u2", "u3"]), st.sampled_from(["a1", "a2", "a3"]), st.integers(1, 30))
+cuts = st.tuples(
+    st.sampled_from(["u1", "u2", "u3"]), st.sampled_from(["a1", "a2", "a3"]), st.integers(1, 30)
+)
 stories = st.lists(events, min_size=1, max_size=9)
 rules = st.builds(
     lambda policy, limits: IdentityRules.with_overrides(shared_anonymous=policy, limits=limits),
@@ -45,7 +47,9 @@ def told(make_world, story, rules, cut_list=(), settle=True):
 
 
 @given(st.data(), stories, rules, st.lists(cuts, max_size=2))
-def test_any_arrival_order_and_duplication_gives_the_same_people(make_world, data, story, rules, cut_list):
+def test_any_arrival_order_and_duplication_gives_the_same_people(
+    make_world, data, story, rules, cut_list
+):
     shuffled = data.draw(st.permutations(story + story[:3]))
     one = told(make_world, story, rules, cut_list)
     two = told(make_world, shuffled, rules, cut_list, settle=data.draw(st.booleans()))
@@ -66,7 +70,9 @@ def test_the_order_of_what_is_known_does_not_matter(make_world, data, story, rul
 
 
 @given(stories, rules, st.lists(cuts, max_size=2))
-def test_reading_by_frontier_finds_what_reading_everything_finds(make_world, story, rules, cut_list):
+def test_reading_by_frontier_finds_what_reading_everything_finds(
+    make_world, story, rules, cut_list
+):
     world = told(make_world, story, rules, cut_list)
     known = world.everything()
     for leaf in known:
@@ -97,7 +103,9 @@ def test_users_are_joined_by_verified_aliases_only_and_within_limits(make_world,
                if edge.rule == "alias" and edge.verified and edge.a_type == edge.b_type == "user_id"}  # fmt: skip
     for leaf in known:
         person = resolve(leaf, known, rules)
-        names = [world.names[one].partition(":")[0] for one in person.leaves if one not in person.claims]
+        names = [
+            world.names[one].partition(":")[0] for one in person.leaves if one not in person.claims
+        ]
         users = [one for one in person.leaves if world.names[one].startswith("user_id")]
         if len(users) > 1:
             assert all(any(one in pair and pair <= set(users) for pair in aliased) for one in users)
@@ -140,11 +148,15 @@ def test_a_cut_leaves_people_as_if_never_joined(make_world, story, other, at_ms)
     split.cut(split.leaf("user_id", "u1"), split.leaf("anonymous_id", device), at_ms)
     for leaf in never.edges:
         assert never.read(leaf) == split.read(leaf)
-    assert (split.leaf("anonymous_id", device),) == split.read(split.leaf("anonymous_id", device)).leaves
+    assert (split.leaf("anonymous_id", device),) == split.read(
+        split.leaf("anonymous_id", device)
+    ).leaves
 
 
 @given(stories, st.integers(0, 8))
-def test_an_edge_is_usable_from_the_primarys_side_before_its_link_is_folded(make_world, story, count):
+def test_an_edge_is_usable_from_the_primarys_side_before_its_link_is_folded(
+    make_world, story, count
+):
     world = make_world()
     for event in story:
         world.event(**event, settle=False)

@@ -46,7 +46,11 @@ def shape(routing):
 @pytest.mark.parametrize(
     ("mention", "primary", "others"),
     [
-        ({"user_id": "u", "anonymous_id": "a", "email": "e@x.org"}, "user_id", ["email", "anonymous_id"]),
+        (
+            {"user_id": "u", "anonymous_id": "a", "email": "e@x.org"},
+            "user_id",
+            ["email", "anonymous_id"],
+        ),
         ({"anonymous_id": "a", "email": "e@x.org"}, "anonymous_id", ["email"]),
         ({"email": "e@x.org", "external_ids": [("esp.x", "1")]}, "email", ["esp.x"]),
         ({"external_ids": [("esp.x", "1"), ("phone", "+441234567")]}, "esp.x", ["phone"]),
@@ -96,7 +100,10 @@ def test_a_group_event_goes_to_the_group_and_joins_nobody():
 def test_an_alias_links_the_new_id_to_the_former_whatever_its_type():
     routing = routed(type_name="alias", user_id="new", previous_id="old")
     assert leaf("user_id", "new") == routing.primary.leaf
-    assert [("user_id", "user_id", "alias", True), ("user_id", "anonymous_id", "alias", True)] == shape(routing)
+    assert [
+        ("user_id", "user_id", "alias", True),
+        ("user_id", "anonymous_id", "alias", True),
+    ] == shape(routing)
     assert [leaf("user_id", "old"), leaf("anonymous_id", "old")] == [e.b for e in routing.edges]
 
 
@@ -106,7 +113,9 @@ def test_an_alias_of_the_events_own_anonymous_id_is_one_edge():
 
 
 def test_a_public_alias_claims_nothing_of_the_former_id():
-    routing = routed(type_name="alias", verified=False, user_id="u", anonymous_id="a", previous_id="x")
+    routing = routed(
+        type_name="alias", verified=False, user_id="u", anonymous_id="a", previous_id="x"
+    )
     assert [("anonymous_id", "user_id", "alias", False)] == shape(routing)
     assert ("previous_id:unverified",) == routing.blocked
 
@@ -187,7 +196,10 @@ def test_a_link_is_a_pure_function_of_its_primary(mention):
     for link in links:
         assert Kind.LINK == link.kind
         assert link.leaf in {link.edges[0].a, link.edges[0].b} - {primary.leaf}
-        assert (primary.occurred_at_ms, primary.received_at_ms) == (link.occurred_at_ms, link.received_at_ms)
+        assert (primary.occurred_at_ms, primary.received_at_ms) == (
+            link.occurred_at_ms,
+            link.received_at_ms,
+        )
         assert ({}, {}) == (link.properties, link.traits)
         assert ids.event_id(link.leaf, link.message_id) == link.event_id
         assert link.identifiers[0].value == next(
@@ -237,4 +249,8 @@ def test_a_cut_goes_to_both_leaves():
     assert (edge.a, edge.b) == (first.leaf, second.leaf)
     assert (Kind.CUT, Kind.CUT) == (first.kind, second.kind)
     assert first.edges == second.edges
-    assert (False, 2_000, True) == (first.edges[0].joined, first.edges[0].at_ms, first.edges[0].verified)
+    assert (False, 2_000, True) == (
+        first.edges[0].joined,
+        first.edges[0].at_ms,
+        first.edges[0].verified,
+    )

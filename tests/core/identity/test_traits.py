@@ -15,7 +15,9 @@ traits = st.dictionaries(
 @given(st.data(), st.lists(traits, max_size=5), st.lists(traits, max_size=3))
 def test_any_order_and_duplication_of_leaves_gives_the_same_traits(data, many, claims):
     expected = merge_traits(many, claims)
-    assert expected == merge_traits(data.draw(st.permutations(many + many[:2])), claims[::-1] + claims)
+    assert expected == merge_traits(
+        data.draw(st.permutations(many + many[:2])), claims[::-1] + claims
+    )
     assert expected == merge_traits([merge_traits(many)], [merge_traits(claims)])
 
 
@@ -26,9 +28,14 @@ def test_rank_beats_time_and_time_beats_id():
 
 
 def test_null_is_a_value_that_can_win():
-    assert {"plan": (1, 2, 1, None)} == merge_traits([{"plan": (1, 2, 1, None)}, {"plan": (1, 1, 1, "x")}])
+    assert {"plan": (1, 2, 1, None)} == merge_traits(
+        [{"plan": (1, 2, 1, None)}, {"plan": (1, 1, 1, "x")}]
+    )
 
 
 def test_a_claim_ranks_below_every_verified_leaf():
-    verified, claim = {"plan": (0, 1, 1, "free")}, {"plan": (9, 9, 9, "gold"), "name": (0, 1, 1, "Z")}
+    verified, claim = (
+        {"plan": (0, 1, 1, "free")},
+        {"plan": (9, 9, 9, "gold"), "name": (0, 1, 1, "Z")},
+    )
     assert {"plan": (0, 1, 1, "free"), "name": (0, 1, 1, "Z")} == merge_traits([verified], [claim])
