@@ -1,0 +1,1 @@
+"""Penstock: real-time personalization for email campaigns."""

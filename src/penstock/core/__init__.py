@@ -1,0 +1,1 @@
+"""The pure engine: no clock, no dice, no disk, no network; standard library and msgspec only."""

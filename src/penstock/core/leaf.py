@@ -1,0 +1,174 @@
+"""A leaf: the state kept for one identifier, its head and its features, and their bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from penstock.core.consent.ledger import ConsentEntry
+from penstock.core.errors import DataCorrupt
+from penstock.core.ids import LeafId
+from penstock.core.record import NO_VERSION, Edge, Version
+from penstock.core.time import HOUR_MS
+
+if TYPE_CHECKING:
+    from penstock.core.feature.plan import Plan
+
+LEAF_FORMAT: Final = 1
+LEAF_BYTES_MAX: Final = 256 * 1024
+ID_TILE_MS: Final = 6 * HOUR_MS
+ID_TILES: Final = 13
+"""Ids are remembered for 13 tiles of 6 h: at least 72 h after the event was logged."""
+
+Trait = tuple[int, int, int, Any]
+"""A register: (source rank, occurred_at_ms, event_id, value); the greatest first three win."""
+
+
+class Leaf:
+    """The decoded, mutable state of one identifier. One owner folds into it; readers do not keep it.
+
+    Attributes:
+        leaf: Its id.
+        generation, offset: The last record applied; not part of the bytes that parity compares.
+        base: The version that the store holds.
+        dirty_from: The first offset applied since the leaf was last encoded, or -1.
+        id_type, value: What it identifies; the value is as protected at the edge.
+        clock_ms: T, the greatest `logged_at_ms` of its records.
+        applied, deduplicated, dropped, dead: Primaries by what became of them; they sum to all.
+        links: Link records folded.
+        ids: event_id -> tile of `logged_at_ms`.
+        jobs: import job -> event ids, kept as long as the job can be run again.
+        edges: (a, b) -> the edge that stands.
+        consent: purpose -> ledger entry.
+        purged: purpose -> `purged_before`, a max register of instants.
+        traits: name -> register.
+        states: One state per stateful feature of the plan.
+        size: An estimate of the encoded bytes, a pure function of the records folded.
+        quarantined: True once the leaf went over its limit; its events are dead letters then.
+    """
+
+    __slots__ = (
+        "applied", "base", "clock_ms", "consent", "dead", "deduplicated", "dirty_from", "dropped",
+        "edges", "generation", "id_type", "ids", "jobs", "leaf", "links", "offset", "purged",
+        "quarantined", "size", "states", "traits", "value",
+    )  # fmt: skip
+
+    def __init__(self, leaf: LeafId, states: list[Any]) -> None:
+        self.leaf = leaf
+        self.generation, self.offset = NO_VERSION
+        self.base: Version = NO_VERSION
+        self.dirty_from = -1
+        self.id_type = ""
+        self.value: str | None = None
+        self.clock_ms = 0
+        self.applied = 0
+        self.deduplicated = 0
+        self.dropped = 0
+        self.dead = 0
+        self.links = 0
+        self.ids: dict[int, int] = {}
+        self.jobs: dict[str, set[int]] = {}
+        self.edges: dict[tuple[bytes, bytes], Edge] = {}
+        self.consent: dict[str, ConsentEntry] = {}
+        self.purged: dict[str, int] = {}
+        self.traits: dict[str, Trait] = {}
+        self.states = states
+        self.size = 0
+        self.quarantined = False
+
+    @property
+    def version(self) -> Version:
+        """The (generation, offset) of the last record applied."""
+        return Version(self.generation, self.offset)
+
+
+class _Body(msgspec.Struct, array_like=True, frozen=True):
+    format: int
+    fingerprint: str
+    id_type: str
+    value: str | None
+    clock_ms: int
+    counts: tuple[int, int, int, int, int]
+    ids: list[tuple[int, list[int]]]
+    jobs: list[tuple[str, list[int]]]
+    edges: list[Edge]
+    consent: list[tuple[str, ConsentEntry]]
+    purged: list[tuple[str, int]]
+    traits: list[tuple[str, Trait]]
+    size: int
+    quarantined: bool
+    states: list[Any]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Body)
+
+
+def expired_id_tile(clock_ms: int) -> int:
+    """Return the newest tile of ids that is forgotten when the leaf's clock is at `clock_ms`."""
+    return clock_ms // ID_TILE_MS - ID_TILES
+
+
+def encode_leaf(leaf: Leaf, plan: Plan) -> bytes:
+    """Return the canonical bytes of a leaf: sorted, and projected by its clock and its purges.
+
+    Two leaves that folded the same records in any batching have the same bytes.
+    """
+    floor = expired_id_tile(leaf.clock_ms)
+    tiles: dict[int, list[int]] = {}
+    for event, tile in leaf.ids.items():
+        if tile > floor:
+            tiles.setdefault(tile, []).append(event)
+    for events in tiles.values():
+        events.sort()
+    body = _Body(
+        format=LEAF_FORMAT,
+        fingerprint=plan.fingerprint,
+        id_type=leaf.id_type,
+        value=leaf.value,
+        clock_ms=leaf.clock_ms,
+        counts=(leaf.applied, leaf.deduplicated, leaf.dropped, leaf.dead, leaf.links),
+        ids=sorted(tiles.items()),
+        jobs=[(job, sorted(events)) for job, events in sorted(leaf.jobs.items())],
+        edges=[edge for _, edge in sorted(leaf.edges.items())],
+        consent=sorted(leaf.consent.items()),
+        purged=sorted(leaf.purged.items()),
+        traits=sorted(leaf.traits.items(), key=lambda item: item[0]),
+        size=leaf.size,
+        quarantined=leaf.quarantined,
+        states=plan.encode(leaf.states, leaf.clock_ms, leaf.purged),
+    )
+    return _encoder.encode(body)
+
+
+def decode_leaf(leaf_id: LeafId, version: Version, raw: bytes, plan: Plan) -> Leaf:
+    """Return the leaf of its bytes.
+
+    Raises:
+        DataCorrupt: The bytes are not a leaf (E704), or were made by other definitions (E705).
+    """
+    try:
+        body = _decoder.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise DataCorrupt("E704", "a stored leaf does not decode",
+                          fix="rebuild the store with `penstock replay`") from error  # fmt: skip
+    if body.format != LEAF_FORMAT or body.fingerprint != plan.fingerprint:
+        raise DataCorrupt("E705", "a stored leaf was made by other definitions or another version",
+                          fix="rebuild the store with `penstock replay`")  # fmt: skip
+    leaf = Leaf(leaf_id, plan.decode(body.states))
+    leaf.generation, leaf.offset = version
+    leaf.base = version
+    leaf.id_type = body.id_type
+    leaf.value = body.value
+    leaf.clock_ms = body.clock_ms
+    leaf.applied, leaf.deduplicated, leaf.dropped, leaf.dead, leaf.links = body.counts
+    leaf.ids = {event: tile for tile, events in body.ids for event in events}
+    leaf.jobs = {job: set(events) for job, events in body.jobs}
+    leaf.edges = {(edge.a, edge.b): edge for edge in body.edges}
+    leaf.consent = dict(body.consent)
+    leaf.purged = dict(body.purged)
+    leaf.traits = dict(body.traits)
+    leaf.size = body.size
+    leaf.quarantined = body.quarantined
+    return leaf

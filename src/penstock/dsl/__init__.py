@@ -1,0 +1,1 @@
+"""What authors write in their project files."""

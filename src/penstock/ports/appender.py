@@ -1,0 +1,30 @@
+"""The async edge's way into the log: many callers, one durable group commit at a time."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from penstock.core.record import DeadLetter, Record
+
+
+class Appender(Protocol):
+    """Appends records for the edges. Returns only when they are durable.
+
+    Records of one call land in one group commit a partition; a call that fails kept nothing of the
+    partitions that failed, and a retry is safe because the step de-duplicates.
+    """
+
+    async def append(
+        self, records: Sequence[Record], letters: Sequence[DeadLetter] = (), *, urgent: bool = False
+    ) -> None:
+        """Append records and dead letters; durable on return.
+
+        Args:
+            records: Any partitions, in order.
+            letters: Dead letters of the same request.
+            urgent: Consent, unsubscribe and complaint: never shed.
+
+        Raises:
+            Overloaded: The queue is full or its oldest entry waits too long (E410).
+            Unavailable: The log did not take it (E401).
+        """
+        ...

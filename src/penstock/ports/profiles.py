@@ -1,0 +1,35 @@
+"""The read path: a person's leaves in one round trip, asynchronous."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from penstock.core.ids import LeafId
+from penstock.core.leaf import Leaf
+
+
+class LeafRead(NamedTuple):
+    """What a read of several leaves returned.
+
+    `leaves` has an entry a leaf asked, in order, None where nothing is known of it. `as_of_ms` is
+    the instant up to which the log is reflected: the stamp of the newest record folded, or now if
+    nothing is waiting. `live` is False while a backlog or a replay is being worked off.
+    """
+
+    leaves: list[Leaf | None]
+    as_of_ms: int
+    live: bool
+
+
+class Profiles(Protocol):
+    """Reads leaves for serving. The leaves returned are snapshots in effect: use them before the next await.
+
+    Conformance: `penstock.testing.conformance.profiles`.
+    """
+
+    async def read(self, leaves: Sequence[LeafId]) -> LeafRead:
+        """Return the leaves in the order asked.
+
+        Raises:
+            Unavailable: The store did not answer (E402); serving then degrades to its fallback.
+        """
+        ...
