@@ -1,0 +1,275 @@
+"""THE step: one record of the log, folded into its leaf. Every runtime is a loop around this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import NamedTuple
+
+from penstock.core.consent import evidence as consent_evidence
+from penstock.core.consent import ledger
+from penstock.core.consent.purpose import ConsentRules
+from penstock.core.feature.plan import Plan
+from penstock.core.identity import graph, routing
+from penstock.core.leaf import ID_TILE_MS, ID_TILES, LEAF_BYTES_MAX, Leaf, expired_id_tile
+from penstock.core.record import Evidence, Kind, Record
+
+ENTITY_TYPES = frozenset({"item_id", "group_id"})
+"""Leaves that hold traits only: they never join people and have no features."""
+
+VERDICTS_MAX = 10_000
+
+_ID_BYTES = 9
+_EDGE_BYTES = 96
+_TRAIT_BYTES = 24
+_CONSENT_BYTES = 40
+
+
+class Outcome(IntEnum):
+    """What became of a record. Every primary is exactly one of applied, deduplicated, dropped, dead."""
+
+    SKIPPED = 0
+    """At or below the leaf's version: it was applied before a restart."""
+    APPLIED = 1
+    DEDUPLICATED = 2
+    DROPPED = 3
+    """Consent does not let it count."""
+    DEAD = 4
+    """The identifier is quarantined; the runtime keeps the event as a dead letter."""
+    LINKED = 5
+    """A link or a cut."""
+
+
+class Verdict(NamedTuple):
+    """What a record's evidence permits and says; the same for all records that carry it."""
+
+    mask: int
+    """The permitted purposes as the plan knows them."""
+    permitted: frozenset[str]
+    words: tuple[tuple[str, bool, str], ...] | None
+    """(purpose, denied, source) of each explicit word; None if the ledger must be asked, because a
+    lawful basis is among them."""
+
+
+class Rules(NamedTuple):
+    """What the step needs to know besides the plan; the same for every record of an epoch."""
+
+    consent: ConsentRules
+    trait_purposes: Mapping[str, str]
+    """Purpose of each trait; a trait that is not named is for `personalisation`."""
+    leaf_bytes_max: int = LEAF_BYTES_MAX
+
+
+class Step:
+    """The step of one set of definitions. Pure but for a cache of consent verdicts.
+
+    Args:
+        plan: The compiled features.
+        rules: Consent rules, trait purposes and limits.
+    """
+
+    def __init__(self, plan: Plan, rules: Rules) -> None:
+        self.plan = plan
+        self.rules = rules
+        self._verdicts: dict[Evidence, Verdict] = {}
+
+    def verdict(self, evidence: Evidence) -> Verdict:
+        """Return what a record's evidence permits and says."""
+        verdict = self._verdicts.get(evidence)
+        if verdict is None:
+            permitted = consent_evidence.permitted(evidence, self.rules.consent)
+            verdict = Verdict(self.plan.mask(permitted), permitted, _words(evidence))
+            if len(self._verdicts) >= VERDICTS_MAX:
+                self._verdicts.clear()
+            self._verdicts[evidence] = verdict
+        return verdict
+
+    def fold(
+        self, leaf: Leaf, record: Record, generation: int, offset: int, logged_at_ms: int,
+        links: list[Record],
+    ) -> Outcome:  # fmt: skip
+        """Fold one record into its leaf.
+
+        Args:
+            leaf: The record's leaf; changed in place.
+            record: A record whose `leaf` is this leaf.
+            generation: The log's generation.
+            offset: The record's offset.
+            logged_at_ms: The log's stamp of the record.
+            links: Link records for edges that this leaf did not hold yet are appended here.
+
+        Laws:
+            The leaf's bytes are a function of the records folded, in any batching; of their set,
+            while their tiles are live and copies are equal.
+        """
+        if offset <= leaf.offset and generation <= leaf.generation:
+            return Outcome.SKIPPED
+        leaf.generation = generation
+        leaf.offset = offset
+        if logged_at_ms > leaf.clock_ms:
+            self._advance(leaf, logged_at_ms)
+        if record.kind != Kind.PRIMARY:
+            return self._fold_link(leaf, record)
+        if not leaf.id_type:
+            _name(leaf, record)
+        if self._seen(leaf, record, logged_at_ms):
+            leaf.deduplicated += 1
+            return Outcome.DEDUPLICATED
+        if leaf.quarantined:
+            leaf.dead += 1
+            return Outcome.DEAD
+        self._remember(leaf, record, logged_at_ms)
+        mask, permitted, words = self.verdict(record.evidence)
+        if words is None or record.name == ledger.PREFERENCE_UPDATED:
+            self._fold_consent(leaf, record)
+        elif words:
+            self._fold_words(leaf, record, words)
+        if record.bare or not permitted:
+            leaf.dropped += 1
+            outcome = Outcome.DROPPED
+        else:
+            self._fold_permitted(leaf, record, mask, permitted, links)
+            leaf.applied += 1
+            outcome = Outcome.APPLIED
+        if leaf.size > self.rules.leaf_bytes_max:
+            leaf.quarantined = True
+        return outcome
+
+    def _fold_permitted(
+        self, leaf: Leaf, record: Record, mask: int, permitted: frozenset[str], links: list[Record]
+    ) -> None:
+        if record.edges:
+            held = leaf.edges
+            missing = routing.missing_links(record, held)
+            for edge in record.edges:
+                if graph.fold_edge(held, edge):
+                    leaf.size += _EDGE_BYTES
+            links.extend(missing)
+        if record.type in ("identify", "group"):
+            self._fold_traits(leaf, record, permitted)
+        if record.id_type not in ENTITY_TYPES:
+            leaf.size += self.plan.fold(leaf.states, record, mask)
+
+    def _fold_traits(self, leaf: Leaf, record: Record, permitted: frozenset[str]) -> None:
+        purposes = self.rules.trait_purposes
+        # A claim under a public key ranks below every verified source.
+        rank = record.source_rank if record.verified else min(record.source_rank, 0) - 1
+        at = (rank, record.occurred_at_ms, record.event_id)
+        for name, value in record.traits.items():
+            if purposes.get(name, "personalisation") not in permitted:
+                continue
+            standing = leaf.traits.get(name)
+            if standing is None:
+                leaf.size += _TRAIT_BYTES + len(name)
+            if standing is None or standing[:3] < at:
+                leaf.traits[name] = (*at, value)
+                leaf.size += _value_bytes(value) - (_value_bytes(standing[3]) if standing else 0)
+
+    def _fold_consent(self, leaf: Leaf, record: Record) -> None:
+        for purpose, entry, purge_ms in ledger.entries_of(record):
+            standing = leaf.consent.get(purpose)
+            if standing is None:
+                leaf.consent[purpose] = entry
+                leaf.size += _CONSENT_BYTES
+            else:
+                leaf.consent[purpose] = ledger.merge(standing, entry)
+            if purge_ms is not None and purge_ms > leaf.purged.get(purpose, -1):
+                leaf.purged[purpose] = purge_ms
+
+    def _fold_words(
+        self, leaf: Leaf, record: Record, words: tuple[tuple[str, bool, str], ...]
+    ) -> None:
+        """Fold explicit words as `_fold_consent` does, without the entries that change nothing."""
+        at_ms = max(0, min(record.occurred_at_ms, record.received_at_ms))
+        event, consent = record.event_id, leaf.consent
+        for purpose, denied, source in words:
+            standing = consent.get(purpose)
+            if standing is not None and standing.source:
+                newer = at_ms - standing.at_ms
+                if newer < 0:
+                    continue
+                if newer and not standing.basis:
+                    consent[purpose] = ledger.ConsentEntry(at_ms, denied, event, source)
+                    continue
+            entry = ledger.ConsentEntry(at_ms, denied, event, source)
+            if standing is None:
+                leaf.size += _CONSENT_BYTES
+                consent[purpose] = entry
+            else:
+                consent[purpose] = ledger.merge(standing, entry)
+
+    def _fold_link(self, leaf: Leaf, record: Record) -> Outcome:
+        leaf.links += 1
+        for edge in record.edges:
+            if not leaf.id_type:
+                _name(leaf, record)
+            if not leaf.quarantined and graph.fold_edge(leaf.edges, edge):
+                leaf.size += _EDGE_BYTES
+        if leaf.size > self.rules.leaf_bytes_max:
+            leaf.quarantined = True
+        return Outcome.LINKED
+
+    def _advance(self, leaf: Leaf, logged_at_ms: int) -> None:
+        previous, leaf.clock_ms = leaf.clock_ms, logged_at_ms
+        if previous and previous // ID_TILE_MS != logged_at_ms // ID_TILE_MS:
+            self.expire(leaf)
+
+    def expire(self, leaf: Leaf) -> None:
+        """Drop what the leaf's clock has expired, and measure what is left.
+
+        Called when T enters a new tile of ids and at no other time, so that `size`, and with it
+        the quarantine, is a function of the records and not of batches.
+        """
+        floor = expired_id_tile(leaf.clock_ms)
+        leaf.ids = {event: tile for event, tile in leaf.ids.items() if tile > floor}
+        self.plan.expire(leaf.states, leaf.clock_ms, leaf.purged)
+        leaf.size = (
+            _ID_BYTES * (len(leaf.ids) + sum(len(events) for events in leaf.jobs.values()))
+            + _EDGE_BYTES * len(leaf.edges)
+            + _CONSENT_BYTES * len(leaf.consent)
+            + sum(_TRAIT_BYTES + len(n) + _value_bytes(t[3]) for n, t in leaf.traits.items())
+            + self.plan.measure(leaf.states)
+        )
+
+    @staticmethod
+    def _seen(leaf: Leaf, record: Record, logged_at_ms: int) -> bool:
+        if record.job:
+            return record.event_id in leaf.jobs.get(record.job, ())
+        tile = leaf.ids.get(record.event_id)
+        return tile is not None and tile > logged_at_ms // ID_TILE_MS - ID_TILES
+
+    @staticmethod
+    def _remember(leaf: Leaf, record: Record, logged_at_ms: int) -> None:
+        if record.job:
+            leaf.jobs.setdefault(record.job, set()).add(record.event_id)
+        else:
+            leaf.ids[record.event_id] = logged_at_ms // ID_TILE_MS
+        leaf.size += _ID_BYTES
+
+
+def _words(evidence: Evidence) -> tuple[tuple[str, bool, str], ...] | None:
+    words = [
+        (purpose, denied, consent_evidence.origin(evidence, purpose))
+        for purposes, denied in ((evidence.denied, True), (evidence.granted, False))
+        for purpose in purposes
+    ]
+    if evidence.source == consent_evidence.UNKNOWN:
+        return ()
+    return None if any(source.startswith("basis") for _, _, source in words) else tuple(words)
+
+
+def _name(leaf: Leaf, record: Record) -> None:
+    leaf.id_type = record.id_type
+    for identifier in record.identifiers:
+        if identifier.leaf == record.leaf:
+            leaf.value = identifier.value
+
+
+def _value_bytes(value: object) -> int:
+    if isinstance(value, str):
+        return len(value) + 2
+    if isinstance(value, list | tuple):
+        return 2 + sum(_value_bytes(item) for item in value)
+    if isinstance(value, dict):
+        return 2 + sum(len(str(key)) + 2 + _value_bytes(item) for key, item in value.items())
+    return 9
