@@ -1,0 +1,181 @@
+"""A leaf becomes a person: fetch what its edges lead to, resolve, and merge into one profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from penstock.core.consent import ledger
+from penstock.core.consent.purpose import ConsentRules
+from penstock.core.consent.suppression import Suppression, SuppressionKey
+from penstock.core.errors import EventRejected
+from penstock.core.feature.plan import Plan
+from penstock.core.identity import graph
+from penstock.core.identity.identifier import IdentityRules
+from penstock.core.ids import LeafId
+from penstock.core.leaf import Leaf
+from penstock.core.profile import Profile
+from penstock.ports.profiles import Profiles
+
+HOPS_MAX = 3
+"""A common read is one multi-get, a cold one at most three hops; beyond is `identity_bound`."""
+
+
+class Definitions(NamedTuple):
+    """What a read needs to know: the plan and the rules, all of one epoch."""
+
+    plan: Plan
+    identity: IdentityRules
+    consent: ConsentRules
+    trait_purposes: Mapping[str, str]
+
+
+class Person(NamedTuple):
+    """The leaves of one person, resolved, and how fresh they are."""
+
+    start: LeafId
+    leaves: list[Leaf]
+    resolution: graph.Resolution
+    as_of_ms: int
+    """The instant up to which the log is reflected."""
+    live: bool
+    bounded: bool
+    """True if the identity bound cut the person short: the answer is `stale`."""
+
+    @property
+    def found(self) -> bool:
+        """Whether anything is known of this person."""
+        return bool(self.leaves)
+
+
+async def find_person(profiles: Profiles, start: LeafId, definitions: Definitions) -> Person:
+    """Return the person that a leaf belongs to, in at most three reads.
+
+    Raises:
+        Unavailable: The store did not answer (E402).
+    """
+    known: dict[LeafId, Leaf | None] = {}
+    as_of_ms, live = 0, True
+    wanted: Sequence[LeafId] = [start]
+    for _ in range(HOPS_MAX):
+        read = await profiles.read(wanted)
+        known.update(zip(wanted, read.leaves, strict=True))
+        as_of_ms = min(as_of_ms, read.as_of_ms) if as_of_ms else read.as_of_ms
+        live = live and read.live
+        wanted = graph.frontier(start, _edges(known), definitions.identity)
+        if not wanted:
+            break
+    resolution = graph.resolve(start, _edges(known), definitions.identity)
+    leaves = [leaf for leaf_id in resolution.leaves if (leaf := known.get(leaf_id)) is not None]
+    return Person(start, leaves, resolution, as_of_ms, live, bool(wanted) or resolution.bounded)
+
+
+def _edges(known: Mapping[LeafId, Leaf | None]) -> dict[LeafId, list[graph.Edge]]:
+    return {
+        leaf_id: list(leaf.edges.values()) if leaf is not None else []
+        for leaf_id, leaf in known.items()
+    }
+
+
+def profile_of(
+    person: Person, definitions: Definitions, as_of_ms: int | None, now_ms: int,
+    withdrawals: Mapping[SuppressionKey, Suppression] | None = None,
+) -> Profile:  # fmt: skip
+    """Return a person's profile as of an instant; what consent forbids is left out.
+
+    Args:
+        person: The resolved person.
+        definitions: What their leaves were folded by.
+        as_of_ms: The end of every window; None for now. Never before the leaves' T.
+        now_ms: The present instant.
+        withdrawals: The synchronous register's entries of the person's leaves, if it was read.
+
+    Raises:
+        EventRejected: `as_of` is before what the leaves already know (E390).
+    """
+    clock_ms = max((leaf.clock_ms for leaf in person.leaves), default=0)
+    if as_of_ms is None:
+        as_of_ms = max(now_ms, clock_ms)
+    elif as_of_ms < clock_ms:
+        raise EventRejected("E390", "`as_of` is before the newest record of this person", where="as_of",
+                            fix="ask for a later instant; earlier knowledge needs a replay")  # fmt: skip
+    claims = person.resolution.claims
+    purged: dict[str, int] = {}
+    for leaf in person.leaves:
+        for purpose, before in leaf.purged.items():
+            purged[purpose] = max(before, purged.get(purpose, before))
+    entries = ledger.over_leaves(
+        [leaf.consent for leaf in person.leaves if leaf.leaf not in claims],
+        [leaf.consent for leaf in person.leaves if leaf.leaf in claims],
+    )
+    status = {purpose: ledger.status(entry, definitions.consent) for purpose, entry in entries.items()}
+    permitted = ledger.permitted_purposes(entries, definitions.consent)
+    permitted -= _withdrawn(entries, withdrawals or {})
+    plan = definitions.plan
+    states = plan.merge([leaf.states for leaf in person.leaves if leaf.id_type not in ("item_id",)])
+    features = plan.read(states, as_of_ms, clock_ms, purged, permitted)
+    traits, withheld = _traits(person, definitions, permitted, purged)
+    email_leaf = _email_leaf(person)
+    identifiers: dict[str, list[str]] = {}
+    for leaf in person.leaves:
+        if leaf.value is not None:
+            identifiers.setdefault(leaf.id_type, []).append(leaf.value)
+    return Profile(
+        leaves=tuple(person.resolution.leaves),
+        identifiers={id_type: sorted(values) for id_type, values in sorted(identifiers.items())},
+        features=features,
+        traits=traits,
+        consent=status,
+        permitted=permitted,
+        email=next((leaf.value for leaf in person.leaves if leaf.leaf == email_leaf), None),
+        email_leaf=email_leaf,
+        clock_ms=clock_ms,
+        as_of_ms=as_of_ms,
+        definitions=plan.fingerprint,
+        withheld=tuple(withheld),
+    )
+
+
+def _withdrawn(
+    entries: Mapping[str, ledger.ConsentEntry], register: Mapping[SuppressionKey, Suppression]
+) -> frozenset[str]:
+    # The register is written before the 200, the ledger when the fold comes to it: until then a
+    # withdrawal counts if nothing later in the ledger grants again.
+    return frozenset(
+        key.name
+        for key, entry in register.items()
+        if key.plane == "purpose"
+        and entry.denied
+        and not ledger.granted_after(entries.get(key.name), entry.at_ms)
+    )
+
+
+def _email_leaf(person: Person) -> LeafId | None:
+    winning = person.resolution.email_leaf
+    if winning is not None:
+        return winning
+    # No edge leads to an address, but the leaf asked for may be one: a record under a server key
+    # had it as its primary, which a public key never can.
+    for leaf in person.leaves:
+        if leaf.leaf == person.start and leaf.id_type == "email" and leaf.applied + leaf.dropped:
+            return leaf.leaf
+    return None
+
+
+def _traits(
+    person: Person, definitions: Definitions, permitted: frozenset[str], purged: Mapping[str, int],
+) -> tuple[dict[str, object], list[str]]:  # fmt: skip
+    claims = person.resolution.claims
+    merged = graph.merge_traits(
+        [leaf.traits for leaf in person.leaves if leaf.leaf not in claims],
+        [leaf.traits for leaf in person.leaves if leaf.leaf in claims],
+    )
+    traits: dict[str, object] = {}
+    withheld: list[str] = []
+    for name, (_, at_ms, _, value) in sorted(merged.items(), key=lambda item: item[0]):
+        purpose = definitions.trait_purposes.get(name, "personalisation")
+        if purpose not in permitted:
+            withheld.append(name)
+        elif at_ms >= purged.get(purpose, at_ms):
+            traits[name] = value
+    return traits, withheld

@@ -1,0 +1,265 @@
+"""A batch from the log becomes updated leaves: the fold of one partition, whatever the runtime.
+
+The order that keeps every promise: records are folded into leaves held in memory; the links that
+this yields are appended to the log; only then are leaves written whose version covers the
+primaries, oldest change first, together with the applied offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from penstock.core.consent.suppression import Suppression, SuppressionKey, suppression_of
+from penstock.core.errors import Fenced
+from penstock.core.ids import LeafId, as_hex
+from penstock.core.leaf import Leaf, decode_leaf, encode_leaf
+from penstock.core.record import DeadLetter, LogRecord, Record, Version, decode_record
+from penstock.core.step import Outcome, Step
+from penstock.ports.store import LeafWrite, Store, Verdict
+
+QUARANTINE_CODE = "E360"
+
+
+class Tally:
+    """Primaries by what became of them, since this fold started."""
+
+    __slots__ = ("applied", "dead", "deduplicated", "dropped", "linked", "skipped")
+
+    def __init__(self) -> None:
+        self.applied = self.deduplicated = self.dropped = self.dead = self.linked = self.skipped = 0
+
+
+class Folded(NamedTuple):
+    """What a batch asks of the runtime besides leaf writes."""
+
+    links: list[Record]
+    letters: list[DeadLetter]
+    suppressions: list[tuple[SuppressionKey, Suppression]]
+
+
+class Flush(NamedTuple):
+    """Leaves encoded for one store transaction, and the applied offset that goes with them."""
+
+    writes: list[LeafWrite]
+    applied: Version
+    leaves: list[Leaf]
+
+
+class PartitionFold:
+    """Folds one partition into leaves and says what to write. One thread at a time.
+
+    A cached leaf is usable only while this fold has seen every offset since it was loaded: a batch
+    that does not start at the next offset drops the cache (the contiguity rule).
+
+    Args:
+        step: The step of the definitions.
+        store: Where leaves are loaded from.
+        epoch: The definitions epoch.
+        partition: Which partition this is.
+        generation: The log's generation.
+        cached_max: How many decoded leaves to hold; dirty ones are held beyond it.
+    """
+
+    def __init__(
+        self, *, step: Step, store: Store, epoch: int, partition: int, generation: int, cached_max: int = 200_000,
+    ) -> None:  # fmt: skip
+        self.step = step
+        self.store = store
+        self.epoch = epoch
+        self.partition = partition
+        self.generation = generation
+        self.cached_max = cached_max
+        self.tally = Tally()
+        self.cache: dict[LeafId, Leaf] = {}
+        self.dirty: dict[LeafId, int] = {}
+        """Leaf -> first offset not in the store, ascending because offsets are."""
+        self.next_offset = self.noted = self.resume_offset()
+        self.last_logged_at_ms = 0
+
+    def resume_offset(self) -> int:
+        """Return the lowest offset not covered by a written leaf, from the store's own record."""
+        applied = self.store.applied(self.epoch, self.partition)
+        return applied.offset + 1 if applied.generation == self.generation else 0
+
+    def restart(self) -> int:
+        """Forget everything that is not written and return the offset to read from."""
+        self.cache.clear()
+        self.dirty.clear()
+        self.next_offset = self.noted = self.resume_offset()
+        return self.next_offset
+
+    def feed(self, batch: Sequence[LogRecord]) -> Folded:
+        """Fold a batch of consecutive records.
+
+        Raises:
+            DataCorrupt: A record or a stored leaf does not decode; nothing of the batch is folded.
+            Fenced: The batch starts beyond the next offset: seek to `next_offset` (E602).
+        """
+        links: list[Record] = []
+        folded = Folded(links, [], [])
+        if not batch:
+            return folded
+        if batch[0].offset != self.next_offset and batch[0].offset > self.restart():
+            raise Fenced("E602", f"partition {self.partition} was fed from offset {batch[0].offset}, "
+                         f"but is applied only up to {self.next_offset - 1}",
+                         fix="the worker seeks to its applied offset")  # fmt: skip
+        records = [decode_record(entry.value) for entry in batch]
+        self._load(LeafId(record.leaf) for record in records)
+        cache, dirty, fold, generation = self.cache, self.dirty, self.step.fold, self.generation
+        counts = [0] * len(Outcome)
+        for entry, record in zip(batch, records, strict=True):
+            leaf_id = LeafId(record.leaf)
+            leaf = cache[leaf_id]
+            outcome = fold(leaf, record, generation, entry.offset, entry.logged_at_ms, links)
+            counts[outcome] += 1
+            if outcome is Outcome.SKIPPED:
+                continue
+            if leaf.dirty_from < 0:
+                leaf.dirty_from = entry.offset
+                dirty[leaf_id] = entry.offset
+            if outcome is Outcome.DEAD:
+                folded.letters.append(_letter(record, entry, self.partition, generation))
+            elif outcome in (Outcome.APPLIED, Outcome.DROPPED):
+                found = suppression_of(record)
+                if found:
+                    folded.suppressions.extend(found)
+        self._count(counts)
+        self.next_offset = batch[-1].offset + 1
+        self.last_logged_at_ms = batch[-1].logged_at_ms
+        return folded
+
+    def _count(self, counts: list[int]) -> None:
+        tally = self.tally
+        tally.skipped += counts[Outcome.SKIPPED]
+        tally.applied += counts[Outcome.APPLIED]
+        tally.deduplicated += counts[Outcome.DEDUPLICATED]
+        tally.dropped += counts[Outcome.DROPPED]
+        tally.dead += counts[Outcome.DEAD]
+        tally.linked += counts[Outcome.LINKED]
+
+    def _load(self, wanted: Iterable[LeafId]) -> None:
+        missing = [leaf_id for leaf_id in dict.fromkeys(wanted) if leaf_id not in self.cache]
+        if missing:
+            for leaf_id, leaf in zip(missing, self.fetch(missing), strict=True):
+                self.cache[leaf_id] = leaf or Leaf(leaf_id, self.step.plan.new_states())
+            if len(self.cache) > self.cached_max:
+                self._evict(set(missing))
+
+    def fetch(self, leaves: Sequence[LeafId]) -> list[Leaf | None]:
+        """Return leaves from the store, decoded; None where there is none."""
+        plan = self.step.plan
+        return [
+            None if stored is None else decode_leaf(leaf_id, stored.version, stored.parts[0], plan)
+            for leaf_id, stored in zip(leaves, self.store.read(self.epoch, leaves), strict=True)
+        ]
+
+    def peek(self, leaves: Sequence[LeafId]) -> list[Leaf | None]:
+        """Return leaves for reading: the cached one where there is one, else the stored one."""
+        cache = self.cache
+        found: list[Leaf | None] = [cache.get(leaf_id) for leaf_id in leaves]
+        cold = [leaf_id for leaf_id, leaf in zip(leaves, found, strict=True) if leaf is None]
+        if cold:
+            stored = iter(self.fetch(cold))
+            found = [leaf if leaf is not None else next(stored) for leaf in found]
+        return found
+
+    def _evict(self, keep: set[LeafId]) -> None:
+        # Oldest loaded first; a dirty leaf was used lately, so it goes to the back instead.
+        cache = self.cache
+        for leaf_id in list(cache)[: len(cache) - self.cached_max + self.cached_max // 20]:
+            leaf = cache[leaf_id]
+            if leaf_id in keep:
+                continue
+            if leaf.dirty_from >= 0 or leaf.base != leaf.version:
+                del cache[leaf_id]
+                cache[leaf_id] = leaf
+            else:
+                del cache[leaf_id]
+
+    def take(self, limit: int) -> Flush | None:
+        """Encode up to `limit` changed leaves, oldest change first; None if the store has it all.
+
+        Records that changed no leaf move the applied offset too: then nothing but it is written.
+
+        The caller has made every link and letter yielded so far durable, and calls `written` or
+        `restart` before it takes again.
+        """
+        if not self.dirty and self.noted == self.next_offset:
+            return None
+        writes: list[LeafWrite] = []
+        leaves: list[Leaf] = []
+        plan, cache = self.step.plan, self.cache
+        for leaf_id in list(self.dirty)[:limit]:
+            leaf = cache[leaf_id]
+            del self.dirty[leaf_id]
+            leaf.dirty_from = -1
+            writes.append(LeafWrite(leaf_id, leaf.base, leaf.version, (encode_leaf(leaf, plan),)))
+            leaves.append(leaf)
+        oldest = next(iter(self.dirty.values()), self.next_offset)
+        return Flush(writes, Version(self.generation, oldest - 1), leaves)
+
+    def write(self, flush: Flush) -> list[Verdict]:
+        """Write a flush to the store; may run on another thread than the fold."""
+        return self.store.write(
+            self.epoch, flush.writes, partition=self.partition, applied=flush.applied
+        )
+
+    def written(self, flush: Flush, verdicts: Sequence[Verdict]) -> None:
+        """Take note of what the store decided.
+
+        Raises:
+            Fenced: A write was refused: another worker wrote this leaf. The caller restarts from
+                the applied offset (E601).
+        """
+        for leaf, write, verdict in zip(flush.leaves, flush.writes, verdicts, strict=True):
+            if verdict is Verdict.REFUSED:
+                raise Fenced("E601", "another worker has written a leaf of this partition",
+                             fix="the worker drops its cache and seeks to its applied offset")  # fmt: skip
+            leaf.base = write.new
+        self.noted = flush.applied.offset + 1
+
+    def owes(self) -> bool:
+        """Return whether the store lacks anything that was folded."""
+        return bool(self.dirty) or self.noted != self.next_offset
+
+
+def flush_all(fold: PartitionFold, limit: int = 5_000) -> None:
+    """Write every changed leaf now, in bounded transactions."""
+    while (flush := fold.take(limit)) is not None:
+        fold.written(flush, fold.write(flush))
+
+
+def catch_up(
+    fold: PartitionFold, read: Callable[[int, int], list[LogRecord]], *, keep: Callable[[Folded], None],
+    batch: int = 5_000, dirty_max: int = 50_000,
+) -> int:  # fmt: skip
+    """Fold from the fold's next offset to the head; return how many records were read.
+
+    Args:
+        fold: The partition's fold.
+        read: `read(offset, limit)` of the partition.
+        keep: Makes links, letters and suppressions of a batch durable, or drops them on replay.
+        batch: Records a read.
+        dirty_max: Changed leaves held before they are written.
+    """
+    count = 0
+    while records := read(fold.next_offset, batch):
+        keep(fold.feed(records))
+        count += len(records)
+        if len(fold.dirty) > dirty_max:
+            flush_all(fold)
+    return count
+
+
+def _letter(record: Record, entry: LogRecord, partition: int, generation: int) -> DeadLetter:
+    return DeadLetter(
+        letter_id=f"fold-{generation}-{partition}-{entry.offset}",
+        source=record.source,
+        received_at_ms=record.received_at_ms,
+        reason=QUARANTINE_CODE,
+        path="$",
+        what=f"the identifier's leaf {as_hex(record.leaf)} is over its size limit and quarantined",
+        message_id=record.message_id,
+        body=entry.value,
+    )

@@ -1,0 +1,104 @@
+"""A decision becomes one email: subject, HTML with signed links, text, and its size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from penstock.core import tokens
+from penstock.core.decision.campaign import Campaign
+from penstock.core.errors import DefinitionError
+from penstock.core.profile import Profile
+from penstock.flows.compose_email import SizeReport, instrument_html, size_report
+from penstock.flows.serve import Answer
+from penstock.ports.renderer import Renderer
+
+
+class Rendered(NamedTuple):
+    """One email's parts, ready to be composed or shown."""
+
+    subject: str
+    html: str
+    text: str
+    size: SizeReport
+
+
+class Links(NamedTuple):
+    """What makes the links of an email: who serves them and what signs them."""
+
+    public_url: str
+    token_key: bytes
+
+    def unsubscribe(self, recipient: bytes, topic: str) -> str:
+        """Return the link that unsubscribes a recipient from a topic, or from all (`*`)."""
+        return f"{self.public_url}/v1/unsubscribe/{tokens.sign_unsubscribe(self.token_key, recipient, topic)}"
+
+    def click(self, decision_id: str, url: str, slot: str = "") -> str:
+        """Return the tracking link of a target."""
+        token = tokens.sign_click(self.token_key, decision_id, url, slot)
+        return f"{self.public_url}/c/{token}?u={quote(url, safe='')}"
+
+    def pixel(self, decision_id: str) -> str:
+        """Return the link of the open pixel."""
+        return f"{self.public_url}/o/{tokens.sign_open(self.token_key, decision_id)}.gif"
+
+
+def render_email(
+    renderer: Renderer, campaign: Campaign, answer: Answer, profile: Profile | None, *, links: Links,
+    recipient: bytes, text_of_html: Callable[[str], str],
+) -> Rendered:  # fmt: skip
+    """Return the whole email of a decided answer.
+
+    Links are tracked and carry the campaign's UTM tags; a preview (no decision id) gets neither
+    tracking nor a pixel, and shows the links as they are.
+
+    Args:
+        renderer: The project's templates.
+        campaign: The campaign; its `template` is the email, `<template>.txt` its text part if the
+            project has one, and its subject is a Liquid text.
+        answer: What each slot shows.
+        profile: The person, for what templates say of them; None in a fallback.
+        links: Makes links.
+        recipient: The recipient's leaf, for the unsubscribe link.
+        text_of_html: Makes the text part where there is no template for it.
+
+    Raises:
+        DefinitionError: A template failed on this data or went over a limit (E140), or the campaign
+            has no template (E182).
+    """
+    if not campaign.template:
+        raise DefinitionError("E182", f"campaign `{campaign.name}` has no template", where=campaign.where,
+                              fix='name one: template = "email"')  # fmt: skip
+    unsubscribe_url = links.unsubscribe(recipient, campaign.topic or tokens.ALL_TOPICS)
+    data: dict[str, Any] = {
+        "campaign": campaign.name,
+        "slots": {name: msgspec.structs.asdict(content) for name, content in answer.slots.items()},
+        "traits": dict(profile.traits) if profile is not None else {},
+        "preheader": "",
+        "unsubscribe_url": unsubscribe_url,
+    }
+    data["preheader"] = renderer.render_text(campaign.preheader, data).strip()
+    subject = " ".join(renderer.render_text(campaign.subject, data).split())
+    html = renderer.render(campaign.template, data)
+    if answer.decision_id:
+        html = instrument_html(
+            html,
+            click=lambda url, _: links.click(answer.decision_id, url),
+            pixel_url=links.pixel(answer.decision_id),
+            utm=_utm(campaign),
+            exempt=(links.public_url + "/v1/unsubscribe/",),
+        )
+    text_template = f"{campaign.template}.txt"
+    text = (
+        renderer.render(text_template, data)
+        if text_template in renderer.names()
+        else text_of_html(html)
+    )
+    return Rendered(subject, html, text, size_report(html))
+
+
+def _utm(campaign: Campaign) -> Mapping[str, str]:
+    return {"utm_source": "penstock", "utm_medium": "email", "utm_campaign": campaign.name, **campaign.utm}

@@ -1,0 +1,129 @@
+"""The log, from its beginning, becomes a fresh store, and the two are compared byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from penstock.core.ids import LeafId
+from penstock.core.step import Step
+from penstock.flows.process import PartitionFold, Tally, catch_up, flush_all
+from penstock.ports.log import Log
+from penstock.ports.store import Store, StoredLeaf
+
+SCAN_LEAVES = 1_000
+LIVE_EPOCH = "live_epoch"
+
+
+class Epoch(NamedTuple):
+    """The set of leaves to serve, and whether it was made by the definitions at hand."""
+
+    number: int
+    current: bool
+
+
+def fingerprint_name(epoch: int) -> str:
+    """Return the name under which the store keeps an epoch's definitions fingerprint."""
+    return f"fingerprint:{epoch}"
+
+
+def choose_epoch(store: Store, fingerprint: str) -> Epoch:
+    """Return the epoch to fold into: the live one if its definitions are these, else a new one.
+
+    A new epoch that a crash left unfinished is taken up again.
+    """
+    live = int(store.get_meta(LIVE_EPOCH) or 0)
+    if live and store.get_meta(fingerprint_name(live)) == fingerprint:
+        return Epoch(live, current=True)
+    for epoch in store.epochs():
+        if epoch > live and store.get_meta(fingerprint_name(epoch)) == fingerprint:
+            return Epoch(epoch, current=False)
+    number = max([live, *store.epochs()]) + 1
+    store.put_meta(fingerprint_name(number), fingerprint)
+    return Epoch(number, current=False)
+
+
+def make_live(store: Store, epoch: int) -> None:
+    """Switch serving to an epoch and drop the others."""
+    store.put_meta(LIVE_EPOCH, str(epoch))
+    for other in store.epochs():
+        if other != epoch:
+            store.drop(other)
+
+
+def replay(
+    log: Log, store: Store, step: Step, epoch: int, *, progress: Callable[[int], None] | None = None,
+) -> Tally:  # fmt: skip
+    """Fold the whole log into an epoch that is empty or was left unfinished.
+
+    Replay never appends: links and dead letters of the log's records are in the log already.
+
+    Args:
+        log: The log; only read.
+        store: Where the leaves go.
+        step: The step of the definitions.
+        epoch: The epoch to fill.
+        progress: Told how many records were folded, after every batch.
+    """
+    total = Tally()
+    for partition in range(log.partitions):
+        fold = PartitionFold(
+            step=step, store=store, epoch=epoch, partition=partition, generation=log.generation
+        )
+
+        def read(offset: int, limit: int, partition: int = partition) -> list:
+            batch = log.read(partition, offset, limit)
+            if batch and progress is not None:
+                progress(len(batch))
+            return batch
+
+        catch_up(fold, read, keep=lambda _: None)
+        flush_all(fold)
+        for name in Tally.__slots__:
+            setattr(total, name, getattr(total, name) + getattr(fold.tally, name))
+    return total
+
+
+class Comparison(NamedTuple):
+    """How two epochs compare: leaves in both that are equal, that differ, and in one only."""
+
+    equal: int
+    different: list[LeafId]
+    only_first: list[LeafId]
+    only_second: list[LeafId]
+
+    @property
+    def same(self) -> bool:
+        """Whether every leaf of one is in the other with the same bytes."""
+        return not (self.different or self.only_first or self.only_second)
+
+
+def compare(store: Store, first: int, second: int) -> Comparison:
+    """Compare two epochs leaf by leaf, by bytes and not by version."""
+    equal = 0
+    different: list[LeafId] = []
+    only: tuple[list[LeafId], list[LeafId]] = ([], [])
+    left, right = _leaves(store, first), _leaves(store, second)
+    a, b = next(left, None), next(right, None)
+    while a is not None or b is not None:
+        if b is None or (a is not None and a[0] < b[0]):
+            assert a is not None, "one of the two is there"
+            only[0].append(a[0])
+            a = next(left, None)
+        elif a is None or b[0] < a[0]:
+            only[1].append(b[0])
+            b = next(right, None)
+        else:
+            if a[1].parts == b[1].parts:
+                equal += 1
+            else:
+                different.append(a[0])
+            a, b = next(left, None), next(right, None)
+    return Comparison(equal, different, *only)
+
+
+def _leaves(store: Store, epoch: int) -> Iterator[tuple[LeafId, StoredLeaf]]:
+    after: LeafId | None = None
+    while page := store.scan(epoch, after, SCAN_LEAVES):
+        yield from page
+        after = page[-1][0]

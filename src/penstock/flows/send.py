@@ -1,0 +1,243 @@
+"""A campaign goes out: each person of an audience gets one email, personalised at the last moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+from penstock.core.consent.suppression import may_send
+from penstock.core.decision.audience import Audience, matches
+from penstock.core.decision.campaign import Campaign
+from penstock.core.errors import DefinitionError, PenstockError, Unavailable
+from penstock.core.ids import LeafId
+from penstock.core.profile import Profile
+from penstock.flows.compose_email import compose_email, message_id_of
+from penstock.flows.render import Links, Rendered, render_email
+from penstock.flows.serve import Outcome, Serving, Who, refused_topics
+from penstock.flows.track import email_event
+from penstock.ports.appender import Appender
+from penstock.ports.decisions import DecisionKey, SendState
+from penstock.ports.esp import Esp
+from penstock.ports.store import Store
+
+SCAN_LEAVES = 500
+SENT = "Email Sent"
+NOT_SEEN = "E406"
+"""The detail of a hand-over that never reached the ESP, which a later run repeats."""
+
+
+class Sender(NamedTuple):
+    """What every email of a campaign goes out with."""
+
+    address: str
+    """`Shop <news@shop.example>` or an address alone."""
+    domain: str
+    """Right of the `@` in Message-IDs."""
+    reply_to: str = ""
+
+
+class Progress(NamedTuple):
+    """How far a send has come: people seen, and emails by outcome."""
+
+    seen: int
+    outcomes: dict[str, int]
+    """`accepted`, `refused`, `in_doubt`, `already`, or `skipped:` and a reason."""
+
+
+class Member(NamedTuple):
+    """One person of an audience: their address's leaf, and their profile now."""
+
+    recipient: LeafId
+    profile: Profile
+
+
+class Campaigning:
+    """Scans audiences and sends campaigns. One a project; each email is decided when it is sent.
+
+    Args:
+        serving: Decides and renders.
+        store: Scanned for people; everything folded was written before.
+        epoch: The live definitions epoch.
+        appender: Takes the `Email Sent` events.
+        esp: Carries the emails; called on threads.
+        links: Makes links.
+        sender: Who the emails come from.
+        text_of_html: Makes a text part of HTML.
+        connections: Emails handed over side by side.
+    """
+
+    def __init__(  # noqa: PLR0913 - the one place where sending's parts meet
+        self, *, serving: Serving, store: Store, epoch: int, appender: Appender, esp: Callable[[], Esp],
+        links: Links, sender: Sender, text_of_html: Callable[[str], str], connections: int = 4,
+    ) -> None:  # fmt: skip
+        self.serving = serving
+        self.store = store
+        self.epoch = epoch
+        self.appender = appender
+        self.esp = esp
+        self.links = links
+        self.sender = sender
+        self.text_of_html = text_of_html
+        self.connections = connections
+
+    async def members(self, audience: Audience, campaign: Campaign) -> AsyncIterator[tuple[Member | None, str]]:
+        """Yield each person with an address once, with the reason if they are not in the audience.
+
+        Every person with a verified address has its leaf, and of several addresses the winning one
+        speaks for them; a scan visits each leaf at least once, and the decision key makes a send
+        once per recipient.
+        """
+        after: LeafId | None = None
+        while page := await asyncio.to_thread(self.store.scan, self.epoch, after, SCAN_LEAVES):
+            for leaf, _ in page:
+                found = await self._member(leaf, audience, campaign)
+                if found is not None:
+                    yield found
+            after = page[-1][0]
+
+    async def _member(
+        self, leaf: LeafId, audience: Audience, campaign: Campaign
+    ) -> tuple[Member | None, str] | None:
+        read = await self.serving.profiles.read([leaf])
+        if read.leaves[0] is None or read.leaves[0].id_type != "email":
+            return None
+        profile, _ = await self.serving.profile(Who(leaf, "email"))
+        if profile.email_leaf != leaf:
+            return None
+        register = self.serving.suppressions.get([leaf])
+        verdict = matches(audience, profile, refused_topics=refused_topics(register, leaf, campaign.channel))
+        return (Member(leaf, profile) if verdict.matches else None), verdict.reason
+
+    async def send(
+        self, campaign: Campaign, audience: Audience, send: str, *, retry_in_doubt: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Progress:  # fmt: skip
+        """Send a campaign to an audience; a send that was interrupted goes on where it was.
+
+        Args:
+            campaign: What to send.
+            audience: Whom to.
+            send: The send's id: the same id never mails a recipient twice.
+            retry_in_doubt: Hand over again what was started and never confirmed; it may be a second
+                copy, so it is the operator's word.
+            progress: Told after every email.
+
+        Raises:
+            DefinitionError: The campaign can't be sent at all: no template, or too large (E182, E183).
+        """
+        seen = 0
+        outcomes: dict[str, int] = {}
+        queue: asyncio.Queue[Member | None] = asyncio.Queue(self.connections * 4)
+
+        def note(outcome: str) -> None:
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            if progress is not None:
+                progress(Progress(seen, dict(outcomes)))
+
+        async def work() -> None:
+            esp = await asyncio.to_thread(self.esp)
+            try:
+                while (member := await queue.get()) is not None:
+                    note(await self._send_one(esp, campaign, member, send, retry_in_doubt=retry_in_doubt))
+            finally:
+                await asyncio.to_thread(esp.close)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.connections):
+                group.create_task(work())
+            async for member, reason in self.members(audience, campaign):
+                seen += 1
+                if member is None:
+                    note(f"skipped:{reason}")
+                else:
+                    await queue.put(member)
+            for _ in range(self.connections):
+                await queue.put(None)
+        for outcome, number in outcomes.items():
+            self.serving.metrics.count("penstock_sends_total", number, state=outcome.partition(":")[0])
+        return Progress(seen, outcomes)
+
+    async def _send_one(
+        self, esp: Esp, campaign: Campaign, member: Member, send: str, *, retry_in_doubt: bool
+    ) -> str:
+        serving = self.serving
+        key = DecisionKey(serving.rules.tenant, member.recipient, campaign.name, send)
+        outcome = await serving.decide(campaign.name, Who(member.recipient, "email"), send)
+        if outcome.decision is None:
+            return f"skipped:{outcome.answer.reason}"
+        # At this very instant: what was withdrawn while the scan ran is honoured.
+        register = await asyncio.to_thread(serving.suppressions.get, [member.recipient])
+        allowed, reason = may_send(register, member.recipient, campaign.channel, campaign.topic)
+        if not allowed:
+            return f"skipped:{reason}"
+        address = member.profile.email
+        if address is None:
+            return "skipped:no_address"
+        try:
+            message_id = message_id_of(outcome.decision.decision_id, self.sender.domain)
+            rendered = self._render(campaign, outcome, member.recipient)
+            message = compose_email(
+                sender=_from(campaign, self.sender), recipient=address, subject=rendered.subject,
+                html=rendered.html, text=rendered.text, message_id=message_id,
+                list_unsubscribe_url=self.links.unsubscribe(member.recipient, campaign.topic or "*"),
+                headers=_reply_to(campaign, self.sender),
+            )  # fmt: skip
+        except PenstockError as error:
+            return f"skipped:{error.code}"
+        now = serving.clock.now_ms()
+        standing = await asyncio.to_thread(serving.decisions.start_send, key, message_id, now)
+        if standing is not None:
+            again = retry_in_doubt if standing.state == "started" else standing.detail == NOT_SEEN
+            if not again:
+                return "in_doubt" if standing.state == "started" else "already"
+            await asyncio.to_thread(
+                serving.decisions.finish_send, key, SendState("started", now, message_id)
+            )
+        try:
+            handed = await asyncio.to_thread(
+                esp.send, message, sender=_address(_from(campaign, self.sender)), recipient=address
+            )
+        except Unavailable:
+            # Not seen by the ESP: a later run of the same send hands it over.
+            await asyncio.to_thread(
+                serving.decisions.finish_send, key, SendState("refused", now, NOT_SEEN)
+            )
+            return "refused"
+        if handed.state == "in_doubt":
+            return "in_doubt"
+        await asyncio.to_thread(
+            serving.decisions.finish_send, key, SendState(handed.state, now, handed.detail)
+        )
+        if handed.state == "accepted":
+            event = email_event(
+                outcome.decision, SENT, at_ms=now, message_id=f"{outcome.decision.decision_id}#sent"
+            )
+            await self.appender.append([event], urgent=True)
+        return handed.state
+
+    def _render(self, campaign: Campaign, outcome: Outcome, recipient: LeafId) -> Rendered:
+        rendered = render_email(
+            self.serving.renderer, campaign, outcome.answer, outcome.profile, links=self.links,
+            recipient=recipient, text_of_html=self.text_of_html,
+        )  # fmt: skip
+        if rendered.size.verdict == "refuse":
+            raise DefinitionError("E183", f"campaign `{campaign.name}` renders to {rendered.size.bytes} bytes, "
+                                  "which mail clients clip", where=campaign.where,
+                                  fix="shorten the template to less than 100 kB")  # fmt: skip
+        return rendered
+
+
+def _from(campaign: Campaign, sender: Sender) -> str:
+    if not campaign.from_address:
+        return sender.address
+    return f"{campaign.from_name} <{campaign.from_address}>" if campaign.from_name else campaign.from_address
+
+
+def _address(mailbox: str) -> str:
+    return mailbox.rpartition("<")[2].rstrip(">")
+
+
+def _reply_to(campaign: Campaign, sender: Sender) -> dict[str, str]:
+    reply_to = campaign.reply_to or sender.reply_to
+    return {"Reply-To": reply_to} if reply_to else {}

@@ -1,0 +1,348 @@
+"""A person and a campaign become content: read, decide once, record, render; always an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from penstock.core.consent.suppression import Suppression, SuppressionKey
+from penstock.core.decision.campaign import Campaign
+from penstock.core.decision.decide import decide, wanted_items
+from penstock.core.decision.item import Item, item_of
+from penstock.core.decision.record import (
+    Chosen,
+    Decision,
+    SlotDecision,
+    decision_id_of,
+    decode_decision,
+    encode_decision,
+)
+from penstock.core.decision.slot import Slot, template_of
+from penstock.core.errors import PenstockError, Unavailable
+from penstock.core.ids import LeafId, leaf_id
+from penstock.core.measure.assignment import holdout_of
+from penstock.core.profile import Profile
+from penstock.core.time import DAY_MS, format_instant
+from penstock.flows.person import Definitions, Person, find_person, profile_of
+from penstock.ports.clock import Clock
+from penstock.ports.decisions import Decided, DecisionKey, Decisions
+from penstock.ports.metrics import Metrics
+from penstock.ports.profiles import Profiles
+from penstock.ports.renderer import Renderer
+from penstock.ports.suppressions import Suppressions
+
+PutDecisions = Callable[[Sequence[tuple[DecisionKey, bytes]]], Awaitable[list[Decided]]]
+"""`Decisions.put_if_absent`, awaited: one group commit serves whoever asks meanwhile."""
+
+
+class Who(NamedTuple):
+    """Whom a caller asks about: the leaf of the identifier they named."""
+
+    leaf: LeafId
+    id_type: str
+
+
+class SlotContent(msgspec.Struct, frozen=True):
+    """What a slot shows: its items as data, and the block rendered from them."""
+
+    items: list[dict[str, Any]]
+    html: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The answer to "what does this person see": always content, and how good it is."""
+
+    ok: bool
+    served: str
+    """`live`, `stale`, `fallback` or `holdout`."""
+    reason: str
+    decision_id: str
+    profile_as_of: str
+    """Up to when the log is reflected, ISO 8601; empty without a profile."""
+    age_ms: int
+    slots: dict[str, SlotContent]
+
+
+class Outcome(NamedTuple):
+    """An answer with what it was made of, for whoever renders or sends an email from it."""
+
+    answer: Answer
+    decision: Decision | None
+    profile: Profile | None
+    suppressions: Mapping[SuppressionKey, Suppression]
+
+
+class ServeRules(NamedTuple):
+    """What serving goes by besides the definitions."""
+
+    tenant: str
+    identifier_key: bytes
+    global_holdout_ppm: int = 0
+    timeout_ms: int = 1_000
+    stale_after_ms: int = 60_000
+
+
+class Serving:
+    """Answers reads. Lives on one event loop; one a project.
+
+    Args:
+        profiles: The read path.
+        decisions: Where decisions stand.
+        put_decisions: The awaited way to record one.
+        suppressions: Read directly, at every answer.
+        renderer: The project's templates.
+        campaigns: By name.
+        definitions: The plan and rules that leaves were folded by.
+        rules: Keys and limits.
+        clock: Tells now.
+        metrics: Where to count.
+    """
+
+    def __init__(  # noqa: PLR0913 - the one place where serving's parts meet
+        self, *, profiles: Profiles, decisions: Decisions, put_decisions: PutDecisions,
+        suppressions: Suppressions, renderer: Renderer, campaigns: Mapping[str, Campaign],
+        definitions: Definitions, rules: ServeRules, clock: Clock, metrics: Metrics,
+    ) -> None:  # fmt: skip
+        self.profiles = profiles
+        self.decisions = decisions
+        self.put_decisions = put_decisions
+        self.suppressions = suppressions
+        self.renderer = renderer
+        self.campaigns = campaigns
+        self.definitions = definitions
+        self.rules = rules
+        self.clock = clock
+        self.metrics = metrics
+
+    # -- profiles
+
+    async def profile(self, who: Who, as_of_ms: int | None = None) -> tuple[Profile, Person]:
+        """Return a person's profile as of an instant, with the person it was merged from.
+
+        Raises:
+            EventRejected: `as_of` is before what is known (E390).
+            Unavailable: The store or the register did not answer (E402, E403).
+        """
+        person = await find_person(self.profiles, who.leaf, self.definitions)
+        register = self.suppressions.get(_register_leaves(person, who.leaf))
+        return profile_of(person, self.definitions, as_of_ms, self.clock.now_ms(), register), person
+
+    # -- decisions
+
+    def default_send(self, campaign: Campaign) -> str:
+        """Return the send of a caller that names none: the campaign's version and the UTC day."""
+        day = format_instant(self.clock.now_ms() // DAY_MS * DAY_MS)[:10]
+        return f"v{campaign.version}-{day}"
+
+    async def decide(
+        self, campaign_name: str, who: Who, send: str | None = None, *, preview: bool = False
+    ) -> Outcome:
+        """Return what a person sees; never raises for lack of anything.
+
+        Args:
+            campaign_name: Which campaign.
+            who: Whom.
+            send: Which send; None for `default_send`.
+            preview: Touch no decision, holdout or exposure.
+        """
+        campaign = self.campaigns.get(campaign_name)
+        if campaign is None:
+            return _nothing("unknown_campaign")
+        try:
+            async with asyncio.timeout(self.rules.timeout_ms / 1000):
+                outcome = await self._decide(
+                    campaign, who, send or self.default_send(campaign), preview=preview
+                )
+        except TimeoutError:
+            outcome = self._fallback(campaign, who, "timeout")
+        except Unavailable as error:
+            outcome = self._fallback(campaign, who, f"unavailable_{error.code}")
+        except PenstockError as error:
+            outcome = self._fallback(campaign, who, error.code)
+        except Exception as error:  # noqa: BLE001 - an email cannot show a stack trace
+            outcome = self._fallback(campaign, who, f"fault_{type(error).__name__}")
+        answer = outcome.answer
+        if not preview:
+            self.metrics.count("penstock_served_total", served=answer.served, reason=answer.reason)
+        return outcome
+
+    async def _decide(self, campaign: Campaign, who: Who, send: str, *, preview: bool) -> Outcome:
+        now = self.clock.now_ms()
+        person = await find_person(self.profiles, who.leaf, self.definitions)
+        register = self.suppressions.get(_register_leaves(person, who.leaf))
+        profile = profile_of(person, self.definitions, None, now, register)
+        recipient = who.leaf if who.id_type == "email" else (profile.email_leaf or who.leaf)
+        key = DecisionKey(self.rules.tenant, recipient, campaign.name, send)
+        if not preview:
+            standing = self.decisions.get([key])[0]
+            if standing is not None:
+                self.metrics.count("penstock_decisions_total", outcome="repeated")
+                decision = decode_decision(standing)
+                return self._outcome(campaign, decision, profile, person, register)
+        refused = refused_topics(register, recipient, campaign.channel)
+        holdout = "" if preview else holdout_of(
+            recipient, campaign.name, campaign_share_ppm=campaign.holdout_share_ppm,
+            global_share_ppm=self.rules.global_holdout_ppm,
+        )  # fmt: skip
+        freshness, reason = self._freshness(person, now)
+        items = await self.items(wanted_items(campaign, profile, holdout=holdout, refused_topics=refused))
+        decision = decide(
+            campaign, profile, items,
+            tenant=self.rules.tenant, recipient=recipient, send=send,
+            decision_id=decision_id_of(self.rules.tenant, recipient, campaign.name, send),
+            as_of_ms=now, offset_known_at=max((leaf.offset for leaf in person.leaves), default=-1),
+            holdout=holdout, freshness=freshness, reason=reason, refused_topics=refused,
+            recipient_type="email" if recipient != who.leaf else who.id_type,
+        )  # fmt: skip
+        if not preview:
+            try:
+                stands = (await self.put_decisions([(key, encode_decision(decision))]))[0]
+            except Unavailable:
+                self.metrics.count("penstock_decisions_total", outcome="undecided")
+                return self._fallback(campaign, who, "undecided")
+            if not stands.created:
+                decision = decode_decision(stands.record)
+            self.metrics.count(
+                "penstock_decisions_total", outcome="made" if stands.created else "repeated"
+            )
+        return self._outcome(campaign, decision, profile, person, register)
+
+    def _freshness(self, person: Person, now_ms: int) -> tuple[str, str]:
+        if person.bounded:
+            return "stale", "identity_bound"
+        if not person.live:
+            return "stale", "catching_up"
+        if now_ms - person.as_of_ms > self.rules.stale_after_ms:
+            return "stale", "lag"
+        return "live", ""
+
+    async def items(self, item_ids: Sequence[str]) -> dict[str, Item]:
+        """Return the items of some raw ids, those that exist."""
+        if not item_ids:
+            return {}
+        rules = self.rules
+        leaves = [leaf_id(rules.identifier_key, rules.tenant, "item_id", one) for one in item_ids]
+        read = await self.profiles.read(leaves)
+        return {
+            item_id: item_of(item_id, leaf.traits)
+            for item_id, leaf in zip(item_ids, read.leaves, strict=True)
+            if leaf is not None and leaf.traits
+        }
+
+    # -- answers
+
+    def _outcome(
+        self, campaign: Campaign, decision: Decision, profile: Profile | None, person: Person | None,
+        register: Mapping[SuppressionKey, Suppression],
+    ) -> Outcome:  # fmt: skip
+        now = self.clock.now_ms()
+        answer = Answer(
+            ok=True,
+            served=decision.served,
+            reason=decision.reason,
+            decision_id=decision.decision_id,
+            profile_as_of=format_instant(person.as_of_ms) if person else "",
+            age_ms=max(0, now - person.as_of_ms) if person else 0,
+            slots=self.contents(campaign, decision),
+        )
+        return Outcome(answer, decision, profile, register)
+
+    def contents(self, campaign: Campaign, decision: Decision) -> dict[str, SlotContent]:
+        """Return what each slot of a decision shows, rendered from the values it recorded."""
+        slots = {slot.name: slot for slot in campaign.slots}
+        return {
+            decided.name: self._content(campaign, slots[decided.name], decided)
+            for decided in decision.slots
+            if decided.name in slots
+        }
+
+    def _content(self, campaign: Campaign, slot: Slot, decided: SlotDecision) -> SlotContent:
+        items = [chosen.fields for chosen in decided.items]
+        try:
+            html = self._render(campaign, slot, decided.items)
+        except PenstockError:
+            # A template that fails on this data costs the slot, never the email.
+            static = dict(slot.fallback[-1].args.get("content", {}))
+            items = [static]
+            block = slot.fallback[-1].args.get("block", "")
+            try:
+                html = self.renderer.render(block or template_of(slot), _data(campaign, slot, items))
+            except PenstockError:
+                html = ""
+        return SlotContent([presentable(item) for item in items], html)
+
+    def _render(self, campaign: Campaign, slot: Slot, chosen: Sequence[Chosen]) -> str:
+        if any(one.block for one in chosen):
+            return "".join(
+                self.renderer.render(
+                    one.block or template_of(slot), _data(campaign, slot, [one.fields])
+                )
+                for one in chosen
+            )
+        return self.renderer.render(
+            template_of(slot), _data(campaign, slot, [one.fields for one in chosen])
+        )
+
+    def _fallback(self, campaign: Campaign, who: Who, reason: str) -> Outcome:
+        """Answer with the content that needs no person; not recorded, and so kept out of impact."""
+        decision = decide(
+            campaign, None, {},
+            tenant=self.rules.tenant, recipient=who.leaf, send="", decision_id="0" * 32,
+            as_of_ms=self.clock.now_ms(), offset_known_at=-1, reason=reason,
+            recipient_type=who.id_type,
+        )  # fmt: skip
+        answer = Answer(
+            ok=True, served="fallback", reason=reason, decision_id="", profile_as_of="", age_ms=0,
+            slots=self.contents(campaign, decision),
+        )  # fmt: skip
+        return Outcome(answer, None, None, {})
+
+
+def _data(campaign: Campaign, slot: Slot, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "items": list(items),
+        "item": items[0] if items else {},
+        "slot": slot.name,
+        "campaign": campaign.name,
+    }
+
+
+def _nothing(reason: str) -> Outcome:
+    answer = Answer(
+        ok=False, served="fallback", reason=reason, decision_id="", profile_as_of="", age_ms=0, slots={}
+    )
+    return Outcome(answer, None, None, {})
+
+
+def _register_leaves(person: Person, start: LeafId) -> list[LeafId]:
+    leaves = dict.fromkeys([start, *person.resolution.leaves])
+    if person.resolution.email_leaf is not None:
+        leaves[person.resolution.email_leaf] = None
+    return list(leaves)
+
+
+def refused_topics(
+    register: Mapping[SuppressionKey, Suppression], recipient: bytes, channel: str
+) -> frozenset[str]:
+    """Return the topics of a channel that a recipient has refused; `*` is all of them."""
+    return frozenset(
+        key.name
+        for key, entry in register.items()
+        if key.leaf == recipient and key.plane == channel and entry.denied
+    )
+
+
+def presentable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an item's fields for JSON: money as `{"amount_minor": 1999, "currency": "GBP"}`."""
+    return {name: _presentable(value) for name, value in fields.items()}
+
+
+def _presentable(value: Any) -> Any:
+    match value:
+        case [int(amount), str(currency)] if len(currency) == 3 and currency.isupper():
+            return {"amount_minor": amount, "currency": currency}
+        case _:
+            return value
