@@ -1,0 +1,203 @@
+"""Group commit: many async callers, one writing thread, any Log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from penstock.core.errors import Overloaded, PenstockError, Unavailable
+from penstock.core.ids import partition_of
+from penstock.core.record import DeadLetter, LogRecord, Record, encode_record
+from penstock.ports.clock import Clock
+from penstock.ports.log import Log
+from penstock.ports.metrics import Metrics
+
+GROUP_RECORDS_MAX = 20_000
+QUEUE_RECORDS_MAX = 50_000
+QUEUE_BYTES_MAX = 64 * 1024 * 1024
+SOJOURN_MS_MAX = 2_000
+"""A queue whose head has waited longer takes no more, so that waiting never grows without bound."""
+
+LEAD_MS_MAX = 5 * 60 * 1000
+"""How far the wall clock may depart from the monotonic clock, or from the log's last stamp."""
+
+OnAppended = Callable[[int, list[LogRecord]], None]
+
+
+class _Call(NamedTuple):
+    values: list[bytes]
+    letters: Sequence[DeadLetter]
+    waiter: asyncio.Future[None]
+    queued_at_ms: int
+    value_bytes: int
+
+
+class _Lane:
+    """The queue of one partition: whatever arrived while a commit ran becomes the next commit."""
+
+    __slots__ = ("busy", "bytes", "queue", "records")
+
+    def __init__(self) -> None:
+        self.queue: deque[_Call] = deque()
+        self.records = 0
+        self.bytes = 0
+        self.busy = False
+
+
+class GroupAppender:
+    """Gathers callers and appends for them on one thread. Lives on one event loop.
+
+    Args:
+        log: Where to append.
+        clock: For waiting times and readiness.
+        metrics: Where to count.
+        on_appended: Called on the loop with (partition, records) after each durable commit and
+            before its callers wake, so that whoever folds sees the log's order.
+    """
+
+    def __init__(self, log: Log, clock: Clock, metrics: Metrics, on_appended: OnAppended) -> None:
+        self._log = log
+        self._clock = clock
+        self._metrics = metrics
+        self._on_appended = on_appended
+        self._lanes = [_Lane() for _ in range(log.partitions)]
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-append")
+        self._commits: set[asyncio.Task[None]] = set()
+        self._wall_less_monotonic_ms = clock.now_ms() - clock.monotonic_ms()
+        self._closed = False
+
+    async def append(
+        self, records: Sequence[Record], letters: Sequence[DeadLetter] = (), *, urgent: bool = False
+    ) -> None:
+        """Append records and dead letters; durable on return. See `ports.appender.Appender`."""
+        self.require_clock()
+        if self._closed:
+            raise Unavailable("E401", "the log is closing", fix="retry; another process takes over")
+        if len(self._lanes) == 1:
+            await self._enqueue(0, [encode_record(record) for record in records], letters, urgent)
+            return
+        shares: dict[int, list[bytes]] = {}
+        for record in records:
+            partition = partition_of(record.leaf, len(self._lanes))
+            shares.setdefault(partition, []).append(encode_record(record))
+        if letters and not shares:
+            shares[0] = []
+        first = next(iter(shares), 0)
+        await asyncio.gather(
+            *(
+                self._enqueue(partition, values, letters if partition == first else (), urgent)
+                for partition, values in shares.items()
+            )
+        )
+
+    async def append_values(self, partition: int, values: list[bytes]) -> None:
+        """Append encoded records of one partition for the engine itself; never shed."""
+        await self._enqueue(partition, values, (), urgent=True)
+
+    def require_clock(self) -> None:
+        """Refuse to stamp while the wall clock is off.
+
+        Raises:
+            Unavailable: The wall clock departs more than 5 min from the monotonic clock or from
+                the log's last stamp (E411); an operator mends it.
+        """
+        now = self._clock.now_ms()
+        drift = now - self._clock.monotonic_ms() - self._wall_less_monotonic_ms
+        behind = max(self._log.last_logged_at_ms(p) for p in range(len(self._lanes))) - now
+        if abs(drift) > LEAD_MS_MAX or behind > LEAD_MS_MAX:
+            raise Unavailable("E411", "the wall clock of this machine moved by more than 5 min",
+                              fix="set the clock (NTP) and restart `penstock up`")  # fmt: skip
+
+    def backlog(self) -> int:
+        """Return how many records wait for a commit."""
+        return sum(lane.records for lane in self._lanes)
+
+    def _enqueue(
+        self, partition: int, values: list[bytes], letters: Sequence[DeadLetter], urgent: bool
+    ) -> asyncio.Future[None]:
+        lane = self._lanes[partition]
+        now = self._clock.monotonic_ms()
+        size = sum(map(len, values))
+        if not urgent and lane.queue and (
+            lane.records + len(values) > QUEUE_RECORDS_MAX
+            or lane.bytes + size > QUEUE_BYTES_MAX
+            or now - lane.queue[0].queued_at_ms > SOJOURN_MS_MAX
+        ):  # fmt: skip
+            self._metrics.count("penstock_requests_shed_total", reason="append_queue")
+            raise Overloaded("E410", "more events arrive than the log can keep",
+                             fix="retry after the time in Retry-After", retry_after_s=1)  # fmt: skip
+        waiter = asyncio.get_running_loop().create_future()
+        lane.queue.append(_Call(values, letters, waiter, now, size))
+        lane.records += len(values)
+        lane.bytes += size
+        if not lane.busy:
+            lane.busy = True
+            task = asyncio.create_task(self._commit(partition, lane))
+            self._commits.add(task)
+            task.add_done_callback(self._commits.discard)
+        return waiter
+
+    async def _commit(self, partition: int, lane: _Lane) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while lane.queue:
+                calls = self._next_group(lane)
+                values = [value for call in calls for value in call.values]
+                letters = [letter for call in calls for letter in call.letters]
+                started = self._clock.monotonic_ms()
+                try:
+                    landed = await loop.run_in_executor(
+                        self._thread, self._log.append, partition, values, letters
+                    )
+                except PenstockError as error:
+                    _fail(calls, error)
+                    continue
+                except Exception as error:  # noqa: BLE001 - a waiter must always be answered
+                    _fail(calls, Unavailable("E401", f"the log failed: {type(error).__name__}",
+                                             fix="retry; see `penstock doctor`"))  # fmt: skip
+                    continue
+                self._metrics.observe(
+                    "penstock_append_seconds", (self._clock.monotonic_ms() - started) / 1000
+                )
+                self._metrics.observe("penstock_append_records", len(values))
+                self._on_appended(
+                    partition,
+                    [
+                        LogRecord(landed.first_offset + index, landed.logged_at_ms, value)
+                        for index, value in enumerate(values)
+                    ],
+                )
+                for call in calls:
+                    # A caller that went away must not take the group's answers with it.
+                    if not call.waiter.done():
+                        call.waiter.set_result(None)
+        finally:
+            lane.busy = False
+
+    @staticmethod
+    def _next_group(lane: _Lane) -> list[_Call]:
+        calls: list[_Call] = []
+        taken = 0
+        while lane.queue and (not calls or taken + len(lane.queue[0].values) <= GROUP_RECORDS_MAX):
+            call = lane.queue.popleft()
+            calls.append(call)
+            taken += len(call.values)
+            lane.bytes -= call.value_bytes
+        lane.records -= taken
+        return calls
+
+    async def close(self) -> None:
+        """Take no more, finish the commits under way, and end the thread."""
+        self._closed = True
+        while self._commits:
+            await asyncio.gather(*self._commits, return_exceptions=True)
+        self._thread.shutdown(wait=True)
+
+
+def _fail(calls: Sequence[_Call], error: PenstockError) -> None:
+    for call in calls:
+        if not call.waiter.done():
+            call.waiter.set_exception(error)

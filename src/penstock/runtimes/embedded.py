@@ -1,0 +1,339 @@
+"""The embedded runtime: folds the log on the event loop, in slices, and writes leaves behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from penstock.core.errors import Fenced, PenstockError, Unavailable
+from penstock.core.ids import LeafId, partition_of
+from penstock.core.record import LogRecord
+from penstock.core.step import Step
+from penstock.flows.process import Folded, PartitionFold
+from penstock.ports.clock import Clock
+from penstock.ports.log import Log
+from penstock.ports.metrics import Metrics
+from penstock.ports.profiles import LeafRead
+from penstock.ports.store import Store
+from penstock.ports.suppressions import Suppressions
+from penstock.runtimes.appender import GroupAppender
+
+SLICE_RECORDS = 250
+"""Records folded before the loop may serve a request: about 2 ms."""
+
+FLUSH_LEAVES = 1_000
+"""Leaves encoded before the loop may serve a request: about 15 ms."""
+
+LIVE_LAG_MS = 1_000
+"""A read is `live` while the oldest record waiting to be folded was logged at most this long ago."""
+
+
+class _Lane(NamedTuple):
+    fold: PartitionFold
+    waiting: deque[LogRecord]
+
+
+class EmbeddedEngine:
+    """Folds every partition in this process and answers `live` reads from memory.
+
+    All state is touched on one event loop; only commits run on other threads. `start` catches up
+    with the log; after that records come from the appender in the log's order.
+
+    Args:
+        log: The canonical log.
+        store: Where leaves are written.
+        suppressions: The register, which the fold writes too: that heals a kill between the append
+            and the edge's own write.
+        step: The step of the live definitions.
+        epoch: Their epoch.
+        clock: For stamps and waiting times.
+        metrics: Where to count.
+        flush_ms: How long a changed leaf may wait to be written.
+        cached_max: Decoded leaves held a partition.
+    """
+
+    def __init__(  # noqa: PLR0913 - the one place where an engine's parts meet
+        self, *, log: Log, store: Store, suppressions: Suppressions, step: Step, epoch: int, clock: Clock,
+        metrics: Metrics, flush_ms: int = 250, cached_max: int = 200_000,
+    ) -> None:  # fmt: skip
+        self.log = log
+        self.store = store
+        self.suppressions = suppressions
+        self.step = step
+        self.epoch = epoch
+        self.clock = clock
+        self.metrics = metrics
+        self.flush_ms = flush_ms
+        self.appender = GroupAppender(log, clock, metrics, self._on_appended)
+        self._lanes = [
+            _Lane(
+                PartitionFold(step=step, store=store, epoch=epoch, partition=partition,
+                              generation=log.generation, cached_max=cached_max),
+                deque(),
+            )
+            for partition in range(log.partitions)
+        ]  # fmt: skip
+        self._unkept = [Folded([], [], []) for _ in self._lanes]
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-store")
+        self._wake = asyncio.Event()
+        self._folded = asyncio.Condition()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._caught_up = False
+        self._closing = False
+        self._failure: BaseException | None = None
+        self._tallied = [0] * 4
+
+    # -- life
+
+    async def start(self) -> None:
+        """Catch up with the log in slices, then fold what the appender appends."""
+        loop = asyncio.get_running_loop()
+        for lane in self._lanes:
+            while True:
+                batch = await loop.run_in_executor(
+                    self._thread, self.log.read, lane.fold.partition, lane.fold.next_offset, 2_000
+                )
+                if not batch:
+                    break
+                self._enqueue(lane, batch)
+                while lane.waiting:
+                    self._fold_slice(lane)
+                    await asyncio.sleep(0)
+                await self._flush(lane)
+        self._caught_up = True
+        self._tasks = [
+            asyncio.create_task(self._fold_loop(), name="penstock-fold"),
+            asyncio.create_task(self._flush_loop(), name="penstock-flush"),
+        ]
+
+    async def close(self) -> None:
+        """Drain: commit what waits, fold it, write every leaf, end the threads."""
+        self._closing = True
+        await self.appender_drained()
+        self._wake.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._failure is None:
+            for lane in self._lanes:
+                while lane.waiting:
+                    self._fold_slice(lane)
+                while lane.fold.owes() or self._owes(lane):
+                    await self._flush(lane)
+                    while lane.waiting:
+                        self._fold_slice(lane)
+        await self.appender.close()
+        self._thread.shutdown(wait=True)
+
+    async def appender_drained(self) -> None:
+        """Wait until nothing waits for a commit."""
+        while self.appender.backlog():
+            await asyncio.sleep(0.001)
+
+    # -- fold
+
+    def _on_appended(self, partition: int, records: list[LogRecord]) -> None:
+        self._enqueue(self._lanes[partition], records)
+        self._wake.set()
+
+    @staticmethod
+    def _enqueue(lane: _Lane, records: Sequence[LogRecord]) -> None:
+        expected = lane.waiting[-1].offset + 1 if lane.waiting else lane.fold.next_offset
+        # While it catches up the same record may come from the log and from the appender.
+        lane.waiting.extend(record for record in records if record.offset >= expected)
+
+    async def _fold_loop(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                busy = True
+                while busy:
+                    busy = False
+                    for lane in self._lanes:
+                        if lane.waiting:
+                            self._fold_slice(lane)
+                            busy = busy or bool(lane.waiting)
+                    await asyncio.sleep(0)
+                async with self._folded:
+                    self._folded.notify_all()
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    def _fold_slice(self, lane: _Lane) -> None:
+        waiting = lane.waiting
+        batch = [waiting.popleft() for _ in range(min(SLICE_RECORDS, len(waiting)))]
+        folded = lane.fold.feed(batch)
+        unkept = self._unkept[lane.fold.partition]
+        unkept.links.extend(folded.links)
+        unkept.letters.extend(folded.letters)
+        unkept.suppressions.extend(folded.suppressions)
+        if self._caught_up:
+            age_ms = self.clock.now_ms() - batch[-1].logged_at_ms
+            self.metrics.observe("penstock_freshness_seconds", max(age_ms, 0) / 1000)
+
+    # -- write behind
+
+    def _owes(self, lane: _Lane) -> bool:
+        unkept = self._unkept[lane.fold.partition]
+        return bool(unkept.links or unkept.letters or unkept.suppressions)
+
+    async def _flush_loop(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(self.flush_ms / 1000)
+                for lane in self._lanes:
+                    if lane.fold.owes() or self._owes(lane):
+                        await self._flush(lane)
+                self.publish()
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    async def _flush(self, lane: _Lane) -> None:
+        """Make links, letters and suppressions durable, then write the leaves that cover them."""
+        loop = asyncio.get_running_loop()
+        fold = lane.fold
+        while True:
+            try:
+                await self._keep(fold.partition)
+                flush = fold.take(FLUSH_LEAVES) if not self._owes(lane) else None
+                if flush is not None:
+                    started = self.clock.monotonic_ms()
+                    verdicts = await loop.run_in_executor(self._thread, fold.write, flush)
+                    fold.written(flush, verdicts)
+                    self.metrics.observe(
+                        "penstock_store_write_seconds", (self.clock.monotonic_ms() - started) / 1000
+                    )
+                elif not self._owes(lane):
+                    return
+            except (Fenced, Unavailable):
+                # It is not known what the store holds: go by its own record, from the log.
+                await self._seek_back(lane)
+                return
+
+    async def _keep(self, partition: int) -> None:
+        unkept = self._unkept[partition]
+        if not (unkept.links or unkept.letters or unkept.suppressions):
+            return
+        self._unkept[partition] = Folded([], [], [])
+        try:
+            if unkept.suppressions:
+                await asyncio.get_running_loop().run_in_executor(
+                    self._thread, self.suppressions.put, unkept.suppressions
+                )
+            if unkept.links or unkept.letters:
+                await self.appender.append(unkept.links, unkept.letters, urgent=True)
+        except PenstockError:
+            fresh = self._unkept[partition]
+            self._unkept[partition] = Folded(
+                unkept.links + fresh.links,
+                unkept.letters + fresh.letters,
+                unkept.suppressions + fresh.suppressions,
+            )
+            raise
+        self.metrics.count("penstock_links_appended_total", len(unkept.links))
+
+    async def _seek_back(self, lane: _Lane) -> None:
+        lane.waiting.clear()
+        self._unkept[lane.fold.partition] = Folded([], [], [])
+        offset = lane.fold.restart()
+        while batch := self.log.read(lane.fold.partition, offset, 2_000):
+            lane.waiting.extend(batch)
+            offset = batch[-1].offset + 1
+        self._wake.set()
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+
+    # -- reads
+
+    async def read(self, leaves: Sequence[LeafId]) -> LeafRead:
+        """Return leaves as of now, from memory or the store. See `ports.profiles.Profiles`."""
+        if len(self._lanes) == 1:
+            found = self._lanes[0].fold.peek(leaves)
+        else:
+            found = [
+                self._lanes[partition_of(leaf, len(self._lanes))].fold.peek([leaf])[0]
+                for leaf in leaves
+            ]
+        return LeafRead(found, self.as_of_ms(), self.live())
+
+    def as_of_ms(self) -> int:
+        """Return the instant up to which the log is reflected in memory."""
+        waiting = [lane.waiting[0].logged_at_ms for lane in self._lanes if lane.waiting]
+        if not self._caught_up:
+            return min((lane.fold.last_logged_at_ms for lane in self._lanes), default=0)
+        return min(waiting) if waiting else self.clock.now_ms()
+
+    def live(self) -> bool:
+        """Return whether reads reflect everything up to a second ago."""
+        return (
+            self._caught_up
+            and self._failure is None
+            and self.clock.now_ms() - self.as_of_ms() <= LIVE_LAG_MS
+        )
+
+    def lag(self) -> int:
+        """Return how many records of the log are not folded yet."""
+        return sum(self.log.head(lane.fold.partition) - lane.fold.next_offset for lane in self._lanes)
+
+    async def folded(self) -> None:
+        """Wait until everything that is in the log now is folded."""
+        heads = [self.log.head(lane.fold.partition) for lane in self._lanes]
+
+        def reached() -> bool:
+            return self._failure is not None or all(
+                lane.fold.next_offset >= head
+                for lane, head in zip(self._lanes, heads, strict=True)
+            )
+
+        async with self._folded:
+            self._wake.set()
+            await self._folded.wait_for(reached)
+
+    async def settled(self) -> None:
+        """Wait until everything is folded and written, links included."""
+        await self.folded()
+        for lane in self._lanes:
+            await self._flush(lane)
+        await self.folded()
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether events can be taken and folded, and if not, why."""
+        if self._failure is not None:
+            return False, f"the fold stopped: {type(self._failure).__name__}"
+        if self._closing:
+            return False, "the engine is draining"
+        try:
+            self.appender.require_clock()
+        except Unavailable as error:
+            return False, error.what
+        return True, ""
+
+    def publish(self) -> None:
+        """Bring the metrics up to date with the folds' own counts."""
+        tallies = [lane.fold.tally for lane in self._lanes]
+        sums = [
+            sum(tally.applied for tally in tallies),
+            sum(tally.deduplicated for tally in tallies),
+            sum(tally.dropped for tally in tallies),
+            sum(tally.dead for tally in tallies),
+        ]
+        before, self._tallied = self._tallied, sums
+        count: Callable[..., None] = self.metrics.count
+        count("penstock_events_applied_total", sums[0] - before[0])
+        count("penstock_events_deduplicated_total", sums[1] - before[1])
+        count("penstock_events_policy_dropped_total", sums[2] - before[2])
+        if sums[3] > before[3]:
+            count("penstock_events_dead_lettered_total", sums[3] - before[3], reason="E360")
+        self.metrics.gauge("penstock_leaves_dirty", sum(len(lane.fold.dirty) for lane in self._lanes))
+        self.metrics.gauge("penstock_leaves_cached", sum(len(lane.fold.cache) for lane in self._lanes))
+        for lane in self._lanes:
+            lag = self.log.head(lane.fold.partition) - lane.fold.next_offset
+            self.metrics.gauge("penstock_fold_lag_records", lag, partition=str(lane.fold.partition))
+
