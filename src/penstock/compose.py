@@ -1,0 +1,253 @@
+"""The one place where settings become objects: adapters are chosen here and parts are wired."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock.adapters.clock import SystemClock
+from penstock.adapters.content.html_to_text import html_to_text
+from penstock.adapters.content.inline import inline_css
+from penstock.adapters.content.liquid import LiquidRenderer
+from penstock.adapters.content.mjml import compile_mjml
+from penstock.adapters.decisions.memory import MemoryDecisions
+from penstock.adapters.decisions.sqlite import SqliteDecisions
+from penstock.adapters.esp.directory import DirectoryEsp
+from penstock.adapters.esp.smtp import SmtpEsp
+from penstock.adapters.keys.file import FileKeys
+from penstock.adapters.keys.memory import MemoryKeys
+from penstock.adapters.log.memory import MemoryLog
+from penstock.adapters.log.sqlite import SqliteLog
+from penstock.adapters.metrics.prometheus import PrometheusMetrics
+from penstock.adapters.store.memory import MemoryStore
+from penstock.adapters.store.sqlite import SqliteStore
+from penstock.adapters.suppressions.memory import MemorySuppressions
+from penstock.adapters.suppressions.sqlite import SqliteSuppressions
+from penstock.core.decision.record import decode_decision
+from penstock.core.errors import SettingsError
+from penstock.core.protect import Protector
+from penstock.core.record import Record
+from penstock.core.step import Step
+from penstock.flows.collect import Collector, Source, source_of
+from penstock.flows.person import Definitions
+from penstock.flows.replay import Epoch, choose_epoch, make_live
+from penstock.flows.serve import ServeRules, Serving
+from penstock.flows.track import decision_record
+from penstock.ports.clock import Clock
+from penstock.ports.decisions import Decided, DecisionKey, Decisions
+from penstock.ports.esp import Esp
+from penstock.ports.keys import IDENTIFIER_KEY, PSEUDONYM_KEY, TOKEN_KEY, Keys
+from penstock.ports.log import Log
+from penstock.ports.metrics import Metrics
+from penstock.ports.store import Store
+from penstock.ports.suppressions import Suppressions
+from penstock.project import Project
+from penstock.runtimes.embedded import EmbeddedEngine
+from penstock.runtimes.grouping import Grouper
+from penstock.runtimes.outbox import OutboxPump
+from penstock.settings import EspSettings
+
+KEY_BYTES = 32
+KEY_NAMES = (IDENTIFIER_KEY, TOKEN_KEY, PSEUDONYM_KEY)
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Everything of a project that is kept."""
+
+    keys: Keys
+    log: Log
+    store: Store
+    suppressions: Suppressions
+    decisions: Decisions
+
+    def close(self) -> None:
+        """Release files and connections."""
+        for part in (self.log, self.store, self.suppressions, self.decisions):
+            part.close()
+
+
+def make_keys(keys: Keys) -> None:
+    """Make the keys that are missing. Existing ones never change."""
+    for name in KEY_NAMES:
+        keys.put_if_absent(name, secrets.token_bytes(KEY_BYTES))
+
+
+def open_stores(project: Project, clock: Clock) -> Stores:
+    """Open a project's log, store, keys and small stores, and own them.
+
+    Raises:
+        SettingsError: A kind of adapter does not exist (E206).
+        Unavailable: Another process owns the data folder (E407).
+    """
+    settings = project.settings
+    memory = settings.log.kind == "memory"
+    folder = project.data_dir
+    _require_kind("log.kind", settings.log.kind, ("sqlite", "memory"))
+    _require_kind("store.kind", settings.store.kind, ("sqlite", "memory"))
+    if not memory or settings.store.kind != "memory":
+        folder.mkdir(parents=True, exist_ok=True)
+    keys: Keys = MemoryKeys() if memory else FileKeys(folder / "keys.json")
+    make_keys(keys)
+    # The log first: it holds the lock on the folder.
+    log: Log = (
+        MemoryLog(clock, partitions=settings.log.partitions)
+        if memory
+        else SqliteLog(folder / "log.db", clock, partitions=settings.log.partitions)
+    )
+    return Stores(
+        keys=keys,
+        log=log,
+        store=MemoryStore() if settings.store.kind == "memory"
+        else SqliteStore(folder / "store.db", tenant=settings.project.tenant),
+        suppressions=MemorySuppressions() if memory else SqliteSuppressions(folder / "suppressions.db"),
+        decisions=MemoryDecisions() if memory else SqliteDecisions(folder / "decisions.db"),
+    )  # fmt: skip
+
+
+def _require_kind(name: str, kind: str, known: Sequence[str]) -> None:
+    if kind not in known:
+        raise SettingsError("E206", f"setting `{name}` names an adapter that does not exist",
+                            where=name, fix=f"use one of {', '.join(known)}")  # fmt: skip
+
+
+def make_esp(settings: EspSettings, root: Path) -> Esp:
+    """Return who carries emails.
+
+    Raises:
+        SettingsError: The kind does not exist (E206).
+    """
+    _require_kind("esp.kind", settings.kind, ("directory", "smtp"))
+    if settings.kind == "directory":
+        return DirectoryEsp(root / settings.path)
+    return SmtpEsp(
+        settings.host, settings.port, username=settings.username, password=settings.password,
+        tls=settings.tls,
+    )  # fmt: skip
+
+
+def make_renderer(project: Project) -> LiquidRenderer:
+    """Return the renderer of a project's templates, all of them parsed.
+
+    Raises:
+        DefinitionError: A template does not parse (E141) or its MJML does not compile.
+    """
+
+    def prepare_html(name: str, source: str) -> str:
+        return inline_css(name, compile_mjml(name, source) if ".mjml" in name else source)
+
+    return LiquidRenderer(project.root / "content", prepare_html=prepare_html)
+
+
+@dataclass
+class Node:
+    """A running project: one process that collects, folds, serves and sends."""
+
+    project: Project
+    stores: Stores
+    epoch: Epoch
+    clock: Clock
+    metrics: Metrics
+    engine: EmbeddedEngine
+    collector: Collector
+    serving: Serving
+    renderer: LiquidRenderer
+    sources: dict[str, Source]
+    """By write key."""
+    decider: Grouper[tuple[DecisionKey, bytes], Decided]
+    pump: OutboxPump
+    on_replay: Callable[[], None] = lambda: None
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        """Catch up with the log, switch to the epoch if it is new, and begin to pump decisions."""
+        if not self.epoch.current:
+            self.on_replay()
+        await self.engine.start()
+        if not self.epoch.current:
+            await self.engine.settled()
+            make_live(self.stores.store, self.epoch.number)
+        self._tasks = [asyncio.create_task(self.pump.run(), name="penstock-outbox")]
+
+    async def close(self) -> None:
+        """Drain and write everything; the stores stay open."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.decider.close()
+        await self.pump.pump()
+        await self.engine.close()
+
+
+def make_node(
+    project: Project, stores: Stores, *, clock: Clock | None = None, metrics: Metrics | None = None,
+) -> Node:  # fmt: skip
+    """Wire a project's parts. Nothing runs until `start`.
+
+    Args:
+        project: The loaded project.
+        stores: Its stores.
+        clock: The system's, unless a test turns one by hand.
+        metrics: A fresh Prometheus registry by default.
+    """
+    clock = clock or SystemClock()
+    metrics = metrics or PrometheusMetrics()
+    settings = project.settings
+    tenant = settings.project.tenant
+    epoch = choose_epoch(stores.store, project.fingerprint)
+    engine = EmbeddedEngine(
+        log=stores.log, store=stores.store, suppressions=stores.suppressions,
+        step=Step(project.plan, project.step_rules()), epoch=epoch.number, clock=clock, metrics=metrics,
+        flush_ms=settings.store.flush_ms, cached_max=settings.store.cached_leaves_max,
+    )  # fmt: skip
+    identifier_key = stores.keys.get(IDENTIFIER_KEY)
+    collector = Collector(
+        catalog=project.catalog, protector=Protector(stores.keys.get(PSEUDONYM_KEY)),
+        identity=project.identity_rules(), consent=project.consent_rules(),
+        identifier_key=identifier_key, tenant=tenant, appender=engine.appender,
+        suppressions=stores.suppressions, clock=clock, metrics=metrics,
+    )  # fmt: skip
+    decider: Grouper[tuple[DecisionKey, bytes], Decided] = Grouper(
+        stores.decisions.put_if_absent, name="penstock-decide"
+    )
+    renderer = make_renderer(project)
+    serving = Serving(
+        profiles=engine, decisions=stores.decisions, put_decisions=decider.submit,
+        suppressions=stores.suppressions, renderer=renderer, campaigns=project.campaigns,
+        definitions=definitions_of(project),
+        rules=ServeRules(
+            tenant, identifier_key,
+            global_holdout_ppm=round(settings.decision.global_holdout_share * 1_000_000),
+            timeout_ms=settings.decision.serve_timeout_ms,
+            stale_after_ms=settings.decision.stale_after_ms,
+        ),
+        clock=clock, metrics=metrics,
+    )  # fmt: skip
+
+    def to_record(raw: bytes) -> Record:
+        return decision_record(decode_decision(raw))
+
+    return Node(
+        project=project, stores=stores, epoch=epoch, clock=clock, metrics=metrics, engine=engine,
+        collector=collector, serving=serving, renderer=renderer,
+        sources={
+            source.write_key: source_of(name, source.kind, source.rank, source.basis)
+            for name, source in settings.sources.items()
+        },
+        decider=decider,
+        pump=OutboxPump(stores.decisions, engine.appender, to_record, metrics),
+    )  # fmt: skip
+
+
+def definitions_of(project: Project) -> Definitions:
+    """Return what a read needs to know of a project."""
+    return Definitions(
+        project.plan, project.identity_rules(), project.consent_rules(), project.trait_purposes()
+    )
+
+
+TEXT_OF_HTML = html_to_text
+"""How a text part is made of an HTML part where the campaign has no text template."""

@@ -1,0 +1,253 @@
+"""The settings tree of `penstock.toml`: every value, its default, and where each came from."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from penstock.core.errors import SettingsError
+
+
+class ProjectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who this is: `[project]`."""
+
+    name: str = "shop"
+    tenant: str = "default"
+    timezone: str = "UTC"
+    currency: str = "USD"
+    undeclared: str = "drop"
+
+
+class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where HTTP is served: `[server]`."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    public_url: str = ""
+    read_keys: list[str] = []
+    admin_key: str = ""
+    requests_max: int = 1024
+    requests_per_s_per_key: int = 0
+
+
+class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the log is kept: `[log]`."""
+
+    kind: str = "sqlite"
+    partitions: int = 1
+
+
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where leaves are kept: `[store]`."""
+
+    kind: str = "sqlite"
+    flush_ms: int = 250
+    cached_leaves_max: int = 200_000
+    leaf_bytes_max: int = 256 * 1024
+
+
+class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One source of events: `[sources.NAME]`."""
+
+    kind: str = "browser"
+    write_key: str = ""
+    rank: int = 0
+    basis: dict[str, str] = {}
+    origins: list[str] = []
+
+
+class ConsentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How consent is read: `[consent]`."""
+
+    regime: str = "opt_in"
+    categories: dict[str, list[str]] = {}
+    gpc_denies: list[str] = ["personalisation", "measurement", "analytics", "advertising"]
+
+
+class IdentitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is one person: `[identity]`."""
+
+    blocked_values: list[str] = []
+    limits: dict[str, int] = {}
+    shared_anonymous: str = "neither"
+
+
+class EmailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What every email carries: `[email]`."""
+
+    sender: str = "shop@example.com"
+    sender_name: str = ""
+    reply_to: str = ""
+    seeds: list[str] = []
+    topics: list[str] = []
+
+
+class EspSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who carries emails: `[esp]`."""
+
+    kind: str = "directory"
+    path: str = "outbox"
+    host: str = "127.0.0.1"
+    port: int = 25
+    username: str = ""
+    password: str = ""
+    tls: str = "starttls"
+    connections: int = 4
+
+
+class DecisionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What every campaign starts from: `[decision]`."""
+
+    holdout_share: float = 0.05
+    global_holdout_share: float = 0.0
+    stale_after_ms: int = 60_000
+    serve_timeout_ms: int = 1_000
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of `penstock.toml`. Every value has a default that runs on a laptop."""
+
+    project: ProjectSettings = ProjectSettings()
+    data_dir: str = "data"
+    server: ServerSettings = ServerSettings()
+    log: LogSettings = LogSettings()
+    store: StoreSettings = StoreSettings()
+    sources: dict[str, SourceSettings] = {}
+    consent: ConsentSettings = ConsentSettings()
+    identity: IdentitySettings = IdentitySettings()
+    email: EmailSettings = EmailSettings()
+    esp: EspSettings = EspSettings()
+    decision: DecisionSettings = DecisionSettings()
+
+
+DOCS: dict[str, str] = {
+    "data_dir": "Folder for the log, the store, keys and decisions, relative to the project.",
+    "project.name": "The project's name, as people read it.",
+    "project.tenant": "Part of every key. Never change it once there is data.",
+    "project.timezone": "Time zone of calendar days, an IANA name.",
+    "project.currency": "ISO 4217 currency of amounts that do not say theirs.",
+    "project.undeclared": "What becomes of event types that are not declared: `reject`, `keep` or `drop`.",
+    "server.host": "Address to listen on.",
+    "server.port": "Port to listen on; 0 picks a free one.",
+    "server.public_url": "How mail clients reach this server; links in emails start with it.",
+    "server.read_keys": "Bearer keys of those who read profiles and decisions.",
+    "server.admin_key": "Bearer key of the command line; made at `penstock init`.",
+    "server.requests_max": "Requests in flight, beyond which new ones are answered 429.",
+    "server.requests_per_s_per_key": "Token bucket of each write key, requests a second; 0 is no limit.",
+    "log.kind": "Which log adapter: `sqlite` or `memory`.",
+    "log.partitions": "Partitions of a new log; fixed for a generation.",
+    "store.kind": "Which store adapter: `sqlite` or `memory`.",
+    "store.flush_ms": "How long a changed leaf may wait in memory before it is written.",
+    "store.cached_leaves_max": "Decoded leaves held in memory a partition.",
+    "store.leaf_bytes_max": "Size beyond which an identifier is quarantined.",
+    "sources": "The declared sources of events, by name.",
+    "sources.*.kind": "`browser` (public key, links are unverified) or `server` (secret key).",
+    "sources.*.write_key": "The key its SDK is given.",
+    "sources.*.rank": "Of two values of a trait the one from the higher rank wins.",
+    "sources.*.basis": "Lawful basis by purpose, where the source's events carry no consent.",
+    "sources.*.origins": "Web origins a browser key may be used from; empty is any.",
+    "consent.regime": "`opt_in` (unknown is denied) or `opt_out` (unknown is granted).",
+    "consent.categories": "Purposes that each category of your consent platform stands for.",
+    "consent.gpc_denies": "Purposes that a `Sec-GPC: 1` header denies.",
+    "identity.blocked_values": "Identifier values that never join anybody, besides the usual junk.",
+    "identity.limits": "Most identifiers a person may have, by type.",
+    "identity.shared_anonymous": "Whose events of a device used by two people are: `neither` or `first`.",
+    "email.sender": "Address that emails come from.",
+    "email.sender_name": "Name shown beside it.",
+    "email.reply_to": "Address that replies go to.",
+    "email.seeds": "Addresses that get copies without a decision, holdout or exposure.",
+    "email.topics": "Topics that campaigns may be about; empty allows any.",
+    "esp.kind": "Who carries emails: `directory` or `smtp`.",
+    "esp.path": "Folder of `.eml` files for `directory`, relative to the project.",
+    "esp.host": "Host of the SMTP server.",
+    "esp.port": "Port of the SMTP server.",
+    "esp.username": "SMTP user; empty is no login.",
+    "esp.password": "SMTP password.",
+    "esp.tls": "`starttls`, `tls` or `none`.",
+    "esp.connections": "SMTP connections used side by side.",
+    "decision.holdout_share": "Share of recipients that a campaign keeps as holdout unless it says otherwise.",
+    "decision.global_holdout_share": "Share of recipients kept out of personalisation everywhere.",
+    "decision.stale_after_ms": "Age of a profile beyond which an answer is `stale`.",
+    "decision.serve_timeout_ms": "Time after which an answer falls back.",
+}
+"""What each setting means; `docs/reference/settings.md` is made from it, and a test keeps it whole."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "project.undeclared": ("reject", "keep", "drop"),
+    "sources.*.kind": ("browser", "server"),
+    "consent.regime": ("opt_in", "opt_out"),
+    "identity.shared_anonymous": ("neither", "first"),
+    "esp.tls": ("starttls", "tls", "none"),
+}
+
+
+def load_settings(path: Path) -> Settings:
+    """Read `penstock.toml`.
+
+    Raises:
+        SettingsError: The file is missing (E200), is not TOML (E201), has a key that does not exist
+            (E202), a value of the wrong type (E203), or one that is not among the choices (E204).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SettingsError("E200", "there is no penstock.toml here", where=str(path),
+                            fix="run `penstock init DIR`, or give the project's folder") from None  # fmt: skip
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError("E201", f"penstock.toml is not TOML: {error}", where=str(path),
+                            fix="mend the line named") from error  # fmt: skip
+    return parse_settings(raw, str(path))
+
+
+def parse_settings(raw: dict[str, Any], where: str = "penstock.toml") -> Settings:
+    """Return settings from parsed TOML. See `load_settings` for the errors."""
+    _require_known(raw, Settings, "", where)
+    try:
+        settings = msgspec.convert(raw, Settings)
+    except msgspec.ValidationError as error:
+        # msgspec names the type and the path; it quotes no value for plain types.
+        raise SettingsError("E203", f"a setting has the wrong type: {error}", where=where,
+                            fix="see docs/reference/settings.md for its type") from None  # fmt: skip
+    _require_choices(settings, where)
+    return settings
+
+
+def _require_known(raw: dict[str, Any], struct: type[msgspec.Struct], prefix: str, where: str) -> None:
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    for key, value in raw.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1)
+            hint = f"did you mean `{prefix}{near[0]}`?" if near else f"remove it; known are {', '.join(fields)}"
+            raise SettingsError("E202", f"there is no setting `{prefix}{key}`", where=where, fix=hint)
+        kind = fields[key].type
+        if isinstance(value, dict):
+            if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+                _require_known(value, kind, f"{prefix}{key}.", where)
+            elif key == "sources":
+                for name, source in value.items():
+                    if isinstance(source, dict):
+                        _require_known(source, SourceSettings, f"sources.{name}.", where)
+
+
+def _require_choices(settings: Settings, where: str) -> None:
+    for dotted, choices in CHOICES.items():
+        for place, value in _values(settings, dotted):
+            if value not in choices:
+                raise SettingsError("E204", f"setting `{place}` is none of its choices", where=where,
+                                    fix=f"use one of {', '.join(choices)}")  # fmt: skip
+    keys = [source.write_key for source in settings.sources.values() if source.write_key]
+    if len(keys) != len(set(keys)):
+        raise SettingsError("E205", "two sources have the same write key", where=where,
+                            fix="give each source a key of its own")  # fmt: skip
+
+
+def _values(settings: Settings, dotted: str) -> list[tuple[str, Any]]:
+    head, _, rest = dotted.partition(".")
+    value = getattr(settings, head)
+    if rest.startswith("*."):
+        return [(f"{head}.{name}.{rest[2:]}", getattr(entry, rest[2:])) for name, entry in value.items()]
+    return [(dotted, getattr(value, rest))]
