@@ -23,7 +23,10 @@ def basic(text: str) -> dict[bytes, bytes]:
         (basic("wk-server:"), b""),
         (basic("wk-server"), b""),
         (basic("wk-server:any password"), b""),
-        ({b"authorization": basic("wk-server:")[b"authorization"].replace(b"Basic", b"basic")}, b""),
+        (
+            {b"authorization": basic("wk-server:")[b"authorization"].replace(b"Basic", b"basic")},
+            b"",
+        ),
         ({b"x-write-key": b"wk-server"}, b""),
         ({}, b"writeKey=wk-server"),
         ({}, b"v=1&writekey=wk-server"),
@@ -103,7 +106,9 @@ def test_a_browser_key_is_public_and_a_server_key_is_trusted():
     )
 
 
-@pytest.mark.parametrize("origin", [b"", b"https://shop.example.evil", b"http://shop.example", b"null"])
+@pytest.mark.parametrize(
+    "origin", [b"", b"https://shop.example.evil", b"http://shop.example", b"null"]
+)
 def test_a_browser_key_is_refused_outside_its_origins(origin):
     with pytest.raises(EventRejected) as caught:
         require_origin(BROWSER, origin)
@@ -114,4 +119,6 @@ def test_a_browser_key_is_refused_outside_its_origins(origin):
 def test_a_key_is_taken_from_its_origins_or_from_any_where_none_is_named():
     require_origin(BROWSER, b"https://shop.example")
     require_origin(SERVER, b"https://anywhere.example")
-    require_origin(write_key("k", "site", "browser", origins=["https://a.example/"]), b"https://a.example")
+    require_origin(
+        write_key("k", "site", "browser", origins=["https://a.example/"]), b"https://a.example"
+    )

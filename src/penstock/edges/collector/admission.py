@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 
+from penstock.core.consent.suppression import PERMISSION_EVENTS
 from penstock.core.errors import Overloaded
-from penstock.flows.collect import NEVER_SHED
 from penstock.ports.clock import Clock
 
 RESERVE_DIVISOR = 8
@@ -15,7 +15,9 @@ WAITING_PER_PLACE = 8
 """Requests over the limit that may wait to be looked at, for each place of the reserve."""
 
 _NEVER_SHED = re.compile(
-    rb'"event"\s*:\s*"(?:' + b"|".join(re.escape(name.encode()) for name in sorted(NEVER_SHED)) + rb')"'
+    rb'"event"\s*:\s*"(?:'
+    + b"|".join(re.escape(name.encode()) for name in sorted(PERMISSION_EVENTS))
+    + rb')"'
 )
 
 

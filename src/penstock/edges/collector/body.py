@@ -38,7 +38,7 @@ async def read_body(receive: Receive, bytes_max: int, read_s_max: float = READ_S
             return await _read(receive, bytes_max)
     except TimeoutError:
         raise EventRejected("E377", f"the body did not arrive within {read_s_max:g} s",
-                            fix="send smaller batches, or look at the network") from None  # fmt: skip
+                            fix="send smaller batches, or look at the network", where="$") from None  # fmt: skip
 
 
 async def _read(receive: Receive, bytes_max: int) -> bytes:
@@ -48,7 +48,7 @@ async def _read(receive: Receive, bytes_max: int) -> bytes:
         message = await receive()
         if message["type"] != "http.request":
             raise EventRejected("E377", "the client went away before the body was complete",
-                                fix="send the request again")  # fmt: skip
+                                fix="send the request again", where="$")  # fmt: skip
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > bytes_max:
@@ -75,7 +75,7 @@ def inflate(raw: bytes, encoding: bytes, bytes_max: int) -> bytes:
     """
     if encoding and encoding.strip().lower() not in _ENCODINGS:
         raise EventRejected("E374", "the body has a Content-Encoding that is not read here",
-                            fix="send gzip, deflate or no encoding")  # fmt: skip
+                            fix="send gzip, deflate or no encoding", where="Content-Encoding")  # fmt: skip
     if raw.startswith(_GZIP_MAGIC):
         return _inflate(raw, _GZIP, bytes_max)
     if _starts_as_zlib(raw):
@@ -90,7 +90,12 @@ def inflate(raw: bytes, encoding: bytes, bytes_max: int) -> bytes:
 
 
 def _starts_as_zlib(raw: bytes) -> bool:
-    return len(raw) > 1 and raw[0] & 0x0F == 8 and raw[0] >> 4 <= 7 and (raw[0] << 8 | raw[1]) % 31 == 0
+    return (
+        len(raw) > 1
+        and raw[0] & 0x0F == 8
+        and raw[0] >> 4 <= 7
+        and (raw[0] << 8 | raw[1]) % 31 == 0
+    )
 
 
 def _inflate(raw: bytes, window: int, bytes_max: int) -> bytes:
@@ -119,9 +124,9 @@ def _inflate(raw: bytes, window: int, bytes_max: int) -> bytes:
 
 def _too_large(bytes_max: int) -> NoReturn:
     raise EventRejected("E372", f"the body is larger than {bytes_max} bytes",
-                        fix="send fewer events a batch, and less in each")  # fmt: skip
+                        fix="send fewer events a batch, and less in each", where="$")  # fmt: skip
 
 
 def _damaged() -> NoReturn:
     raise EventRejected("E373", "the compressed body is damaged or cut short",
-                        fix="send it again; check what stands between the SDK and here")  # fmt: skip
+                        fix="send it again; check what stands between the SDK and here", where="$")  # fmt: skip

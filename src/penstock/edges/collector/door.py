@@ -27,8 +27,9 @@ class Row(NamedTuple):
     """One path of the collector's table: how its body is read and how large it may be."""
 
     path: str
-    decode: Callable[[bytes], Decoded]
-    """Makes events of the plain body; raises EventRejected if there is nothing to read in it."""
+    decode: Callable[[bytes, str], Decoded]
+    """Makes events of the plain body and the source's name; raises EventRejected if there is
+    nothing to read in it."""
     body_bytes_max: int
     """Cap of the body, as sent and inflated."""
     batch: bool
@@ -121,9 +122,9 @@ class Door:
         if key is None:
             key = self._key_in_body(envelope, ticket, headers, body)
         job = job_of(key, query, envelope.job) if row.imports else ""
-        intake = await self.collector.take(
-            key.source, row.decode(body), gpc=headers.get(b"sec-gpc", b"").strip() == b"1", job=job
-        )
+        decoded = row.decode(body, key.source.name)
+        gpc = headers.get(b"sec-gpc", b"").strip() == b"1"
+        intake = await self.collector.take(key.source, decoded, gpc=gpc, job=job)
         return json_answer(200, answer(intake))
 
     def _key_in_body(

@@ -1,4 +1,9 @@
-"""Write keys: how a request proves which source it comes from, and from where a key may be used."""
+"""Write keys: how a request proves which source it comes from, and from where a key may be used.
+
+A key that no source has is answered 400, not 401: measured with each SDK, 400 with `code` and
+`message` is the one refusal that all of them take as final. @segment/analytics-node 1.3 and 2.3
+retry a 401 to exhaustion.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +46,9 @@ def write_key(
         origins: Web origins a browser key may be used from; none is any.
     """
     source = source_of(name, kind, rank, basis or {})
-    return WriteKey(key, source, kind == "browser", frozenset(origin.rstrip("/") for origin in origins))
+    return WriteKey(
+        key, source, kind == "browser", frozenset(origin.rstrip("/") for origin in origins)
+    )
 
 
 class KeyRing:
@@ -111,7 +118,8 @@ class KeyRing:
             found = self._by_key.get(shown.partition(":")[0])
         if found is None:
             raise EventRejected("E371", "no source has this write key",
-                                fix="copy `write_key` of the source from penstock.toml into the SDK")  # fmt: skip
+                                fix="copy `write_key` of the source from penstock.toml into the SDK",
+                                where="writeKey")  # fmt: skip
         return found
 
 
@@ -124,7 +132,7 @@ def require_origin(key: WriteKey, origin: bytes) -> None:
     if key.origins and _text(origin) not in key.origins:
         raise EventRejected("E375", "this write key may not be used from this web origin",
                             fix=f"add the origin to `sources.{key.source.name}.origins` in penstock.toml, "
-                            "scheme and port included")  # fmt: skip
+                            "scheme and port included", where="Origin")  # fmt: skip
 
 
 def _text(raw: bytes) -> str:

@@ -27,7 +27,9 @@ EVENT_FIELDS = {
     "context": _OBJECT,
     "integrations": _OBJECT,
     "timestamp": Schema(type=OpenAPIType.STRING, description="When it happened, ISO 8601"),
-    "sentAt": Schema(type=OpenAPIType.STRING, description="When it was sent, by the client's clock"),
+    "sentAt": Schema(
+        type=OpenAPIType.STRING, description="When it was sent, by the client's clock"
+    ),
     "writeKey": Schema(
         type=OpenAPIType.STRING, description="The source's key, where no header carries it"
     ),

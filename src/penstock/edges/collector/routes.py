@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from litestar import Request, get, post, route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath
 
 from penstock.core.errors import EventRejected, PenstockError, Unavailable
-from penstock.edges.asgi import Answer, ErrorBody, Receive, Scope, error_answer, json_answer, log_access
+from penstock.edges.asgi import (
+    Answer,
+    ErrorBody,
+    Receive,
+    Scope,
+    error_answer,
+    json_answer,
+    log_access,
+)
 from penstock.edges.collector.admission import Admission
 from penstock.edges.collector.body import read_body
 from penstock.edges.collector.cors import cors_headers, preflight
@@ -30,6 +38,7 @@ RESERVE_READ_S = 5
 """Time for a body over the limit to arrive, while it holds a place of the reserve."""
 
 SETTINGS_PATH = "/v1/projects/{write_key:str}/settings"
+SETTINGS_TEMPLATE = "/v1/projects/{write_key}/settings"
 METRICS_PATH = "/v1/m"
 
 log = logging.getLogger("penstock.collector")
@@ -105,8 +114,10 @@ class CollectorEdge:
             answer = error_answer(error, status=404)
         else:
             base = self.public_url or _base_url(scope, headers)
-            answer = json_answer(200, settings_body(key.key, base), ((b"cache-control", b"public, max-age=300"),))
-        return self.finish("GET", SETTINGS_PATH, answer, headers, started)
+            answer = json_answer(
+                200, settings_body(key.key, base), ((b"cache-control", b"public, max-age=300"),)
+            )
+        return self.finish("GET", SETTINGS_TEMPLATE, answer, headers, started)
 
     def finish(
         self, method: str, template: str, answer: Answer, headers: dict[bytes, bytes], started: int
@@ -141,18 +152,35 @@ def collector_handlers(
         Door(collector, KeyRing(keys), admission, metrics), clock, metrics, public_url
     )
     return [
+        # First: a path that is registered without OPTIONS gets one of Litestar's own.
+        _preflight_handler([row.path for row in table] + [METRICS_PATH, SETTINGS_PATH]),
         *(_post_handler(edge, row) for row in table),
         _discard_handler(edge),
         _settings_handler(edge),
-        _preflight_handler([row.path for row in table] + [METRICS_PATH, SETTINGS_PATH]),
     ]
 
 
 RESPONSES = {
-    200: ResponseSpec(Accepted, description="All events are durable, in the log or as dead letters", generate_examples=False),
-    400: ResponseSpec(ErrorBody, description="Nothing in it can be read or kept; do not retry", generate_examples=False),
-    429: ResponseSpec(ErrorBody, description="Overloaded; retry after `Retry-After` seconds", generate_examples=False),
-    503: ResponseSpec(ErrorBody, description="Not durable; retry after `Retry-After` seconds", generate_examples=False),
+    200: ResponseSpec(
+        Accepted,
+        description="All events are durable, in the log or as dead letters",
+        generate_examples=False,
+    ),
+    400: ResponseSpec(
+        ErrorBody,
+        description="Nothing in it can be read or kept; do not retry",
+        generate_examples=False,
+    ),
+    429: ResponseSpec(
+        ErrorBody,
+        description="Overloaded; retry after `Retry-After` seconds",
+        generate_examples=False,
+    ),
+    503: ResponseSpec(
+        ErrorBody,
+        description="Not durable; retry after `Retry-After` seconds",
+        generate_examples=False,
+    ),
 }
 
 
@@ -182,7 +210,7 @@ def _discard_handler(edge: CollectorEdge) -> HTTPRouteHandler:
 
 
 def _settings_handler(edge: CollectorEdge) -> HTTPRouteHandler:
-    async def settings(request: Request[Any, Any, Any], write_key: str) -> Answer:
+    async def settings(request: Request[Any, Any, Any], write_key: FromPath[str]) -> Answer:
         return edge.settings(write_key, request.scope)
 
     return get(

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from penstock.core.event import Limits, decode_batch, decode_single
+from penstock.core.event import SEGMENT, Decoded, decode_batch, decode_single
 from penstock.edges.collector.door import Row
-
-LIMITS = Limits()
 
 _SHORT = {"identify": "i", "track": "t", "page": "p", "screen": "s", "group": "g", "alias": "a"}
 
 
 def _single(path: str, kind: str) -> Row:
-    return Row(path, partial(decode_single, kind=kind, limits=LIMITS), LIMITS.event_bytes_max,
-               batch=False, summary=f"Take one `{kind}`")  # fmt: skip
+    def decode(body: bytes, source: str) -> Decoded:
+        return decode_single(body, kind, SEGMENT, source=source)
+
+    return Row(path, decode, SEGMENT.event_bytes_max, batch=False, summary=f"Take one `{kind}`")
+
+
+def _decode_batch(body: bytes, source: str) -> Decoded:
+    return decode_batch(body, SEGMENT, source=source)
 
 
 def _batch(path: str, summary: str, *, imports: bool = False) -> Row:
-    return Row(path, partial(decode_batch, limits=LIMITS), LIMITS.batch_bytes_max,
-               batch=True, summary=summary, imports=imports)  # fmt: skip
+    limit = SEGMENT.batch_bytes_max
+    return Row(path, _decode_batch, limit, batch=True, summary=summary, imports=imports)
 
 
 SEGMENT_ROWS = (
