@@ -31,19 +31,19 @@ def word(at_ms, *, denied, event=1, source="context"):
     return ConsentEntry(at_ms, denied=denied, event_id=event, source=source)
 
 
-entries = st.builds(
-    ConsentEntry, st.integers(0, 4), st.booleans(), st.integers(0, 3), st.sampled_from(["context", "gpc", "event"]),
-) | st.builds(
-    lambda at, basis: ConsentEntry(basis_at_ms=at, basis=basis), st.integers(0, 4), st.sampled_from(["contract", "consent"]),
-)  # fmt: skip
-merged = st.lists(entries, min_size=1, max_size=4).map(lambda told: fold(told))
-
-
 def fold(told):
     standing = told[0]
     for entry in told[1:]:
         standing = merge(standing, entry)
     return standing
+
+
+entries = st.builds(
+    ConsentEntry, st.integers(0, 4), st.booleans(), st.integers(0, 3), st.sampled_from(["context", "gpc", "event"]),
+) | st.builds(
+    lambda at, basis: ConsentEntry(basis_at_ms=at, basis=basis), st.integers(0, 4), st.sampled_from(["contract", "consent"]),
+)  # fmt: skip
+merged = st.lists(entries, min_size=1, max_size=4).map(fold)
 
 
 @given(merged, merged, merged)

@@ -6,6 +6,7 @@ from penstock.core import ids
 from penstock.core.errors import EventRejected
 from penstock.core.identity.graph import fold_edge, frontier, resolve
 from penstock.core.identity.identifier import IdentityRules
+from penstock.core.identity.resolution import HOPS_MAX
 from penstock.core.identity.routing import cut_records, missing_links, route
 from penstock.core.record import Evidence, Kind, Record
 
@@ -69,7 +70,7 @@ class World:
     def read(self, start):
         known = {}
         self.reads = 0
-        while wanted := frontier(start, known, self.rules):
+        while self.reads <= HOPS_MAX and (wanted := frontier(start, known, self.rules)):
             self.reads += 1
             for one in wanted:
                 known[one] = list(self.edges.get(one, {}).values())

@@ -77,7 +77,6 @@ def test_reading_by_frontier_finds_what_reading_everything_finds(
     known = world.everything()
     for leaf in known:
         lazy = world.read(leaf)
-        assert world.reads <= 4
         if not lazy.bounded:
             assert resolve(leaf, known, rules) == lazy
 

@@ -42,6 +42,8 @@ def merge(one: ConsentEntry, other: ConsentEntry) -> ConsentEntry:
         Commutative, associative and idempotent. A withdrawal that takes effect at or after a grant
         wins over it, in whatever order they are merged.
     """
+    if one.source and other.source and not (one.basis or other.basis) and one.at_ms != other.at_ms:
+        return one if one.at_ms > other.at_ms else other  # nearly every merge
     word = max(one, other, key=_word)
     basis = min(one, other, key=_basis)
     if word is basis:

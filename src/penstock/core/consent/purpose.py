@@ -30,6 +30,8 @@ class ConsentRules(msgspec.Struct, frozen=True, kw_only=True):
         categories: Purposes of each category of the consent platform. A category that is not named
             and whose id is a purpose means that purpose.
         gpc_denies: Purposes that a `Sec-GPC: 1` header denies.
+        purposes: All purposes: the usual ones, then the project's own, sorted. It follows from the
+            others; purposes that no category names may be added.
 
     Raises:
         DefinitionError: The regime is none of the two (E133), or a purpose has no name (E134).
@@ -38,20 +40,18 @@ class ConsentRules(msgspec.Struct, frozen=True, kw_only=True):
     regime: str = OPT_IN
     categories: Mapping[str, tuple[str, ...]] = {}
     gpc_denies: tuple[str, ...] = PURPOSES
+    purposes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        named = {purpose for purposes in self.categories.values() for purpose in purposes}
+        own = named.union(self.gpc_denies, self.purposes).difference(PURPOSES)
+        msgspec.structs.force_setattr(self, "purposes", (*PURPOSES, *sorted(own)))
         if self.regime not in REGIMES:
             raise DefinitionError("E133", "the consent regime is neither `opt_in` nor `opt_out`",
                                   where="consent.regime", fix="write `opt_in` or `opt_out`")  # fmt: skip
         if not all(purpose.isidentifier() for purpose in self.purposes):
             raise DefinitionError("E134", "a purpose is not a plain name", where="consent.categories",
                                   fix="name purposes like `personalisation`: letters, digits and `_`")  # fmt: skip
-
-    @property
-    def purposes(self) -> tuple[str, ...]:
-        """All purposes: the usual ones, then the project's own, sorted."""
-        own = {purpose for named in self.categories.values() for purpose in named}
-        return (*PURPOSES, *sorted(own.union(self.gpc_denies) - set(PURPOSES)))
 
     def purposes_of(self, category: str) -> tuple[str, ...]:
         """Return the purposes of a category; empty if the project gives it no meaning."""

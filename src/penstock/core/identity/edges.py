@@ -25,7 +25,10 @@ def fold_edge(edges: dict[EdgeKey, Edge], edge: Edge) -> bool:
     key = (edge.a, edge.b)
     standing = edges.get(key)
     if standing is not None:
-        edges[key] = merge_edges(standing, edge)
+        if not _settled(standing, edge):
+            edges[key] = merge_edges(standing, edge)
+        elif edge.at_ms > standing.seen_ms and edge.verified == standing.verified:
+            edges[key] = _seen(standing, edge.at_ms)
         return False
     edges[key] = as_register(edge)
     return edge.a_type not in DEVICE_TYPES or not _evicts(edges, edge.b)
@@ -37,6 +40,8 @@ def would_change(held: Mapping[EdgeKey, Edge], edge: Edge) -> bool:
     A leaf that holds the pair the other way round, said by a verified sender, holds it too.
     """
     standing = held.get((edge.a, edge.b))
+    if standing is not None and _settled(standing, edge):
+        return False
     reverse = held.get((edge.b, edge.a))
     if reverse is not None and reverse.verified:
         standing = reverse if standing is None else merge_edges(standing, reverse)
@@ -74,6 +79,26 @@ def merge_edges(one: Edge, other: Edge) -> Edge:
         return told
     return Edge(told.a_type, told.a, told.b_type, told.b, told.at_ms, told.event_id, told.rule,
                 told.verified, joined, seen_ms, cut_ms)  # fmt: skip
+
+
+def _settled(standing: Edge, edge: Edge) -> bool:
+    # Nearly every event repeats a join that is known: a statement later than the first, of a pair
+    # that was never cut, by a sender of the same trust or less, can change `seen_ms` alone.
+    return (
+        edge.joined
+        and standing.joined
+        and not standing.cut_ms
+        and not edge.cut_ms
+        and edge.at_ms > standing.at_ms
+        and (edge.rule == standing.rule or edge.rule != ALIAS)
+        and standing.verified >= edge.verified
+        and not edge.seen_ms
+    )
+
+
+def _seen(standing: Edge, at_ms: int) -> Edge:
+    return Edge(standing.a_type, standing.a, standing.b_type, standing.b, standing.at_ms,
+                standing.event_id, standing.rule, standing.verified, True, at_ms, 0)  # fmt: skip
 
 
 def as_register(edge: Edge) -> Edge:

@@ -99,7 +99,8 @@ def frontier(
 
     Only leaves within `HOPS_MAX` edges of the start are asked for, and no more in all than twice
     what one person may have. A caller reads, adds to `known` (an empty collection for a leaf that
-    does not exist) and asks again: at most `HOPS_MAX` times after the start itself.
+    does not exist) and asks again, at most `HOPS_MAX` times after the start itself; what is then
+    still wanted makes the resolution `bounded`.
     """
     if start not in known:
         return [start]
@@ -434,6 +435,9 @@ class _Solver:
         )
         tops = {other: self._top(other) for _, _, other, _ in links}
         users = {top for top in tops.values() if self.types[top] == USER}
+        if leaf == self.start and len(users) > 1:
+            for user in users:  # all in one read, rather than one after the other
+                self._want(user)
         hubs = frozenset(tops.values()) - users
         hub_types = {self.types[hub] for hub in hubs}
         shared = self._two_people(users) if users else len(hub_types) < len(hubs)
