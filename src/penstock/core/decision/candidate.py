@@ -100,32 +100,12 @@ class SourceKind(NamedTuple):
     doc: str = ""
 
 
-class Candidate(NamedTuple):
-    """A proposal under consideration: which source made it and at which place."""
-
-    key: str
-    rung: int
-    """The place of its source in the slot's list."""
-    place: int
-    """Its place among the source's proposals."""
-    source: Source
-    proposal: Proposal
-
-
 class SourceNote(msgspec.Struct, frozen=True, array_like=True):
     """What became of a source: `asked`, `when_false`, `withheld`, `consent`, `holdout` or `failed`."""
 
     source: str
     state: str
     offered: int = 0
-
-
-class Gathered(NamedTuple):
-    """The candidates of some sources, with a note for each source and the number left out."""
-
-    candidates: list[Candidate]
-    notes: list[SourceNote]
-    beyond: int
 
 
 def key_of(proposal: Proposal) -> str:
@@ -152,20 +132,73 @@ def personal(source: Source, kind: SourceKind) -> bool:
     return bool(reads_of(source, kind)) or (source.when is not None and about_person(source.when))
 
 
-def gather(
-    sources: Sequence[tuple[Source, SourceKind]], view: View, *, barred: str, most: int
-) -> Gathered:
+class ReadySource(NamedTuple):
+    """A source with all that depends on its definition alone."""
+
+    source: Source
+    kind: SourceKind
+    label: str
+    reads: tuple[Operand, ...]
+    personal: bool
+    room: int
+    """How many of its proposals are considered."""
+
+
+class Candidate(NamedTuple):
+    """A proposal under consideration: which source made it and at which place."""
+
+    key: str
+    rung: int
+    """The place of its source in the slot's list."""
+    place: int
+    """Its place among the source's proposals."""
+    source: ReadySource
+    proposal: Proposal
+
+
+class Gathered(NamedTuple):
+    """The candidates of some sources, with a note for each source and the number left out."""
+
+    candidates: list[Candidate]
+    notes: list[SourceNote]
+    beyond: int
+
+
+def ready_sources(pairs: Sequence[tuple[Source, SourceKind]], most: int) -> tuple[ReadySource, ...]:
+    """Return sources made ready, with room for `most` candidates among them.
+
+    Each has room of its own that depends on the definitions only: else one source falling silent
+    would let in what another proposes further down its list. What sources that are the same for
+    everybody leave of theirs goes to the rest.
+    """
+    equal = most // len(pairs) if pairs else 0
+    nobody = View(profile=None)
+    ready = [
+        ReadySource(
+            source,
+            kind,
+            source.label or source.kind,
+            tuple(reads_of(source, kind)),
+            personal(source, kind),
+            equal,
+        )
+        for source, kind in pairs
+    ]
+    rooms = [equal if one.personal else min(equal, len(_ask(one, nobody, "")[1])) for one in ready]
+    hungry = [place for place, one in enumerate(ready) if one.personal]
+    for turn in range(most - sum(rooms) if hungry else 0):
+        rooms[hungry[turn % len(hungry)]] += 1
+    return tuple(one._replace(room=room) for one, room in zip(ready, rooms, strict=True))
+
+
+def gather(sources: Sequence[ReadySource], view: View, *, barred: str) -> Gathered:
     """Return what sources propose for a person, in the order of the sources.
 
-    Each source has room of its own that depends on the definitions only: else one source falling
-    silent would let in what another proposes further down its list.
-
     Args:
-        sources: The sources with their functions, the preferred first.
+        sources: The sources, the preferred first.
         view: The person, without an item.
         barred: Why sources that need to know the person are not asked (`consent`, `holdout`,
             `no_profile`); empty if they are.
-        most: How many candidates to consider.
 
     Laws:
         barring, or withholding a feature, never adds a candidate.
@@ -173,50 +206,30 @@ def gather(
     candidates: list[Candidate] = []
     notes: list[SourceNote] = []
     beyond = 0
-    for rung, ((source, kind), room) in enumerate(zip(sources, _rooms(sources, most), strict=True)):
-        state, proposals = _ask(source, kind, view, barred)
-        notes.append(SourceNote(source.label or source.kind, state, len(proposals)))
-        beyond += max(0, len(proposals) - room)
-        candidates += (
-            Candidate(key_of(proposal), rung, place, source, proposal)
-            for place, proposal in enumerate(proposals[:room])
-        )
+    for rung, one in enumerate(sources):
+        state, proposals = _ask(one, view, barred)
+        notes.append(SourceNote(one.label, state, len(proposals)))
+        beyond += max(0, len(proposals) - one.room)
+        for place, proposal in enumerate(proposals[: one.room]):
+            candidates.append(Candidate(key_of(proposal), rung, place, one, proposal))
     return Gathered(candidates, notes, beyond)
 
 
-def _rooms(sources: Sequence[tuple[Source, SourceKind]], most: int) -> list[int]:
-    """Return how many candidates each source may have: what fixed ones leave of theirs goes to the rest."""
-    if not sources:
-        return []
-    equal = most // len(sources)
-    nobody = View(profile=None)
-    rooms = [
-        equal if personal(source, kind) else min(equal, len(_ask(source, kind, nobody, "")[1]))
-        for source, kind in sources
-    ]
-    hungry = [place for place, (source, kind) in enumerate(sources) if personal(source, kind)]
-    for turn in range(most - sum(rooms) if hungry else 0):
-        rooms[hungry[turn % len(hungry)]] += 1
-    return rooms
-
-
-def _ask(
-    source: Source, kind: SourceKind, view: View, barred: str
-) -> tuple[str, Sequence[Proposal]]:
-    if barred and personal(source, kind):
+def _ask(one: ReadySource, view: View, barred: str) -> tuple[str, Sequence[Proposal]]:
+    if barred and one.personal:
         return barred, ()
-    if source.when is not None:
-        holds = judge(source.when, view)
+    if one.source.when is not None:
+        holds = judge(one.source.when, view)
         if not holds:
             return ("withheld" if holds is None else "when_false"), ()
-    values = {operand: value_of(operand, view) for operand in reads_of(source, kind)}
-    if WITHHELD in values.values():
-        return "withheld", ()
-    reading = Reading(
-        {operand.name: value for operand, value in values.items() if operand.kind == "feature"},
-        {operand.name: value for operand, value in values.items() if operand.kind == "trait"},
-    )
+    features: dict[str, Any] = {}
+    traits: dict[str, Any] = {}
+    for operand in one.reads:
+        value = value_of(operand, view)
+        if value is WITHHELD:
+            return "withheld", ()
+        (features if operand.kind == "feature" else traits)[operand.name] = value
     try:
-        return "asked", list(kind.propose(source.args, reading))
+        return "asked", list(one.kind.propose(one.source.args, Reading(features, traits)))
     except Exception:  # noqa: BLE001 - a source that fails costs its candidates, never the email
         return "failed", ()

@@ -1,6 +1,6 @@
 """The decision: one person, one campaign, one instant, in; what each slot shows and why, out.
 
-Pure and total: it always answers with content. Two phases: `wants` says which items to fetch, then
+Pure and total: it always answers with content. Two phases: `wanted_items` says which items to fetch, then
 `decide` judges, ranks and chooses among them.
 """
 
@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from penstock.core.decision.campaign import Campaign
-from penstock.core.decision.candidate import Candidate, Gathered
+from penstock.core.decision.candidate import Candidate, Gathered, gather
 from penstock.core.decision.eligibility import Rules, refusal, rules_of
 from penstock.core.decision.item import Item
-from penstock.core.decision.policy import Choice, Ranked, choose, describe_policy
+from penstock.core.decision.policy import Choice, Ranked, choose
 from penstock.core.decision.predicate import WITHHELD, Operand, View, value_of
+from penstock.core.decision.ready import ReadySlot, barred, candidates_of, ready_slot, wants
 from penstock.core.decision.record import (
     DECISION_FORMAT,
     Chosen,
@@ -20,15 +21,7 @@ from penstock.core.decision.record import (
     Fate,
     SlotDecision,
 )
-from penstock.core.decision.slot import (
-    Slot,
-    barred,
-    candidates_of,
-    fallbacks_of,
-    policy_version,
-    reads,
-    wants,
-)
+from penstock.core.decision.slot import Slot
 from penstock.core.decision.values import members
 from penstock.core.ids import LeafId
 from penstock.core.profile import Profile
@@ -45,11 +38,13 @@ def wanted_items(
 
     The arguments are those that `decide` will get.
     """
-    person = None if holdout else profile
+    view = View(profile=None if holdout else profile, refused_topics=refused_topics)
     found: dict[str, None] = {}
     for one in campaign.slots:
         if slot in ("", one.name):
-            found.update(dict.fromkeys(wants(one, person, refused_topics=refused_topics)))
+            ready = ready_slot(one, campaign.uniform_share_ppm)
+            bar = "holdout" if holdout else barred(one, profile)
+            found.update(dict.fromkeys(wants(ready, view, bar)))
     return list(found)
 
 
@@ -115,11 +110,15 @@ def decide(  # noqa: PLR0913 - a decision depends on all of these, and on nothin
         reason=reason,
         permitted=tuple(sorted(person.permitted)) if person else (),
         slots=tuple(
-            _decide_slot(one, _Asked(view, items, decision_id, as_of_ms, campaign.uniform_share_ppm),
-                         "holdout" if holdout else barred(one, person))
-            for one in campaign.slots if slot in ("", one.name)
+            _decide_slot(
+                ready_slot(one, campaign.uniform_share_ppm),
+                _Asked(view, items, decision_id, as_of_ms),
+                "holdout" if holdout else barred(one, person),
+            )
+            for one in campaign.slots
+            if slot in ("", one.name)
         ),
-    )  # fmt: skip
+    )
 
 
 class _Asked(NamedTuple):
@@ -129,7 +128,6 @@ class _Asked(NamedTuple):
     items: Mapping[str, Item]
     decision_id: str
     as_of_ms: int
-    uniform_share_ppm: int
 
 
 class _Stage(NamedTuple):
@@ -142,37 +140,35 @@ class _Stage(NamedTuple):
     fates: list[Fate]
 
 
-def _decide_slot(slot: Slot, asked: _Asked, bar: str) -> SlotDecision:
-    share_ppm = max(slot.policy.share_ppm, asked.uniform_share_ppm)
-    idle = Gathered([], [], 0)
-    gathered = idle if bar in ("holdout", "no_profile") else candidates_of(slot, asked.view, bar)
-    rules = rules_of(slot, asked.view, bar=bar, strict=True, as_of_ms=asked.as_of_ms)
-    first = _stage(rules, gathered, asked, share_ppm)
-    second = None if first.shown else _fall_back(slot, asked, bar)
-    used, traits = _values_used(slot, asked.view, bar)
+def _decide_slot(ready: ReadySlot, asked: _Asked, bar: str) -> SlotDecision:
+    gathered = candidates_of(ready, asked.view, bar)
+    rules = rules_of(ready, asked.view, bar=bar, strict=True, as_of_ms=asked.as_of_ms)
+    first = _stage(rules, gathered, asked, ready.share_ppm)
+    second = None if first.shown else _fall_back(ready, asked, bar)
+    features, traits = _values_used(ready, asked.view, bar)
     return SlotDecision(
-        name=slot.name,
+        name=ready.slot.name,
         items=second.shown if second else first.shown,
         fallback_used=second is not None,
         fallback_reason=_fallback_reason(bar, first) if second else "",
-        policy=describe_policy(slot.policy, asked.uniform_share_ppm),
-        policy_version=policy_version(slot, asked.uniform_share_ppm),
+        policy=ready.policy,
+        policy_version=ready.policy_version,
         explored=first.explored,
         eligible=first.eligible,
         beyond=first.gathered.beyond,
         sources=(*first.gathered.notes, *(second.gathered.notes if second else ())),
         fates=(*first.fates, *(second.fates if second else ())),
-        features=used,
+        features=features,
         traits=traits,
     )
 
 
-def _fall_back(slot: Slot, asked: _Asked, bar: str) -> _Stage:
+def _fall_back(ready: ReadySlot, asked: _Asked, bar: str) -> _Stage:
     """Return the first fallback source that has anything to show; the last one always has."""
-    rules = rules_of(slot, asked.view, bar=bar, strict=False, as_of_ms=asked.as_of_ms)
-    gathered = fallbacks_of(slot, asked.view, bar)
+    rules = rules_of(ready, asked.view, bar=bar, strict=False, as_of_ms=asked.as_of_ms)
+    gathered = gather(ready.fallback, asked.view, barred=bar)
     fates: list[Fate] = []
-    for rung in range(len(slot.fallback)):
+    for rung in range(len(ready.fallback)):
         here = [candidate for candidate in gathered.candidates if candidate.rung == rung]
         stage = _stage(rules, Gathered(here, gathered.notes[: rung + 1], 0), asked, 0)
         fates += stage.fates
@@ -192,11 +188,15 @@ def _stage(rules: Rules, gathered: Gathered, asked: _Asked, share_ppm: int) -> _
         if not reason:
             eligible[candidate.key] = (candidate, _score(candidate, item, asked.view))
         refused.append(reason)
+    slot = rules.ready.slot
     choice = choose(
         [Ranked(key, score) for key, (_, score) in eligible.items()],
-        slot=rules.slot.name, decision_id=asked.decision_id, share_ppm=share_ppm, limit=rules.slot.limit,
-    )  # fmt: skip
-    shown = tuple(_shown(rules.slot, eligible, asked.items, choice))
+        slot=slot.name,
+        decision_id=asked.decision_id,
+        share_ppm=share_ppm,
+        limit=slot.limit,
+    )
+    shown = tuple(_shown(slot, eligible, asked.items, choice))
     fates = [
         _fate(candidate, reason, eligible, choice)
         for candidate, reason in zip(gathered.candidates, refused, strict=True)
@@ -217,7 +217,7 @@ def _score(candidate: Candidate, item: Item | None, view: View) -> tuple[int, ..
 
 
 def _order(candidate: Candidate, fields: Mapping[str, Any], view: View) -> int:
-    source = candidate.source
+    source = candidate.source.source
     if source.order == "given":
         return candidate.place
     if source.order == "rank":
@@ -249,20 +249,16 @@ def _shown(
             item_version=item.version if item else 0,
             fields=fields,
             block=proposal.block,
-            source=_label(candidate),
+            source=candidate.source.label,
             propensity=propensity,
         )
 
 
 def _fate(candidate: Candidate, reason: str, eligible: Mapping[str, Any], choice: Choice) -> Fate:
     if reason:
-        return Fate(candidate.key, _label(candidate), reason)
+        return Fate(candidate.key, candidate.source.label, reason)
     outcome = "chosen" if candidate.key in choice.keys else "ranked_below"
-    return Fate(candidate.key, _label(candidate), outcome, eligible[candidate.key][1])
-
-
-def _label(candidate: Candidate) -> str:
-    return candidate.source.label or candidate.source.kind
+    return Fate(candidate.key, candidate.source.label, outcome, eligible[candidate.key][1])
 
 
 def _fallback_reason(bar: str, first: _Stage) -> str:
@@ -277,13 +273,12 @@ def _fallback_reason(bar: str, first: _Stage) -> str:
     )
 
 
-def _values_used(slot: Slot, view: View, bar: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _values_used(ready: ReadySlot, view: View, bar: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the features and the traits that the slot read, by name; nothing where it was barred."""
     features: dict[str, Any] = {}
     traits: dict[str, Any] = {}
-    if not bar:
-        for operand in reads(slot):
-            value = value_of(operand, view)
-            if not isinstance(value, type(WITHHELD)):
-                (features if operand.kind == "feature" else traits)[operand.name] = value
+    for operand in () if bar else ready.reads:
+        value = value_of(operand, view)
+        if value is not WITHHELD:
+            (features if operand.kind == "feature" else traits)[operand.name] = value
     return features, traits

@@ -8,10 +8,10 @@ from penstock.core.decision.predicate import (
     WITHHELD,
     Operand,
     View,
-    about_person,
     judge,
     value_of,
 )
+from penstock.core.decision.ready import ReadySlot
 from penstock.core.decision.slot import Slot
 from penstock.core.decision.values import members
 
@@ -38,7 +38,7 @@ class Rules(NamedTuple):
     """A slot's rules with what they need to know about the person, read once for all candidates.
 
     Attributes:
-        slot: The slot.
+        ready: The slot.
         view: The person, without an item.
         bar: Why nothing about the person may be used, or empty.
         strict: Whether a rule that may not be judged refuses; a fallback is the same for everybody,
@@ -47,7 +47,7 @@ class Rules(NamedTuple):
         bought: Ids bought, or the reason for which they are not known.
     """
 
-    slot: Slot
+    ready: ReadySlot
     view: View
     bar: str
     strict: bool
@@ -55,9 +55,9 @@ class Rules(NamedTuple):
     bought: frozenset[str] | str
 
 
-def rules_of(slot: Slot, view: View, *, bar: str, strict: bool, as_of_ms: int) -> Rules:
+def rules_of(ready: ReadySlot, view: View, *, bar: str, strict: bool, as_of_ms: int) -> Rules:
     """Return the rules of a slot for one person at one instant."""
-    return Rules(slot, view, bar, strict, as_of_ms, _bought(slot, view, bar))
+    return Rules(ready, view, bar, strict, as_of_ms, _bought(ready.slot, view, bar))
 
 
 def _bought(slot: Slot, view: View, bar: str) -> frozenset[str] | str:
@@ -83,10 +83,10 @@ def refusal(rules: Rules, proposal: Proposal, item: Item | None) -> str:
             return reason
     elif not rules.strict:
         return ""  # content in a fallback chain: nothing may leave a slot empty
-    unless = rules.slot.unless
+    unless = rules.ready.slot.unless
     if unless is None:
         return ""
-    if rules.bar and about_person(unless):
+    if rules.bar and rules.ready.unless_about_person:
         return rules.bar if rules.strict else ""
     holds = judge(
         unless,
@@ -98,7 +98,7 @@ def refusal(rules: Rules, proposal: Proposal, item: Item | None) -> str:
 
 
 def _item_refusal(rules: Rules, proposal: Proposal, item: Item | None) -> str:
-    slot = rules.slot
+    slot = rules.ready.slot
     if item is None or not item.fields:
         return "no_item"
     for name in slot.require:

@@ -5,6 +5,7 @@ fractions of integers, because a recorded propensity is divided by later and mus
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import gcd
 from typing import Final, NamedTuple
 
@@ -68,10 +69,8 @@ def choose(
         the propensities at one place sum to 1 over the eligible;
         a key's frequency at a place over many decision ids tends to its propensity.
     """
-    ranking = sorted(
-        eligible, key=lambda one: (one.score, lot(decision_id, slot, "tie", one.key), one.key)
-    )
-    explored = lot(decision_id, slot, "explore") * MILLION < share_ppm
+    ranking = _rank(eligible, slot, decision_id)
+    explored = share_ppm > 0 and lot(decision_id, slot, "explore") * MILLION < share_ppm
     order = ranking
     if explored:
         order = sorted(eligible, key=lambda one: (lot(decision_id, slot, "draw", one.key), one.key))
@@ -81,6 +80,16 @@ def choose(
         for place, one in enumerate(chosen)
     )
     return Choice(tuple(one.key for one in chosen), propensities, explored)
+
+
+def _rank(eligible: Sequence[Ranked], slot: str, decision_id: str) -> list[Ranked]:
+    """Return the eligible by score; lots are drawn where scores tie, and only there."""
+    ranking = sorted(eligible, key=lambda one: (one.score, one.key))
+    if all(one.score != after.score for one, after in pairwise(ranking)):
+        return ranking
+    return sorted(
+        ranking, key=lambda one: (one.score, lot(decision_id, slot, "tie", one.key), one.key)
+    )
 
 
 def propensity(

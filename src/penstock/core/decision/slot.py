@@ -1,27 +1,17 @@
 """A slot: a place in an email that is decided per person; its candidates, its rules and its fallback."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
 
-from penstock.core.decision.candidate import (
-    CANDIDATES_MAX,
-    FALLBACKS_MAX,
-    ORDERS,
-    Gathered,
-    Source,
-    SourceKind,
-    gather,
-    reads_of,
-)
+from penstock.core.decision.candidate import ORDERS, Source, SourceKind, reads_of
 from penstock.core.decision.policy import MILLION, Policy
 from penstock.core.decision.predicate import (
     Names,
     Node,
     Operand,
-    View,
     check_feature,
     check_predicate,
     check_purpose,
@@ -31,7 +21,6 @@ from penstock.core.decision.predicate import (
 )
 from penstock.core.decision.sources import get_kind
 from penstock.core.errors import DefinitionError
-from penstock.core.profile import Profile
 
 LIMIT_MAX: Final = 12
 """Items a slot shows at most."""
@@ -175,7 +164,7 @@ def _check_templates(slot: Slot, names: Names, owner: str) -> None:
 def reads(slot: Slot) -> list[Operand]:
     """Return every feature and trait of the person that a slot may read, sorted, once each."""
     found = {Operand("feature", name) for name in slot.bought}
-    for source, kind in _with_kinds((*slot.candidates, *slot.fallback), slot):
+    for source, kind in with_kinds(slot, (*slot.candidates, *slot.fallback)):
         found.update(reads_of(source, kind))
         if source.when is not None:
             found.update(operands(source.when))
@@ -194,43 +183,11 @@ def policy_version(slot: Slot, uniform_share_ppm: int = 0) -> str:
     return blake2b(raw, digest_size=8).hexdigest()
 
 
-def barred(slot: Slot, profile: Profile | None) -> str:
-    """Return why nothing about the person may be used for a slot, or nothing."""
-    if profile is None:
-        return "no_profile"
-    return "" if slot.purpose in profile.permitted else "consent"
+def with_kinds(slot: Slot, sources: Sequence[Source]) -> list[tuple[Source, SourceKind]]:
+    """Return sources of a slot with their registered functions.
 
-
-def candidates_of(slot: Slot, view: View, bar: str) -> Gathered:
-    """Return the candidates a slot considers for a person."""
-    return gather(_with_kinds(slot.candidates, slot), view, barred=bar, most=CANDIDATES_MAX)
-
-
-def fallbacks_of(slot: Slot, view: View, bar: str) -> Gathered:
-    """Return what a slot's fallback chain offers; its last element is always among it."""
-    return gather(_with_kinds(slot.fallback, slot), view, barred=bar, most=FALLBACKS_MAX)
-
-
-def wants(
-    slot: Slot, profile: Profile | None, *, refused_topics: frozenset[str] = frozenset()
-) -> list[str]:
-    """Return the raw ids of the items to fetch before a slot is decided, in a stable order.
-
-    Args:
-        slot: The slot.
-        profile: The person; None in a holdout or if nothing is known.
-        refused_topics: Topics refused, from the suppressions.
+    Raises:
+        DefinitionError: One is not registered (E155).
     """
-    view = View(profile=profile, refused_topics=refused_topics)
-    bar = barred(slot, profile)
-    found: dict[str, None] = {}
-    for gathered in (candidates_of(slot, view, bar), fallbacks_of(slot, view, bar)):
-        for candidate in gathered.candidates:
-            if candidate.proposal.item_id:
-                found[candidate.proposal.item_id] = None
-    return list(found)
-
-
-def _with_kinds(sources: tuple[Source, ...], slot: Slot) -> list[tuple[Source, SourceKind]]:
     owner = f"slot `{slot.name}`"
     return [(source, get_kind(source.kind, owner=owner, where=slot.where)) for source in sources]
