@@ -2,6 +2,7 @@
 
 import pytest
 
+from penstock.core.decision import sources
 from penstock.core.decision.candidate import Proposal, Source
 from penstock.core.decision.policy import Policy
 from penstock.core.decision.predicate import AllOf, Names
@@ -169,6 +170,16 @@ def test_a_policy_version_follows_what_bears_on_a_choice() -> None:
     assert 5 == len(others - same)
 
 
+@pytest.fixture
+def as_before():
+    """Forget what a test registers: the reference lists what is registered."""
+    before = dict(sources._registered)
+    yield
+    sources._registered.clear()
+    sources._registered.update(before)
+
+
+@pytest.mark.usefixtures("as_before")
 def test_a_source_of_ones_own_is_used_as_ours_are() -> None:
     @candidate_source("newest_of", features=("feature",), check=lambda args: "")
     def newest_of(args, reading):
