@@ -340,7 +340,9 @@ def _instant(text: str) -> int | None:
 def _decode_event(raw: bytes, type_name: str | None, limits: Limits) -> Event:
     try:
         event = _event_decoder.decode(raw)
-    except msgspec.ValidationError:
+    except msgspec.ValidationError as error:
+        if str(error).startswith("Integer value out of range"):
+            raise syntax_fault(raw, error) from None
         event = _repair(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise syntax_fault(raw, error) from None
