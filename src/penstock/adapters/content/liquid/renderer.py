@@ -1,0 +1,305 @@
+"""The Liquid renderer: a folder of templates by name, HTML escaped, every rendering within limits."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from liquid.exceptions import (
+    ContextDepthError,
+    FilterArgumentError,
+    FilterError,
+    FilterItemTypeError,
+    FilterValueError,
+    LiquidError,
+    LocalNamespaceLimitError,
+    LoopIterationLimitError,
+    OutputStreamLimitError,
+    ResourceLimitError,
+    TemplateNotFoundError,
+)
+from liquid.token import Token
+from liquid.undefined import Undefined
+
+from penstock.adapters.content.liquid.metering import (
+    Limits,
+    MeteredBuffer,
+    MeteredContext,
+    WorkLimitError,
+)
+from penstock.adapters.content.liquid.templates import (
+    MeteredTemplate,
+    Origin,
+    TemplateEnvironment,
+    canonical,
+    check_references,
+    load_template,
+    plain_text,
+    read_sources,
+)
+from penstock.core.errors import DefinitionError
+
+_TEMPLATES_MAX = 10_000
+
+
+class UndefinedName(NamedTuple):
+    """A name that a template uses and the sample data does not have."""
+
+    name: str
+    """As written, such as `shopper.naem`."""
+    where: str
+    """File and line."""
+
+
+class LiquidRenderer:
+    """Renders the Liquid templates of a folder; implements `penstock.ports.renderer.Renderer`.
+
+    A template's name is its path without `.liquid`, `.html` and `.mjml`: `content/hero.liquid` is
+    `hero`, `content/emails/spring.mjml.liquid` is `emails/spring`, `content/spring.txt.liquid` is
+    `spring.txt`. Names that end in `.txt` make plain text; all others make HTML and escape what they
+    show. Everything is read and parsed once, when the renderer is made.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        prepare_html: Callable[[str, str], str] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """Read, check and parse all templates.
+
+        Args:
+            root: The folder; one that does not exist holds no templates.
+            prepare_html: Makes email HTML of a markup source, given (file name, source): compiles
+                MJML and inlines CSS. Called once for each MJML file and each whole HTML document,
+                with Liquid tags masked by words and comments that it must leave in place.
+            limits: What a template may cost.
+
+        Raises:
+            DefinitionError: A template is wrong (E141), or loses a tag in `prepare_html` (E143).
+        """
+        self._root = root
+        self._prepare_html = prepare_html
+        self._limits = limits or Limits()
+        self._html = TemplateEnvironment(self._limits, autoescape=True)
+        self._text = TemplateEnvironment(self._limits, autoescape=False)
+        self._files: dict[str, str] = {}
+        for file, source in read_sources(root, self._limits):
+            self._load(file, f"{root.name}/{file}", source)
+            assert len(self._files) <= _TEMPLATES_MAX, "a content folder holds at most 10,000 files"
+        for name in self._files:
+            self._check_references(name)
+
+    def add(self, name: str, source: str, where: str) -> None:
+        """Add a template that is not a file of the folder, such as a campaign's subject line.
+
+        Args:
+            name: Its name; end it in `.txt` if it makes plain text.
+            source: Its Liquid.
+            where: The file that holds it, for messages.
+
+        Raises:
+            DefinitionError: The template is wrong (E141).
+        """
+        self._load(name, where, source)
+        self._check_references(canonical(name))
+
+    def render(self, name: str, data: Mapping[str, Any]) -> str:
+        """Return a template rendered with data; undefined names show nothing.
+
+        Raises:
+            DefinitionError: There is no such template (E146), it failed on this data, or it went
+                over a limit (E140). No value of the data is in the message.
+        """
+        return self._render(self._get(name), name, data)
+
+    def names(self) -> list[str]:
+        """Return the names of all templates, sorted."""
+        return sorted(self._files)
+
+    def check(self, name: str, samples: Sequence[Mapping[str, Any]]) -> list[UndefinedName]:
+        """Return the names that a template shows or loops over and no sample explains.
+
+        A top-level name must be in at least one sample, whichever branch uses it. A deeper name
+        must exist wherever it is shown; one that is only tested, or has a `default`, may be missing.
+
+        Args:
+            name: The template.
+            samples: Data as at send time, one for each branch that matters; at least one.
+
+        Raises:
+            DefinitionError: The template fails on a sample (E140), or does not exist (E146).
+        """
+        template = self._get(name)
+        known = set().union(*samples) | {"forloop", "tablerowloop", "now", "today", "partial"}
+        found = {
+            UndefinedName(root, _place(template, uses[0].span.index))
+            for root, uses in template.analyze(include_partials=True).globals.items()
+            if root not in known and uses[0].span.template_name == template.name
+        }
+        roots = {each.name for each in found}
+        recorder = _Recorder()
+        shadow = self._shadow(name, recorder)
+        for sample in samples:
+            self._render(shadow.table[canonical(name)], name, sample)
+        for used in recorder.used:
+            if used.name.split(".")[0].split("[")[0] not in roots:
+                found.add(used)
+        return sorted(found)
+
+    def _get(self, name: str) -> MeteredTemplate:
+        environment = self._text if plain_text(name) else self._html
+        template = environment.table.get(canonical(name))
+        if template is None:
+            raise DefinitionError("E146", f"there is no template `{name}`",
+                                  fix=f"make it in {self._root.name}/, or correct the name")  # fmt: skip
+        return template
+
+    def _load(self, file: str, where: str, source: str) -> None:
+        name = canonical(file)
+        if name in self._files:
+            raise DefinitionError(
+                "E141", f"two files make template `{name}`: `{self._files[name]}` and `{file}`",
+                fix="rename or delete one of them", where=where,
+            )  # fmt: skip
+        environment = self._text if plain_text(file) else self._html
+        prepare = None
+        if self._prepare_html is not None and not plain_text(file) and _whole(file, source):
+            prepare_html = self._prepare_html
+            prepare = lambda masked: prepare_html(file, masked)  # noqa: E731
+        template = load_template(environment, name, Origin(where, source), prepare)
+        environment.table[name] = template
+        self._files[name] = file
+
+    def _check_references(self, name: str) -> None:
+        environment = self._text if plain_text(name) else self._html
+        check_references(environment, environment.table[name], name)
+
+    def _render(self, template: MeteredTemplate, name: str, data: Mapping[str, Any]) -> str:
+        # `now` and `today` are the clock in python-liquid; a rendering must repeat exactly.
+        values = {"now": None, "today": None, **data}
+        context = MeteredContext(template, globals=values)
+        buffer = MeteredBuffer(context.meter)
+        try:
+            template.render_with_context(context, buffer)
+        except LiquidError as error:
+            raise self._failed(context, name, error) from None
+        except RecursionError:
+            raise self._failed(context, name, ContextDepthError(token=None)) from None
+        except Exception as error:  # noqa: BLE001 - filters of a library, on data of any shape
+            # Without its cause: a library's message may quote the value that it could not take.
+            raise self._failed(context, name, error) from None
+        return buffer.getvalue()
+
+    def _failed(self, context: MeteredContext, name: str, error: Exception) -> DefinitionError:
+        token = getattr(error, "token", None)
+        environment = context.env
+        assert isinstance(environment, TemplateEnvironment), "every template is metered"
+        where = _place_of(token, environment) or environment.table[canonical(name)].origin.file
+        what, fix = _explain(error, self._limits)
+        return DefinitionError("E140", f"template `{canonical(name)}` {what}", fix=fix, where=where)
+
+    def _shadow(self, name: str, recorder: "_Recorder") -> TemplateEnvironment:
+        original = self._text if plain_text(name) else self._html
+        shadow = TemplateEnvironment(
+            self._limits, autoescape=original.autoescape, undefined=recorder.undefined
+        )
+        for each, template in original.table.items():
+            shadow.table[each] = shadow.parse_file(each, template.origin, template.origin.source)
+        recorder.environment = shadow
+        return shadow
+
+
+class _Recorder:
+    """Notes the undefined names that are shown or looped over."""
+
+    def __init__(self) -> None:
+        self.used: set[UndefinedName] = set()
+        self.environment: TemplateEnvironment | None = None
+
+    def undefined(
+        self, name: str, *, token: Token | None = None, hint: str | None = None, **_: Any
+    ) -> Undefined:
+        return _Recorded(self, name, token, hint)
+
+    def note(self, value: "_Recorded") -> None:
+        shown = (value.hint or value.name).removesuffix(" is undefined").strip("'")
+        assert self.environment is not None, "an undefined name comes from a rendering"
+        self.used.add(UndefinedName(shown, _place_of(value.token, self.environment)))
+
+
+class _Recorded(Undefined):
+    """An undefined value that tells when it is shown or looped over."""
+
+    __slots__ = ("recorder",)
+
+    def __init__(
+        self, recorder: _Recorder, name: str, token: Token | None, hint: str | None
+    ) -> None:
+        super().__init__(name, token=token, hint=hint)
+        self.recorder = recorder
+
+    def __str__(self) -> str:
+        self.recorder.note(self)
+        return ""
+
+    def __iter__(self) -> Iterator[Any]:
+        self.recorder.note(self)
+        return iter(())
+
+    def items(self) -> Any:
+        """Return no items; a `for` loop asks for them first."""
+        self.recorder.note(self)
+        return super().items()
+
+    __hash__ = Undefined.__hash__
+
+
+def _whole(file: str, source: str) -> bool:
+    """Return whether a source is a whole email: MJML, or an HTML document."""
+    return ".mjml" in file.rsplit("/", 1)[-1] or "<html" in source.lower()
+
+
+def _place_of(token: Token | None, environment: TemplateEnvironment) -> str:
+    """Return file and line of a token, also inside an included template; empty if not known."""
+    origin = environment.origins.get(token.source) if token is not None else None
+    if origin is None or token is None:
+        return ""
+    return f"{origin.file}:{origin.line(token.start_index)}"
+
+
+def _place(template: MeteredTemplate, position: int) -> str:
+    return f"{template.origin.file}:{template.origin.line(position)}"
+
+
+def _explain(error: Exception, limits: Limits) -> tuple[str, str]:
+    """Return what happened and the fix, by the kind of error alone: messages may quote values."""
+    shorter = "loop over fewer things, or prepare them as a feature"
+    match error:
+        case LoopIterationLimitError():
+            return f"runs more than {limits.loop_iterations:,} loop iterations", shorter
+        case OutputStreamLimitError():
+            return (
+                f"makes more than {limits.output_bytes:,} bytes",
+                "show less: mails above 100 kB are clipped",
+            )
+        case LocalNamespaceLimitError():
+            return (
+                f"keeps more than {limits.namespace_bytes:,} bytes in its variables",
+                "assign smaller values",
+            )
+        case ContextDepthError():
+            return f"includes templates more than {limits.depth} deep", "end the recursion"
+        case WorkLimitError():
+            return "does more work than one email may cost", shorter
+        case ResourceLimitError():
+            return "goes over a limit", shorter
+        case TemplateNotFoundError():
+            return "includes a template that does not exist", "make it, or correct its name"
+        case FilterArgumentError() | FilterError() | FilterValueError() | FilterItemTypeError():
+            return ("applies a filter to a value it cannot take",
+                    "test the value with `if`, or give a `default`; see `penstock test`")  # fmt: skip
+        case _:
+            return (
+                "fails on this data",
+                "try the template with `penstock test` and the same shape of data",
+            )

@@ -1,0 +1,224 @@
+"""The Liquid renderer beyond its conformance: names, files, strict check, places, and the golden cases."""
+
+import json
+
+import pytest
+from liquid.exceptions import LiquidError
+
+from penstock.adapters.content.liquid import Limits, LiquidRenderer
+from penstock.adapters.content.liquid.templates import Origin, TemplateEnvironment
+from penstock.core.errors import DefinitionError
+
+GOLDEN_PASSES_MIN = 1_040
+
+
+def loaded(root, files, **options):
+    for name, source in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    return LiquidRenderer(root, **options)
+
+
+def refused(call) -> DefinitionError:
+    with pytest.raises(DefinitionError) as caught:
+        call()
+    return caught.value
+
+
+def test_names_are_paths_without_what_says_how_they_are_written(tmp_path):
+    renderer = loaded(tmp_path, {
+        "hero.liquid": "1", "card.html.liquid": "2", "emails/spring.mjml.liquid": "3",
+        "emails/autumn.mjml": "4", "emails/spring.txt.liquid": "5", "readme.md": "no",
+    })  # fmt: skip
+    expected = ["card", "emails/autumn", "emails/spring", "emails/spring.txt", "hero"]
+    assert expected == renderer.names()
+    for spelled in ("emails/spring", "emails/spring.mjml", "emails/spring.mjml.liquid"):
+        assert "3" == renderer.render(spelled, {})
+    assert "5" == renderer.render("emails/spring.txt", {})
+
+
+def test_a_folder_that_does_not_exist_holds_no_templates(tmp_path):
+    assert [] == LiquidRenderer(tmp_path / "nothing").names()
+
+
+def test_two_files_for_one_name_are_refused(tmp_path):
+    error = refused(lambda: loaded(tmp_path, {"a.liquid": "1", "a.html.liquid": "2"}))
+    assert "E141" == error.code
+    assert "`a.html.liquid` and `a.liquid`" in error.what
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "secret.liquid").write_text("secret")
+    root = tmp_path / "content"
+    root.mkdir()
+    (root / "a.liquid").symlink_to(tmp_path / "secret.liquid")
+    error = refused(lambda: LiquidRenderer(root))
+    assert ("E141", "content/a.liquid") == (error.code, error.where)
+
+
+def test_bytes_that_are_not_utf8_are_told_by_line(tmp_path):
+    (tmp_path / "a.liquid").write_bytes(b"one\ntwo \xff")
+    error = refused(lambda: LiquidRenderer(tmp_path))
+    assert ("E141", f"{tmp_path.name}/a.liquid:2") == (error.code, error.where)
+
+
+def test_a_source_beyond_the_limit_is_refused(tmp_path):
+    limits = Limits(source_bytes=10)
+    error = refused(lambda: loaded(tmp_path, {"a.liquid": "x" * 11}, limits=limits))
+    assert "E141" == error.code
+
+
+def test_windows_files_read_alike(tmp_path):
+    (tmp_path / "a.liquid").write_bytes(b"\xef\xbb\xbfone\r\n{{ x }}\r\n")
+    assert "one\n2\n" == LiquidRenderer(tmp_path).render("a", {"x": 2})
+
+
+def test_partials_are_found_by_name_and_know_their_own_lines(tmp_path):
+    renderer = loaded(tmp_path, {
+        "a.liquid": "{% render 'blocks/card' for items %}|{% include 'blocks/foot' %}",
+        "blocks/card.liquid": "{{ card.name }},",
+        "blocks/foot.liquid": "\n\n{{ who | money }}",
+    })  # fmt: skip
+    data = {"items": [{"name": "<1>"}, {"name": "2"}], "who": None}
+    assert "&lt;1&gt;,2,|\n\n" == renderer.render("a", data)
+    error = refused(lambda: renderer.render("a", {**data, "who": "canary"}))
+    assert f"{tmp_path.name}/blocks/foot.liquid:3" == error.where
+    assert "`a`" in error.what
+
+
+def test_a_text_template_includes_text_only(tmp_path):
+    error = refused(lambda: loaded(tmp_path, {"a.txt.liquid": "{% render 'b' %}", "b.liquid": ""}))
+    assert "includes `b`, which is no text template here" in error.what
+
+
+@pytest.mark.parametrize(
+    ("source", "fix"),
+    [
+        ("{{ x | monney }}", "did you mean `money`?"),
+        ("{% render 'blok' %}", "did you mean `block`?"),
+        ("{% if x %}", "close every block with its `{% end… %}` and every tag with `%}` or `}}`"),
+        ("{% nonsense %}", "correct the tag's name, or open the block that this tag closes"),
+        ("{% if x %}" * 30 + "{% endif %}" * 30,
+         "move the inner blocks into a template of their own and `{% render %}` it"),
+    ],
+)  # fmt: skip
+def test_a_load_error_says_what_to_do(tmp_path, source, fix):
+    assert fix == refused(lambda: loaded(tmp_path, {"a.liquid": source, "block.liquid": ""})).fix
+
+
+def test_an_unclosed_block_is_told_where_it_opens(tmp_path):
+    source = "{% if a %}{% endif %}\n{% if b %}\n{% if c %}{% endif %}\n"
+    assert (
+        f"{tmp_path.name}/a.liquid:2"
+        == refused(lambda: loaded(tmp_path, {"a.liquid": source})).where
+    )
+
+
+def test_templates_of_other_files_may_be_added(tmp_path):
+    renderer = LiquidRenderer(tmp_path)
+    renderer.add("campaigns/spring.subject.txt", "For {{ name }} & co", "campaigns/spring.toml")
+    assert "For Ada & co" == renderer.render("campaigns/spring.subject.txt", {"name": "Ada"})
+    error = refused(lambda: renderer.add("other.txt", "{% if %}", "campaigns/other.toml"))
+    assert ("E141", "campaigns/other.toml:1") == (error.code, error.where)
+
+
+def test_limits_are_told_apart(tmp_path):
+    renderer = loaded(tmp_path, {
+        "loop.liquid": "{% for i in (1..11) %}{% endfor %}",
+        "out.liquid": "{{ x }}",
+        "keep.liquid": "{% assign y = x %}{% assign z = x %}",
+        "work.liquid": "{{ x }}" * 200,
+        "deep.liquid": "{% render 'deep' %}",
+    }, limits=Limits(work_units=300, loop_iterations=10, output_bytes=100, namespace_bytes=250, depth=5))  # fmt: skip
+    shapes = {"loop": 1, "out": "x" * 101, "keep": "x" * 101, "work": "", "deep": 1}
+    told = {
+        name: refused(lambda name=name, value=value: renderer.render(name, {"x": value})).what
+        for name, value in shapes.items()
+    }
+    assert {
+        "loop": "template `loop` runs more than 10 loop iterations",
+        "out": "template `out` makes more than 100 bytes",
+        "keep": "template `keep` keeps more than 250 bytes in its variables",
+        "work": "template `work` does more work than one email may cost",
+        "deep": "template `deep` includes templates more than 5 deep",
+    } == told
+
+
+def test_output_is_counted_in_bytes_of_utf8(tmp_path):
+    renderer = loaded(tmp_path, {"a.liquid": "{{ x }}"}, limits=Limits(output_bytes=100))
+    assert "ü" * 50 == renderer.render("a", {"x": "ü" * 50})
+    assert "E140" == refused(lambda: renderer.render("a", {"x": "ü" * 51})).code
+
+
+def test_the_clock_of_a_thread_stands_behind_the_count(tmp_path):
+    renderer = loaded(tmp_path, {"a.liquid": "{{ x }}" * 1_000}, limits=Limits(cpu_ms=0))
+    assert "E140" == refused(lambda: renderer.render("a", {"x": 1})).code
+
+
+# -------------------------------------------------------------------------------------- strict check
+
+
+def test_a_check_lists_what_is_shown_but_not_in_the_samples(tmp_path):
+    renderer = loaded(tmp_path, {
+        "a.liquid": "{{ shopper.name }}\n{{ shopper.naem }}\n"
+        "{% if coupon %}{{ coupon.code }}{% endif %}\n"
+        "{% for item in shopper.items %}{{ item.titles }}{{ item.note | default: 'x' }}"
+        "{% if item.sale %}{{ item.sale }}{% endif %}{% endfor %}\n"
+        "{% for x in shopper.wishes %}{% endfor %}{% render 'b', who: shopper %}",
+        "b.liquid": "\n{{ who.oops }}",
+    })  # fmt: skip
+    sample = {"shopper": {"name": "Ada", "items": [{"title": "Tea"}]}}
+    home = tmp_path.name
+    assert [
+        ("coupon", f"{home}/a.liquid:3"),
+        ("item.titles", f"{home}/a.liquid:4"),
+        ("shopper.naem", f"{home}/a.liquid:2"),
+        ("shopper.wishes", f"{home}/a.liquid:5"),
+        ("who.oops", f"{home}/b.liquid:2"),
+    ] == [tuple(each) for each in renderer.check("a", [sample])]
+
+
+def test_a_check_takes_several_samples_and_finds_nothing_wrong(tmp_path):
+    renderer = loaded(tmp_path, {
+        "a.liquid": "{% if x %}{{ x }}{% else %}{{ y.z }}{% endif %}{% assign l = 1 %}{{ l }}"
+        "{% for i in (1..2) %}{{ forloop.index }}{{ i }}{% endfor %}",
+    })  # fmt: skip
+    assert [] == renderer.check("a", [{"x": 1}, {"y": {"z": 2}}])
+
+
+def test_a_check_leaves_production_lax(tmp_path):
+    renderer = loaded(tmp_path, {"a.liquid": "[{{ x }}]"})
+    renderer.check("a", [{}])
+    assert "[]" == renderer.render("a", {})
+
+
+# ------------------------------------------------------------------------------------- golden liquid
+
+
+def outcome(case):
+    environment = TemplateEnvironment(Limits(), autoescape=False)
+    for name, source in case.get("templates", {}).items():
+        try:
+            environment.table[name] = environment.parse_file(name, Origin(name, source), source)
+        except DefinitionError:
+            if case.get("invalid"):
+                return True
+            raise
+    try:
+        template = environment.parse_file(
+            "case", Origin("case", case["template"]), case["template"]
+        )
+        text = template.render(**case.get("data", {}))
+    except (DefinitionError, LiquidError):
+        return bool(case.get("invalid"))
+    expected = [case["result"]] if "result" in case else case.get("results", [])
+    return not case.get("invalid") and text in expected
+
+
+def test_golden_liquid(golden_liquid, record_property):
+    cases = json.loads(golden_liquid.read_text())["tests"]
+    failed = [case["name"] for case in cases if not outcome(case)]
+    record_property("golden_liquid_passes", len(cases) - len(failed))
+    print(f"Golden Liquid: {len(cases) - len(failed):,} of {len(cases):,} pass; not: {failed}")
+    assert len(cases) - len(failed) >= GOLDEN_PASSES_MIN
