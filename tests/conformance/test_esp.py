@@ -29,7 +29,7 @@ class TestSmtpEsp(EspConformance):
         inbox = []
 
         class Inbox:
-            async def handle_DATA(self, server, session, envelope):
+            async def handle_DATA(self, server, session, envelope):  # noqa: N802
                 inbox.append(envelope.original_content)
                 return "250 taken"
 

@@ -18,8 +18,10 @@ DECISION = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 URL = "https://shop.example/p/7?a=1&utm_source=penstock#top"
 
 leaves = st.binary(min_size=16, max_size=16)
-names = st.text(max_size=19).filter(lambda text: len(text.encode("utf-8", "replace")) <= 19).filter(
-    lambda text: all(not 0xD800 <= ord(char) <= 0xDFFF for char in text)
+names = (
+    st.text(max_size=19)
+    .filter(lambda text: len(text.encode("utf-8", "replace")) <= 19)
+    .filter(lambda text: all(not 0xD800 <= ord(char) <= 0xDFFF for char in text))
 )
 
 
@@ -64,9 +66,7 @@ def test_an_email_token_is_what_the_documentation_says():
 @given(leaf=leaves, name=names)
 def test_what_is_signed_is_what_verifies(leaf, name):
     assert leaf == tokens.verify_email(KEY, tokens.email_token(KEY, leaf))
-    assert (leaf, name) == tokens.verify_unsubscribe(
-        KEY, tokens.sign_unsubscribe(KEY, leaf, name)
-    )
+    assert (leaf, name) == tokens.verify_unsubscribe(KEY, tokens.sign_unsubscribe(KEY, leaf, name))
     click = tokens.sign_click(KEY, leaf.hex(), URL, name)
     assert (leaf.hex(), name) == tokens.verify_click(KEY, click, URL)
     assert 64 >= len(click)

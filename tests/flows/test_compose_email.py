@@ -6,7 +6,7 @@ from email.policy import default
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock.core.errors import DefinitionError
@@ -83,13 +83,19 @@ def test_the_same_email_has_the_same_bytes():
 
 
 def test_every_line_is_ascii_and_short_enough_for_any_server():
-    raw = compose_email(**{**EMAIL, "html": "ü" * 5_000 + "x" * 5_000, "subject": "ü " * 80}).as_bytes()
+    raw = compose_email(
+        **{**EMAIL, "html": "ü" * 5_000 + "x" * 5_000, "subject": "ü " * 80}
+    ).as_bytes()
     assert raw.isascii()
     assert raw.count(b"\n") == raw.count(b"\r\n") == raw.count(b"\r")
     assert 998 >= max(len(line) for line in raw.split(b"\r\n"))
 
 
-@given(subject=st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.just(" "), max_size=200))
+@given(
+    subject=st.text(
+        st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.just(" "), max_size=200
+    )
+)
 def test_a_subject_arrives_as_it_was_written(subject):
     expected = " ".join(subject.split())
     raw = compose_email(**{**EMAIL, "subject": expected}).as_bytes()
@@ -105,7 +111,7 @@ def test_a_subject_arrives_as_it_was_written(subject):
         ("Shop <news@shop.example>", "Shop", "news@shop.example"),
         ('"Shop, Ltd." <news@shop.example>', "Shop, Ltd.", "news@shop.example"),
         ("Shop, Ltd. <news@shop.example>", "Shop, Ltd.", "news@shop.example"),
-        ("Kaffee für alle, auch sonntags <a@b.example>", "Kaffee für alle, auch sonntags", "a@b.example"),
+        ("Kaffee für jeden, auch sonntags <a@b.example>", "Kaffee für jeden, auch sonntags", "a@b.example"),
         ("a@bücher.example", "", "a@xn--bcher-kva.example"),
     ],
 )  # fmt: skip
@@ -116,12 +122,16 @@ def test_a_sender_may_have_a_name(sender, name, address):
 
 def test_a_long_sender_is_encoded_as_the_standard_says():
     # Read by the older decoder: the newer one puts a blank between encoded words of a name.
-    name = "Kaffee für alle, auch am Sonntag und an jedem Feiertag"
-    raw = message_from_bytes(compose_email(**{**EMAIL, "sender": f"{name} <a@b.example>"}).as_bytes())
+    name = "Kaffee für jeden, auch am Sonntag und an jedem Feiertag"
+    raw = message_from_bytes(
+        compose_email(**{**EMAIL, "sender": f"{name} <a@b.example>"}).as_bytes()
+    )
     assert f"{name} <a@b.example>" == str(make_header(decode_header(raw["From"])))
 
 
-@pytest.mark.parametrize("evil", ["a\r\nBcc: b@x", "a\nBcc: b@x", "a\rb", "a\x00b", "a\x0bb", "a\u2028b", "a\x85b"])
+@pytest.mark.parametrize(
+    "evil", ["a\r\nBcc: b@x", "a\nBcc: b@x", "a\rb", "a\x00b", "a\x0bb", "a\u2028b", "a\x85b"]
+)
 def test_no_header_carries_another(evil):
     for change in (
         {"subject": evil},
@@ -144,7 +154,9 @@ def test_a_recipient_is_exactly_one_address(recipient):
     assert not recipient or recipient not in f"{error.what}{error.where}"
 
 
-@pytest.mark.parametrize("name", ["To", "Bcc", "subject", "Content-Type", "List-Unsubscribe", "X Y", "X:Y", ""])
+@pytest.mark.parametrize(
+    "name", ["To", "Bcc", "subject", "Content-Type", "List-Unsubscribe", "X Y", "X:Y", ""]
+)
 def test_headers_that_the_email_needs_are_not_the_campaigns_to_set(name):
     refused(headers={name: "x"})
 
@@ -171,7 +183,10 @@ def test_lone_surrogates_are_replaced_not_fatal():
         ("https://s/p#top", f"https://s/p?{TAGS}#top"),
         ("https://s/p?", f"https://s/p?{TAGS}"),
         ("https://s/p?a=1&", f"https://s/p?a=1&{TAGS}"),
-        ("https://s/p?utm_source=own", "https://s/p?utm_source=own&utm_campaign=spring%20%26%20more"),
+        (
+            "https://s/p?utm_source=own",
+            "https://s/p?utm_source=own&utm_campaign=spring%20%26%20more",
+        ),
         (f"https://s/p?{TAGS}", f"https://s/p?{TAGS}"),
         ("https://s/p?q=a%20b&q=c", f"https://s/p?q=a%20b&q=c&{TAGS}"),
     ],
@@ -231,10 +246,10 @@ def test_links_are_rewritten_in_place(before, after):
         '<img src="https://s/i.png">',
         '<!-- <a href="https://s/">x</a> -->',
         '<!--[if mso]><a href="https://s/">x</a><![endif]-->',
-        "<style>a[href=\"https://s/\"] { color: red }</style>",
+        '<style>a[href="https://s/"] { color: red }</style>',
         "<script>'<a href=\"https://s/\">'</script>",
         '<p>href="https://s/"</p>',
-        "<a href=\"https://s/",
+        '<a href="https://s/',
         "< a href='https://s/'>",
     ],
 )  # fmt: skip
@@ -280,7 +295,9 @@ class Reading(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         if tag in {"a", "area"}:
-            href = next((value for name, value in attrs if name == "href" and value is not None), None)
+            href = next(
+                (value for name, value in attrs if name == "href" and value is not None), None
+            )
             if href is not None:
                 self.links.append(href)
         self.rest.append((tag, [pair for pair in attrs if pair[0] != "href"]))
@@ -303,10 +320,16 @@ def documents(draw):
         attributes = [f"href={value}", 'title="a > b"', "class=c", "x", "data-y='href=z'"]
         chosen = draw(st.lists(st.sampled_from(attributes), max_size=4, unique=True))
         blank = draw(st.sampled_from([" ", "\n", "  "]))
-        pieces += [draw(NOISE), f"<a{blank}{blank.join(chosen)}>", draw(NOISE), draw(st.sampled_from(["</a>", "", "<p>"]))]
+        pieces += [
+            draw(NOISE),
+            f"<a{blank}{blank.join(chosen)}>",
+            draw(NOISE),
+            draw(st.sampled_from(["</a>", "", "<p>"])),
+        ]
     return "".join(pieces)
 
 
+@example(html='<a >&#<a href="https://s.example/p"></a>')
 @given(html=documents())
 def test_texts_stay_and_every_link_is_rewritten_exempt_or_dead(html):
     exempt = "https://u.example/"
@@ -317,7 +340,11 @@ def test_texts_stay_and_every_link_is_rewritten_exempt_or_dead(html):
     assert len(before.links) == len(after.links)
     for old, new in zip(before.links, after.links, strict=True):
         lowered = old.strip().lower()
-        if old.startswith(exempt) or lowered.startswith(("mailto:", "tel:", "sms:", "#", "/")) or not lowered:
+        if (
+            old.startswith(exempt)
+            or lowered.startswith(("mailto:", "tel:", "sms:", "#", "/"))
+            or not lowered
+        ):
             assert old == new
         elif new != "#":
             assert new.startswith("https://t.example/c/")

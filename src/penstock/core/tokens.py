@@ -169,7 +169,11 @@ def _sign(key: bytes, label: bytes, identity: bytes, name: bytes, extra: bytes =
 
 def _verify(key: bytes, label: bytes, token: str, extra: bytes) -> tuple[bytes, bytes]:
     raw = _decode(token)
-    head, mac, name = raw[:_HEAD_BYTES], raw[_HEAD_BYTES:][:MAC_BYTES], raw[_HEAD_BYTES + MAC_BYTES :]
+    head, mac, name = (
+        raw[:_HEAD_BYTES],
+        raw[_HEAD_BYTES:][:MAC_BYTES],
+        raw[_HEAD_BYTES + MAC_BYTES :],
+    )
     if head[0] > TOKEN_FORMAT:
         raise EventRejected(
             "E352", "a token was made by a newer version", fix="upgrade Penstock on this server"

@@ -21,12 +21,15 @@ REFUSE_BYTES: Final = 100_000
 
 _UNFOLDED: Final = frozenset({"list-unsubscribe", "list-unsubscribe-post", "message-id"})
 _RESERVED: Final = _UNFOLDED | frozenset(
-    """bcc cc content-transfer-encoding content-type from mime-version subject to""".split()
+    {"bcc", "cc", "content-transfer-encoding", "content-type", "from", "mime-version"}
+    | {"subject", "to"}
 )
 _HEADER_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 _HEADER_CHARS_MAX: Final = 900
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-_ADDRESS: Final = re.compile(r"[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,64}@[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,255}")
+_ADDRESS: Final = re.compile(
+    r"[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,64}@[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,255}"
+)
 _NAMED: Final = re.compile(r"\s*(?P<name>[^<>\"]*|\"[^\"\\]*\")\s*<(?P<address>[^<>]+)>\s*")
 _MESSAGE_ID: Final = re.compile(r"<[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+>")
 
@@ -79,7 +82,7 @@ class SizeReport(NamedTuple):
     """`ok`, `warn` from 80 kB, `refuse` from 100 kB."""
 
 
-def compose_email(
+def compose_email(  # noqa: PLR0913 - an email has this many parts, all named
     *,
     sender: str,
     recipient: str,
@@ -202,7 +205,9 @@ def with_params(url: str, params: Mapping[str, str]) -> str:
     query = rest.partition("?")[2]
     present = {pair.partition("=")[0] for pair in query.split("&")}
     added = "&".join(
-        f"{_percent(name)}={_percent(value)}" for name, value in params.items() if name not in present
+        f"{_percent(name)}={_percent(value)}"
+        for name, value in params.items()
+        if name not in present
     )
     if not added:
         return url
@@ -219,7 +224,9 @@ class _LinkFinder(HTMLParser):
     """Finds the places of `href` values: (start, end, value as a browser reads it)."""
 
     def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=False)
+        # Not left to `handle_charref`: without conversion the parser stops reading at a stray `&#`.
+        super().__init__(convert_charrefs=True)
+        self._html = html
         self.hrefs: list[tuple[int, int, str]] = []
         self.top = 0
         """Where the body's content begins; 0 in a fragment."""
@@ -252,7 +259,7 @@ class _LinkFinder(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "head" and not self._found_body:
-            self.top = self.rawdata.find(">", self._position()) + 1
+            self.top = self._html.find(">", self._position()) + 1
 
     def _position(self) -> int:
         line, column = self.getpos()

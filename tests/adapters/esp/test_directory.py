@@ -8,7 +8,9 @@ from penstock.testing.conformance.esp import RECIPIENT, SENDER, an_email
 
 
 def test_a_file_is_named_for_its_message_and_says_the_envelope(tmp_path):
-    outcome = DirectoryEsp(tmp_path / "a" / "b").send(an_email(), sender=SENDER, recipient=RECIPIENT)
+    outcome = DirectoryEsp(tmp_path / "a" / "b").send(
+        an_email(), sender=SENDER, recipient=RECIPIENT
+    )
     name = f"{1:032x}@shop.example.eml"
     assert ("accepted", name) == outcome
     assert [name] == [path.name for path in (tmp_path / "a" / "b").iterdir()]

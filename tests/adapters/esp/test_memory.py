@@ -15,7 +15,9 @@ def test_it_keeps_the_envelope_and_the_bytes():
 
 def test_it_answers_as_it_is_told_and_keeps_only_what_it_accepts():
     refuse = HandOver("refused", "550")
-    esp = MemoryEsp(lambda recipient: refuse if recipient == "bad@x" else HandOver("accepted", "250"))
+    esp = MemoryEsp(
+        lambda recipient: refuse if recipient == "bad@x" else HandOver("accepted", "250")
+    )
     assert refuse == esp.send(an_email(1), sender=SENDER, recipient="bad@x")
     assert "accepted" == esp.send(an_email(2), sender=SENDER, recipient=RECIPIENT).state
     assert [RECIPIENT] == [each.recipient for each in esp.delivered]

@@ -25,19 +25,19 @@ class Inbox:
         self.taken = []
         self.connections = 0
 
-    async def handle_EHLO(self, server, session, envelope, hostname, responses):
+    async def handle_EHLO(self, server, session, envelope, hostname, responses):  # noqa: N802
         self.connections += 1
         session.host_name = hostname
         return responses
 
-    async def handle_RCPT(self, server, session, envelope, address, rcpt_options):
+    async def handle_RCPT(self, server, session, envelope, address, rcpt_options):  # noqa: N802
         code = re.match(r"rcpt-(\d{3})@", address)
         if code:
             return f"{code.group(1)} {address} is not welcome"
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(self, server, session, envelope):
+    async def handle_DATA(self, server, session, envelope):  # noqa: N802
         told = re.match(r"data-(\w+)@", envelope.rcpt_tos[0])
         if told and told.group(1) == "drop":
             self.taken.append(envelope.original_content)
@@ -135,7 +135,9 @@ def test_a_server_that_comes_back_is_found_again():
     assert 2 == len(inbox.taken)
 
 
-@pytest.mark.parametrize("address", ["a@x.example>\r\nRCPT TO:<b@x.example", "a b@x.example", "a\n@x"])
+@pytest.mark.parametrize(
+    "address", ["a@x.example>\r\nRCPT TO:<b@x.example", "a b@x.example", "a\n@x"]
+)
 def test_an_address_cannot_carry_a_command(address):
     inbox = Inbox()
     with server(inbox) as port, connected(port) as esp:
@@ -229,7 +231,12 @@ def test_an_answer_that_is_neither_yes_nor_no_leaves_the_email_in_doubt(answer):
 
 
 def test_an_old_connection_closed_with_421_is_replaced_without_losing_the_email():
-    first = [*ENVELOPE, ("354 go on", "data"), ("250 taken", "read"), ("421 idle too long", "hang up")]
+    first = [
+        *ENVELOPE,
+        ("354 go on", "data"),
+        ("250 taken", "read"),
+        ("421 idle too long", "hang up"),
+    ]
     second = [*ENVELOPE, ("354 go on", "data"), ("250 taken", "read")]
     with scripted(first, second) as (port, seen), connected(port) as esp:
         assert [("accepted", "250")] * 2 == [send(esp), send(esp)]
@@ -286,25 +293,33 @@ def test_starttls_and_log_in(server_tls, client_tls):
 
 def test_tls_from_the_first_byte(server_tls, client_tls):
     inbox = Inbox()
-    with server(inbox, ssl_context=server_tls) as port:
-        with connected(port, security="tls", tls=client_tls) as esp:
-            assert ("accepted", "250") == send(esp)
+    with (
+        server(inbox, ssl_context=server_tls) as port,
+        connected(port, security="tls", tls=client_tls) as esp,
+    ):
+        assert ("accepted", "250") == send(esp)
     assert 1 == len(inbox.taken)
 
 
 def test_a_certificate_nobody_vouches_for_is_not_accepted(server_tls):
     inbox = Inbox()
-    with server(inbox, tls_context=server_tls) as port:
-        with connected(port, security="starttls") as esp, pytest.raises(Unavailable) as caught:
-            send(esp)
+    with (
+        server(inbox, tls_context=server_tls) as port,
+        connected(port, security="starttls") as esp,
+        pytest.raises(Unavailable) as caught,
+    ):
+        send(esp)
     assert "E409" == caught.value.code
     assert [] == inbox.taken
 
 
 def test_a_server_without_starttls_gets_nothing_in_the_clear():
     inbox = Inbox()
-    with server(inbox) as port, connected(port, security="starttls") as esp:
-        with pytest.raises(Unavailable) as caught:
-            send(esp)
+    with (
+        server(inbox) as port,
+        connected(port, security="starttls") as esp,
+        pytest.raises(Unavailable) as caught,
+    ):
+        send(esp)
     assert "E409" == caught.value.code
     assert [] == inbox.taken

@@ -32,7 +32,9 @@ class DirectoryEsp:
         """
         name = file_name(str(message["Message-ID"] or ""))
         body = message.as_bytes(policy=message.policy.clone(linesep="\r\n"))
-        envelope = f"X-Envelope-From: {_one_line(sender)}\r\nX-Envelope-To: {_one_line(recipient)}\r\n"
+        envelope = (
+            f"X-Envelope-From: {_one_line(sender)}\r\nX-Envelope-To: {_one_line(recipient)}\r\n"
+        )
         try:
             self._write(name, envelope.encode() + body)
         except OSError as error:

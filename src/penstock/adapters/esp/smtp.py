@@ -159,7 +159,8 @@ class SmtpEsp:
             raise _unreachable(f"the ESP could not be reached ({type(error).__name__})") from error
         try:
             # The final line goes out by itself: without this it waits 40 ms for an acknowledgement.
-            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if connection.sock is not None:
+                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._security == STARTTLS:
                 connection.starttls(context=self._tls or ssl.create_default_context())
             if self._username:
@@ -181,7 +182,9 @@ class SmtpEsp:
                           "correct the host name, or trust the authority of the certificate") from error  # fmt: skip
         except (smtplib.SMTPException, OSError) as error:
             connection.close()
-            raise _unreachable(f"the ESP broke off the greeting ({type(error).__name__})") from error
+            raise _unreachable(
+                f"the ESP broke off the greeting ({type(error).__name__})"
+            ) from error
         return connection
 
     def _open(self) -> smtplib.SMTP:
