@@ -37,5 +37,5 @@ class TestSmtpEsp(EspConformance):
             port = free.getsockname()[1]
         controller = Controller(Inbox(), hostname="127.0.0.1", port=port)
         controller.start()
-        esp = SmtpEsp("127.0.0.1", port, security="plain", timeout_s=5, local_name="test")
+        esp = SmtpEsp("127.0.0.1", port, tls="none", timeout_s=5, local_name="test")
         return EspUnderTest(esp, lambda: list(inbox), controller.stop)

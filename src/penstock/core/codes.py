@@ -198,7 +198,7 @@ CODES: dict[str, Code] = {
     "E408": Code("The key file can be read by others than its owner.",
                  "Run `chmod 600` on the key file, and change the keys if others had access."),
     "E409": Code("The ESP was reached but does not let us in: log-in, encryption or certificate.",
-                 "Correct the ESP's `security`, user name and password in `penstock.toml`."),
+                 "Correct the ESP's `tls`, user name and password in `penstock.toml`."),
     "E430": Code("More requests are in flight than the collector takes.",
                  "Retry after the time in `Retry-After`; raise `server.requests_max` if the machine can bear it."),
     "E431": Code("A write key sends more requests a second than it may.",

@@ -19,6 +19,17 @@ class Renderer(Protocol):
         """
         ...
 
+    def render_text(self, source: str, data: Mapping[str, Any]) -> str:
+        """Return a short Liquid source of the author's, such as a subject, rendered as plain text.
+
+        The source is parsed when it is first seen, and remembered. It is never made of a person's
+        data.
+
+        Raises:
+            DefinitionError: The source does not parse (E141), or failed on this data (E140).
+        """
+        ...
+
     def names(self) -> list[str]:
         """Return the names of all templates, sorted."""
         ...

@@ -123,6 +123,16 @@ def test_templates_of_other_files_may_be_added(tmp_path):
     assert ("E141", "campaigns/other.toml:1") == (error.code, error.where)
 
 
+def test_short_texts_are_parsed_once_and_remembered_within_a_bound(tmp_path):
+    renderer = LiquidRenderer(tmp_path)
+    for number in range(2_500):
+        assert f"{number} x" == renderer.render_text(f"{number} {{{{ v }}}}", {"v": "x"})
+    assert len(renderer._texts) <= 1_000
+    before = renderer._texts["2499 {{ v }}"]
+    renderer.render_text("2499 {{ v }}", {"v": "y"})
+    assert before is renderer._texts["2499 {{ v }}"]
+
+
 def test_limits_are_told_apart(tmp_path):
     renderer = loaded(tmp_path, {
         "loop.liquid": "{% for i in (1..11) %}{% endfor %}",

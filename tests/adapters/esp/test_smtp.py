@@ -64,7 +64,7 @@ def server(inbox, port=0, **options):
 
 @contextmanager
 def connected(port, **options):
-    esp = SmtpEsp(HOST, port, timeout_s=5, local_name="test", **{"security": "plain", **options})
+    esp = SmtpEsp(HOST, port, timeout_s=5, local_name="test", **{"tls": "none", **options})
     try:
         yield esp
     finally:
@@ -279,10 +279,10 @@ def test_starttls_and_log_in(server_tls, client_tls):
     options = {"tls_context": server_tls, "require_starttls": True, "authenticator": only_ada,
                "auth_required": True}  # fmt: skip
     with server(inbox, **options) as port:
-        with connected(port, security="starttls", tls=client_tls, username="ada",
+        with connected(port, tls="starttls", context=client_tls, username="ada",
                        password="right") as esp:  # fmt: skip
             assert ("accepted", "250") == send(esp)
-        with connected(port, security="starttls", tls=client_tls, username="ada",
+        with connected(port, tls="starttls", context=client_tls, username="ada",
                        password="canary") as esp, pytest.raises(Unavailable) as caught:  # fmt: skip
             send(esp)
     assert "E409" == caught.value.code
@@ -295,7 +295,7 @@ def test_tls_from_the_first_byte(server_tls, client_tls):
     inbox = Inbox()
     with (
         server(inbox, ssl_context=server_tls) as port,
-        connected(port, security="tls", tls=client_tls) as esp,
+        connected(port, tls="tls", context=client_tls) as esp,
     ):
         assert ("accepted", "250") == send(esp)
     assert 1 == len(inbox.taken)
@@ -305,7 +305,7 @@ def test_a_certificate_nobody_vouches_for_is_not_accepted(server_tls):
     inbox = Inbox()
     with (
         server(inbox, tls_context=server_tls) as port,
-        connected(port, security="starttls") as esp,
+        connected(port, tls="starttls") as esp,
         pytest.raises(Unavailable) as caught,
     ):
         send(esp)
@@ -317,7 +317,7 @@ def test_a_server_without_starttls_gets_nothing_in_the_clear():
     inbox = Inbox()
     with (
         server(inbox) as port,
-        connected(port, security="starttls") as esp,
+        connected(port, tls="starttls") as esp,
         pytest.raises(Unavailable) as caught,
     ):
         send(esp)

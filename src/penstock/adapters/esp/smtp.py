@@ -16,10 +16,11 @@ from typing import Final
 from penstock.core.errors import Unavailable
 from penstock.ports.esp import HandOver
 
-PLAIN: Final = "plain"
+NONE: Final = "none"
 STARTTLS: Final = "starttls"
 TLS: Final = "tls"
-SECURITIES: Final = (PLAIN, STARTTLS, TLS)
+TLS_KINDS: Final = (NONE, STARTTLS, TLS)
+"""What `[esp] tls` may be."""
 
 _CLOSING: Final = 421
 """The server's "I am closing this connection": what it answers to is not refused, only not taken."""
@@ -39,30 +40,30 @@ class SmtpEsp:
         host: str,
         port: int,
         *,
-        security: str = STARTTLS,
         username: str = "",
         password: str = "",
+        tls: str = STARTTLS,
         timeout_s: float = 30.0,
         local_name: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         """Keep how to reach the server; the first email connects.
 
         Args:
             host: The server's name.
             port: 587 for STARTTLS, 465 for TLS, 25 within a private network.
-            security: `starttls` and `tls` verify the server's certificate; `plain` encrypts nothing.
             username: For the log-in; empty for none.
             password: For the log-in.
+            tls: `starttls` and `tls` verify the server's certificate; `none` encrypts nothing.
             timeout_s: How long one step may take.
             local_name: What this machine calls itself; its own name if None.
-            tls: Other trust than the system's, for a private authority.
+            context: Other trust than the system's, for a private authority.
         """
-        assert security in SECURITIES, "security is plain, starttls or tls"
-        self._host, self._port, self._security = host, port, security
+        assert tls in TLS_KINDS, "tls is none, starttls or tls"
+        self._host, self._port, self._tls = host, port, tls
         self._username, self._password = username, password
         self._timeout_s, self._local_name = timeout_s, local_name
-        self._tls = tls
+        self._context = context
         self._connection: smtplib.SMTP | None = None
 
     def send(self, message: EmailMessage, *, sender: str, recipient: str) -> HandOver:
@@ -161,8 +162,8 @@ class SmtpEsp:
             # The final line goes out by itself: without this it waits 40 ms for an acknowledgement.
             if connection.sock is not None:
                 connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._security == STARTTLS:
-                connection.starttls(context=self._tls or ssl.create_default_context())
+            if self._tls == STARTTLS:
+                connection.starttls(context=self._context or ssl.create_default_context())
             if self._username:
                 connection.login(self._username, self._password)
             else:
@@ -175,7 +176,7 @@ class SmtpEsp:
         except smtplib.SMTPNotSupportedError:
             connection.close()
             raise _barred("the ESP offers no STARTTLS or no log-in that we speak",
-                          "set `security` to what the ESP's documentation says") from None  # fmt: skip
+                          "set `tls` to what the ESP's documentation says") from None  # fmt: skip
         except ssl.SSLCertVerificationError as error:
             connection.close()
             raise _barred(f"the ESP's certificate is not trusted: {error.verify_message}",
@@ -188,10 +189,10 @@ class SmtpEsp:
         return connection
 
     def _open(self) -> smtplib.SMTP:
-        if self._security == TLS:
+        if self._tls == TLS:
             return smtplib.SMTP_SSL(
                 self._host, self._port, self._local_name, timeout=self._timeout_s,
-                context=self._tls or ssl.create_default_context(),
+                context=self._context or ssl.create_default_context(),
             )  # fmt: skip
         return smtplib.SMTP(self._host, self._port, self._local_name, timeout=self._timeout_s)
 

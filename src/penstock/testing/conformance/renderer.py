@@ -81,6 +81,24 @@ class RendererConformance:
         (tmp_path / "a.liquid").write_text("{{ 'now' | date: '%Y-%m-%d' }}{{ now }}{{ today }}")
         assert self.make(tmp_path).render("a", {"as_of_ms": 1_700_000_000_000}) == "2023-11-14"
 
+    def test_a_short_text_is_rendered_without_a_file(self, tmp_path: Path):
+        renderer = self.make(tmp_path)
+        for name in ("Ada", "<Bob>"):
+            assert (
+                renderer.render_text("Hello {{ name }} & co", {"name": name})
+                == f"Hello {name} & co"
+            )
+        for source, code in (
+            ("{% if %}", "E141"),
+            ("{{ x | nope }}", "E141"),
+            ("{{ name | money }}", "E140"),
+        ):
+            with pytest.raises(DefinitionError) as caught:
+                renderer.render_text(source, {"name": "canary"})
+            assert caught.value.code == code
+            assert "canary" not in str(caught.value)
+        assert renderer.names() == []
+
     def test_data_is_left_as_it_was(self, tmp_path: Path):
         (tmp_path / "a.liquid").write_text("{% assign x = 2 %}{{ x }}{% increment n %}")
         data = {"x": 1}

@@ -39,6 +39,9 @@ from penstock.adapters.content.liquid.templates import (
 from penstock.core.errors import DefinitionError
 
 _TEMPLATES_MAX = 10_000
+_TEXTS_MAX = 1_000
+_INLINE = "text"
+"""What messages call a source that has no name of its own."""
 
 
 class UndefinedName(NamedTuple):
@@ -83,6 +86,7 @@ class LiquidRenderer:
         self._html = TemplateEnvironment(self._limits, autoescape=True)
         self._text = TemplateEnvironment(self._limits, autoescape=False)
         self._files: dict[str, str] = {}
+        self._texts: dict[str, MeteredTemplate] = {}
         for file, source in read_sources(root, self._limits):
             self._load(file, f"{root.name}/{file}", source)
             assert len(self._files) <= _TEMPLATES_MAX, "a content folder holds at most 10,000 files"
@@ -111,6 +115,25 @@ class LiquidRenderer:
                 over a limit (E140). No value of the data is in the message.
         """
         return self._render(self._get(name), name, data)
+
+    def render_text(self, source: str, data: Mapping[str, Any]) -> str:
+        """Return a short source of the author's, such as a subject line, rendered as plain text.
+
+        Raises:
+            DefinitionError: The source does not parse (E141), failed on this data, or went over a
+                limit (E140).
+        """
+        template = self._texts.get(source)
+        if template is None:
+            origin = Origin("a text of a definition", source)
+            template = self._text.parse_file(_INLINE, origin, source)
+            check_references(self._text, template, _INLINE)
+            if len(self._texts) >= _TEXTS_MAX:
+                for old in self._texts:
+                    self._text.origins.pop(old, None)
+                self._texts.clear()
+            self._texts[source] = template
+        return self._render(template, _INLINE, data)
 
     def names(self) -> list[str]:
         """Return the names of all templates, sorted."""
@@ -194,7 +217,11 @@ class LiquidRenderer:
         token = getattr(error, "token", None)
         environment = context.env
         assert isinstance(environment, TemplateEnvironment), "every template is metered"
-        where = _place_of(token, environment) or environment.table[canonical(name)].origin.file
+        where = _place_of(token, environment)
+        if not where:
+            outermost = context.template
+            assert isinstance(outermost, MeteredTemplate), "every template is metered"
+            where = outermost.origin.file
         what, fix = _explain(error, self._limits)
         return DefinitionError("E140", f"template `{canonical(name)}` {what}", fix=fix, where=where)
 
