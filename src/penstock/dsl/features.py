@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, cast
 
 from penstock.core.catalog.expr_nodes import FieldRef, Node
 from penstock.core.catalog.schema import EventType, Field, NoSuchField, field_ref
@@ -140,7 +140,7 @@ def each(event: EventType, items: str) -> Items:
 
 
 def amount(literal: str | int, currency: str) -> Amount:
-    """Return an amount of money to compare with: `order_completed.total > amount("50.00", "GBP")`."""
+    """Return money to compare with, such as fifty pounds: `amount("50.00", "GBP")`."""
     return Amount(str(literal), currency)
 
 
@@ -178,7 +178,7 @@ def tumbling(period: str, *, previous: int = 0) -> Tumbling:
     return Tumbling(period, previous)
 
 
-def aggregate(
+def aggregate(  # noqa: PLR0913 - keywords that authors write
     name: str,
     source: Source,
     *,
@@ -212,11 +212,11 @@ def aggregate(
     if distinct_by is not None:
         params |= {"distinct": True, "keyed": True}
     event, items, value = _source(source, (distinct_by, where, by), place)
-    if over is not None and not isinstance(over, Window):
+    if over is not None and not isinstance(over, Window):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise DefinitionError("E112", f"`over=` of `{name}` is no window", where=place,
                               fix='use days(7), hours(1), lifetime() or tumbling("day")')  # fmt: skip
     for role, node in (("where", where), ("by", by), ("distinct_by", distinct_by)):
-        if node is not None and not isinstance(node, Node):
+        if node is not None and not isinstance(node, Node):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise DefinitionError("E117", f"`{role}=` of `{name}` is no expression over fields",
                                   fix="use fields, such as `product_viewed.price`", where=place)  # fmt: skip
     return Feature(
@@ -234,7 +234,7 @@ def _source(
         return source.name, _items_of(others), ()
     if isinstance(source, Items):
         return source.event.name, source.items, ()
-    parts = source if isinstance(source, tuple) else (source,)
+    parts = cast("tuple[object, ...]", source) if isinstance(source, tuple) else (source,)
     named: list[tuple[str, Node]] = []
     for part in parts:
         if not isinstance(part, Node) or not refs(part):
@@ -247,13 +247,15 @@ def _source(
 
 
 def _items_of(nodes: Iterable[object]) -> str:
-    found = (getattr(ref, "items", "") for node in nodes if isinstance(node, Node) for ref in refs(node))
+    found = (
+        getattr(ref, "items", "") for node in nodes if isinstance(node, Node) for ref in refs(node)
+    )
     return next((items for items in found if items), "")
 
 
 def _place() -> str:
     """Return the file and line of the first caller outside this module."""
-    frame = sys._getframe(1)
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back
     return f"{frame.f_code.co_filename.replace(chr(92), '/').rsplit('/', 1)[-1]}:{frame.f_lineno}"
@@ -333,7 +335,11 @@ def recency(source: Source, **options: Any) -> Feature:
 
 
 def ratio(
-    numerator: Feature, denominator: Feature, *, purpose: str = DEFAULT_PURPOSE, description: str = ""
+    numerator: Feature,
+    denominator: Feature,
+    *,
+    purpose: str = DEFAULT_PURPOSE,
+    description: str = "",
 ) -> Feature:
     """Return one feature divided by another when read; None where there is nothing to divide by.
 
@@ -344,8 +350,12 @@ def ratio(
         if not isinstance(part, Feature):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise DefinitionError("E117", "a ratio of something that is no feature",
                                   fix="write `ratio(count(…), count(…))`", where=place)  # fmt: skip
-    parts = tuple(part if part.place else replace(part, place=place) for part in (numerator, denominator))
-    return Feature(aggregate="ratio", parts=parts, purpose=purpose, description=description, place=place)
+    parts = tuple(
+        part if part.place else replace(part, place=place) for part in (numerator, denominator)
+    )
+    return Feature(
+        aggregate="ratio", parts=parts, purpose=purpose, description=description, place=place
+    )
 
 
 def __getattr__(name: str) -> Callable[..., Feature]:

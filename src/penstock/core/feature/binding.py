@@ -69,7 +69,7 @@ def bind(feature: Feature, zone: Zone) -> Bound:
     wrong = window_fault(feature.window)
     if wrong:
         raise fault(feature, "E112", f"has a window that cannot be kept: {wrong}",
-                    "use days(7), hours(1), lifetime() or tumbling(\"day\")")  # fmt: skip
+                    'use days(7), hours(1), lifetime() or tumbling("day")')  # fmt: skip
     reads = _reads(feature)
     value_type = _value_type(feature, kind)
     _check_conditions(feature)
@@ -115,7 +115,9 @@ def _typed(feature: Feature, node: Node, code: str, role: str) -> expr.Strict:
     try:
         return expr.value(node, Naming())
     except expr.ExprFault as error:
-        raise fault(feature, code, f"has a {role} that is wrong: {error.what}", error.fix) from error
+        raise fault(
+            feature, code, f"has a {role} that is wrong: {error.what}", error.fix
+        ) from error
 
 
 def _value_type(feature: Feature, kind: type[Aggregate]) -> ValueType | None:
@@ -134,7 +136,11 @@ def _value_type(feature: Feature, kind: type[Aggregate]) -> ValueType | None:
     if value_type.kind not in kind.takes or any(
         part.type.kind in ("strings", "objects") for _, part in parts
     ):
-        named = "several fields" if value_type.kind == "record" else f"a value of kind `{value_type.kind}`"
+        named = (
+            "several fields"
+            if value_type.kind == "record"
+            else f"a value of kind `{value_type.kind}`"
+        )
         raise fault(feature, "E114", f"folds {named}, which `{kind.name}` does not take",
                     f"fold one of kind {', '.join(sorted(kind.takes))}")  # fmt: skip
     if kind.keeps_value and not plain:
@@ -179,14 +185,17 @@ def _cell_key(
         sorted(aggregate.params().items()),
         feature.event,
         feature.items,
-        [[name if len(feature.value) > 1 else "", node.canonical()] for name, node in feature.value],
+        [
+            [name if len(feature.value) > 1 else "", node.canonical()]
+            for name, node in feature.value
+        ],
         None if feature.key is None else feature.key.canonical(),
         None if feature.where is None else feature.where.canonical(),
         None if feature.by is None else [feature.by.canonical(), feature.groups_max],
         grid,
         needs,
         None if value_type is None else [value_type.kind, value_type.scale],
-        sorted((list(map(_text, field_key(ref))) for ref in reads)),
+        sorted(list(map(_text, field_key(ref))) for ref in reads),
     ]
     return msgspec.json.encode(canonical).decode()
 

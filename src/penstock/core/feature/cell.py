@@ -35,7 +35,12 @@ class Cell:
     __slots__ = ("aggregate", "grid", "groups_max", "key", "layout", "needs")
 
     def __init__(
-        self, key: str, aggregate: Aggregate, grid: Grid, groups_max: int | None, needs: tuple[str, ...]
+        self,
+        key: str,
+        aggregate: Aggregate,
+        grid: Grid,
+        groups_max: int | None,
+        needs: tuple[str, ...],
     ) -> None:
         self.key = key
         self.aggregate = aggregate

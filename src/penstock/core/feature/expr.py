@@ -216,13 +216,12 @@ def _constant(node: Node, beside: Strict, op: str) -> Strict:
         except ValueError:
             raise ExprFault("a datetime stands beside a text that is no ISO 8601 instant",
                             'write it as "2026-11-25T10:00:00Z"') from None  # fmt: skip
-    number = isinstance(written, int | Decimal) and not isinstance(written, bool)
-    if number and kind in ("integer", "decimal"):
-        scale = beside.type.scale or 0
-        # Factors keep their own scale; terms and comparisons take the other side's.
-        return _number(Decimal(written), None if op == "mul" else scale)
-    if number and kind == "money" and op == "mul" and isinstance(written, int):
-        return Strict(ValueType("integer"), f"({written})")
+    if isinstance(written, int | Decimal) and not isinstance(written, bool):
+        if kind in ("integer", "decimal"):
+            # Factors keep their own scale; terms and comparisons take the other side's.
+            return _number(Decimal(written), None if op == "mul" else beside.type.scale or 0)
+        if kind == "money" and op == "mul" and isinstance(written, int):
+            return Strict(ValueType("integer"), f"({written})")
     if kind == "money":
         raise ExprFault("an amount of money stands beside a plain constant",
                         'write `amount("10.00", "GBP")`')  # fmt: skip
@@ -245,7 +244,9 @@ def _amount(node: Amount, scale: int | None) -> Strict:
     try:
         minor = minor_units(node.literal, node.currency, scale=scale)
     except ValueError:
-        raise ExprFault("an amount is no decimal number", 'write `amount("10.00", "GBP")`') from None
+        raise ExprFault(
+            "an amount is no decimal number", 'write `amount("10.00", "GBP")`'
+        ) from None
     digits = exponent(node.currency) if scale is None else scale
     if Decimal(node.literal).scaleb(digits) != minor:
         raise ExprFault(f"an amount has more than {digits} decimal digits", "round it")
@@ -257,7 +258,9 @@ def _aligned(one: Strict, other: Strict, op: str) -> tuple[Strict, Strict]:
     kinds = {one.type.kind, other.type.kind}
     if kinds == {"money"}:
         if one.type.scale != other.type.scale:
-            raise ExprFault("amounts of different scales are combined", "declare one scale for both")
+            raise ExprFault(
+                "amounts of different scales are combined", "declare one scale for both"
+            )
         same = f"{one.currency} == {other.currency}"
         # Asked after both are known to be there.
         return one, other._replace(conditions=(*one.conditions, *other.conditions, same))
@@ -370,5 +373,3 @@ def with_items(ref: FieldRef, items: str) -> ItemRef:
     """Return the reference to a field of the items of a list."""
     plain = {name: getattr(ref, name) for name in FieldRef.__dataclass_fields__}
     return ItemRef(**plain, items=items)
-
-

@@ -1,9 +1,9 @@
 """Definitions compiled: one state per cell, and everything that is done to a leaf's states.
 
-    plan = plan_of(features, tz="Europe/London")
-    states = plan.new_states()
-    plan.fold(states, record, plan.mask(frozenset({"personalisation"})))
-    plan.read(states, as_of_ms, clock_ms, purged, frozenset({"personalisation"}))
+plan = plan_of(features, tz="Europe/London")
+states = plan.new_states()
+plan.fold(states, record, plan.mask(frozenset({"personalisation"})))
+plan.read(states, as_of_ms, clock_ms, purged, frozenset({"personalisation"}))
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +18,8 @@ from penstock.core.errors import DataCorrupt, DefinitionError
 from penstock.core.feature import aggregates as _aggregates  # registers them
 from penstock.core.feature.algebra import ALGEBRA_VERSION, Aggregate
 from penstock.core.feature.binding import Bound, bind, fault
-from penstock.core.feature.derived import DERIVED
 from penstock.core.feature.definition import Feature
+from penstock.core.feature.derived import DERIVED
 from penstock.core.feature.source import Folder, folders
 from penstock.core.feature.window import Zone
 from penstock.core.record import Record
@@ -155,9 +155,8 @@ class Plan:
         """
         raw: list[Any] = []
         for cell, state in zip(self._cells, states, strict=True):
-            if state is not None:
-                state = cell.projected(state, cell.floor(clock_ms, purged))
-            raw.append(None if state is None else cell.encode(state))
+            live = None if state is None else cell.projected(state, cell.floor(clock_ms, purged))
+            raw.append(None if live is None else cell.encode(live))
         return raw
 
     def decode(self, raw: Sequence[Any]) -> list[Any]:
@@ -221,8 +220,9 @@ class Plan:
                 seen[output.cell] = cell.window(states[output.cell], as_of_ms, floor)
             acc, truncated = seen[output.cell]
             finish = output.aggregate.finish  # type: ignore[union-attr]
-            if isinstance(acc, dict) and self._cells[output.cell].layout == "grouped":
-                return {group: finish(one, as_of_ms) for group, one in acc.items()}, truncated
+            if self._cells[output.cell].layout == "grouped":
+                groups: dict[Any, Any] = acc
+                return {group: finish(one, as_of_ms) for group, one in groups.items()}, truncated
             return finish(acc, as_of_ms), truncated
 
         values: dict[str, Any] = {}
@@ -283,7 +283,9 @@ class Plan:
         )
 
 
-def plan_of(features: Iterable[Feature], *, tz: str = "UTC", declared: Iterable[str] | None = None) -> Plan:
+def plan_of(
+    features: Iterable[Feature], *, tz: str = "UTC", declared: Iterable[str] | None = None
+) -> Plan:
     """Return the plan of some features.
 
     Args:

@@ -207,7 +207,9 @@ class EventSource:
 
 
 def _next(acc: str, first: str, following: str) -> str:
-    return f"({first}) if {acc} is None else ({following})"
+    if " if " in following:
+        following = f"({following})"
+    return f"{first} if {acc} is None else {following}"
 
 
 def _charge_bytes(bound: Bound) -> int:

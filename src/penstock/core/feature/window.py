@@ -96,7 +96,11 @@ class FixedGrid:
         self.window_ms = window_ms
         self.shape: tuple[Any, ...] = ("fixed", width_ms)
         """What decides an index; grids of one shape share it in the compiled fold."""
-        self.canonical: list[Any] = ["sliding" if window_ms else "lifetime", width_ms, window_ms or 0]
+        self.canonical: list[Any] = [
+            "sliding" if window_ms else "lifetime",
+            width_ms,
+            window_ms or 0,
+        ]
         self.tail_error_ms = width_ms if window_ms else 0
         self.tiles_max = window_ms // width_ms + 2 if window_ms else None
 

@@ -156,7 +156,8 @@ class Distinct(Aggregate):
 
     def join(self, accs: Sequence[set[int]]) -> set[int]:
         """Return the union."""
-        return set().union(*accs)
+        union: set[int] = set()
+        return union.union(*accs)
 
     def copy(self, acc: set[int]) -> set[int]:
         """Return a copy."""

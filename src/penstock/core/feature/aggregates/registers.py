@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from penstock.core.feature.algebra import (
     SCALARS,
@@ -30,7 +30,7 @@ def _value_bytes(value: Any) -> int:
     if isinstance(value, str):
         return len(value)
     if isinstance(value, list):
-        return sum(map(_value_bytes, value))
+        return sum(map(_value_bytes, cast("list[Any]", value)))
     return 9
 
 
@@ -88,7 +88,10 @@ class First(_Register):
 
     def inline(self) -> tuple[str, str]:
         """Return `add` as expressions."""
-        return ("(at, event, value)", "(at, event, value) if at < acc[0] or at == acc[0] and event < acc[1] else acc")
+        return (
+            "(at, event, value)",
+            "(at, event, value) if at < acc[0] or at == acc[0] and event < acc[1] else acc",
+        )
 
     def add(self, acc: Entry | None, value: Any, at_ms: int, event_id: int) -> Entry:
         """Return the earlier entry."""
@@ -111,7 +114,10 @@ class Last(_Register):
 
     def inline(self) -> tuple[str, str]:
         """Return `add` as expressions."""
-        return ("(at, event, value)", "(at, event, value) if at > acc[0] or at == acc[0] and event > acc[1] else acc")
+        return (
+            "(at, event, value)",
+            "(at, event, value) if at > acc[0] or at == acc[0] and event > acc[1] else acc",
+        )
 
     def add(self, acc: Entry | None, value: Any, at_ms: int, event_id: int) -> Entry:
         """Return the later entry."""
