@@ -9,7 +9,7 @@ EXPONENTS = {
 }  # fmt: skip
 """ISO 4217 exponents that are not 2."""
 
-_LITERAL = re.compile(r"([+-]?)(\d{1,15})(?:\.(\d{1,40}))?(?:[eE]([+-]?\d{1,2}))?")
+_LITERAL = re.compile(r"([+-]?)(\d{1,15})(?:\.(\d{1,40}))?(?:[eE]([+-]?\d{1,2}))?", re.ASCII)
 
 
 def exponent(currency: str) -> int:
