@@ -275,6 +275,12 @@ def test_events_beyond_the_number_allowed_are_refused_one_by_one() -> None:
     assert [(2, "E303")] == [(one.index, one.error.code) for one in decoded.rejected]
 
 
+def test_a_batch_of_far_too_many_events_is_refused_as_a_whole() -> None:
+    with pytest.raises(EventRejected) as caught:
+        decode_batch(b'{"batch":[' + b"1," * 10_000 + b"1]}", SEGMENT)
+    assert "E303" == caught.value.code
+
+
 def test_a_rudderstack_batch_may_have_four_mebibytes() -> None:
     raw = body(*[track(properties={"a": "x" * 30_000})] * 100)
     with pytest.raises(EventRejected):

@@ -114,7 +114,7 @@ CODES: dict[str, Code] = {
                  'Send `{"batch": [{"type": "track", …}]}`, or one event as an object.'),
     "E302": Code("A request or an event has more bytes than are taken.",
                  "Shorten properties, or split the batch."),
-    "E303": Code("A batch has more events than are taken; those beyond were rejected.",
+    "E303": Code("A batch has more events than are taken; those beyond were rejected, or all if far beyond.",
                  "Send fewer events in one batch."),
     "E304": Code("Objects and lists nest too deep.", "Send flat properties."),
     "E305": Code("An event's type is missing or not one of the Segment spec's.",

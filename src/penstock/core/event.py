@@ -52,7 +52,8 @@ class Limits(NamedTuple):
     Attributes:
         event_bytes_max: Of one event.
         batch_bytes_max: Of a whole batch, decompressed.
-        batch_events_max: Events of a batch; those beyond are rejected one by one.
+        batch_events_max: Events of a batch; those beyond are rejected one by one, and a batch of
+            more than four times as many as a whole.
         depth_max: How deep objects and lists may nest.
         unique_keys: Reject an event that has a key twice in one object. It costs about 3 µs an
             event; without it the last of the two counts.
@@ -248,20 +249,22 @@ def decode_batch(body: bytes, limits: Limits, *, source: str = "") -> Decoded:
         source: Distinguishes the derived message ids of different sources.
 
     Raises:
-        EventRejected: The body is not JSON, not an object with `batch`, or too big (E300 to E302,
-            E304, E308, E309, E314).
+        EventRejected: The body is not JSON, not an object with `batch`, or too big (E300 to E304,
+            E308, E309, E314).
     """
     if len(body) > limits.batch_bytes_max:
         raise _too_big(len(body), limits.batch_bytes_max)
     beside, bodies = _open_batch(body)
+    if len(bodies) > 4 * limits.batch_events_max:
+        # `[1,1,1,…]` must not become hundreds of thousands of dead letters.
+        raise _too_many(limits.batch_events_max)
     events: list[tuple[int, Event]] = []
     rejected: list[Rejected] = []
     derived_id = ""
     for index, raw in enumerate(bodies):
         try:
             if index >= limits.batch_events_max:
-                raise EventRejected("E303", f"a batch has more than {limits.batch_events_max} events",
-                                    fix="send fewer events in one batch", where="$.batch")  # fmt: skip
+                raise _too_many(limits.batch_events_max)
             if len(raw) > limits.event_bytes_max:
                 raise _too_big(len(raw), limits.event_bytes_max)
             event = _decode_event(raw, None, limits)
@@ -487,6 +490,11 @@ def _short_texts(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, st
 def _too_big(size_bytes: int, bytes_max: int) -> EventRejected:
     return EventRejected("E302", f"{size_bytes} bytes are more than the {bytes_max} that are taken",
                          fix="send less: shorten properties, or split the batch", where="$")  # fmt: skip
+
+
+def _too_many(events_max: int) -> EventRejected:
+    return EventRejected("E303", f"a batch has more than {events_max} events",
+                         fix="send fewer events in one batch", where="$.batch")  # fmt: skip
 
 
 def _wrong_type(path: str, expected: str) -> EventRejected:
