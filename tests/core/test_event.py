@@ -12,10 +12,13 @@ from penstock.core.event import (
     SEGMENT,
     Event,
     Limits,
+    consent_preferences,
     decode_batch,
     decode_single,
+    external_ids,
     kept_context,
     occurred_at_ms,
+    person_email,
 )
 from penstock.core.literal import Literal
 from penstock.core.time import parse_instant
@@ -80,7 +83,7 @@ def test_the_batch_of_the_python_sdk() -> None:
 def test_rudderstack_sends_traits_in_the_context() -> None:
     event = only(RUDDER_PYTHON_BATCH, RUDDERSTACK)
     assert {"email": "a@b.c"} == event.traits
-    assert "a@b.c" == event.email()
+    assert "a@b.c" == person_email(event)
 
 
 def test_rudderstack_node_has_only_the_original_timestamp() -> None:
@@ -377,10 +380,10 @@ def test_external_ids_are_pairs_of_type_and_id() -> None:
         {"id": "b", "type": "email", "encoding": "sha256"},
     ]
     event = Event(context={"externalIds": listed})
-    assert (("phone", "+44"), ("esp.braze", 7)) == event.external_ids()
-    assert (("t", "x"),) == Event(context={"externalId": [{"id": "x", "type": "t"}]}).external_ids()
-    assert () == Event(context={"externalIds": None}).external_ids()
-    assert () == Event().external_ids()
+    assert (("phone", "+44"), ("esp.braze", 7)) == external_ids(event)
+    assert (("t", "x"),) == external_ids(Event(context={"externalId": [{"id": "x", "type": "t"}]}))
+    assert () == external_ids(Event(context={"externalIds": None}))
+    assert () == external_ids(Event())
 
 
 @pytest.mark.parametrize(
@@ -394,27 +397,27 @@ def test_external_ids_are_pairs_of_type_and_id() -> None:
 )
 def test_external_ids_of_another_shape_are_refused(listed: object, where: str) -> None:
     with pytest.raises(EventRejected) as caught:
-        Event(context={"externalIds": listed}).external_ids()
+        external_ids(Event(context={"externalIds": listed}))
     assert ("E306", where) == (caught.value.code, caught.value.where)
 
 
 def test_a_group_has_an_email_of_its_own() -> None:
     person = {"traits": {"email": "p@b.c"}}
     event = Event(type="group", traits={"email": "g@b.c"}, context=person)
-    assert "p@b.c" == event.email()
+    assert "p@b.c" == person_email(event)
     raw = b'{"groupId":"g","messageId":"m","context":{"traits":{"email":"p@b.c"}}}'
     assert {} == decode_single(raw, "group", SEGMENT).events[0][1].traits
-    assert Event().email() is None
+    assert person_email(Event()) is None
 
 
 def test_consent_preferences() -> None:
     given = {"consent": {"categoryPreferences": {"ads": False}}}
-    assert {"ads": False} == Event(context=given).consent_preferences()
-    assert Event(context={"consent": {}}).consent_preferences() is None
-    assert Event().consent_preferences() is None
+    assert {"ads": False} == consent_preferences(Event(context=given))
+    assert consent_preferences(Event(context={"consent": {}})) is None
+    assert consent_preferences(Event()) is None
     for context in ({"consent": "no"}, {"consent": {"categoryPreferences": "no"}}):
         with pytest.raises(EventRejected) as caught:
-            Event(context=context).consent_preferences()
+            consent_preferences(Event(context=context))
         assert "E306" == caught.value.code
 
 

@@ -111,11 +111,10 @@ def test_names_that_clash_are_given_in_a_mapping() -> None:
 
 def test_tables_know_whose_they_are() -> None:
     people, groups, goods = traits(a=string()), group_traits(a=string()), items(a=string())
-    assert [(True, False, False), (False, True, False), (False, False, True)] == [
-        (table.is_traits, table.is_group_traits, table.is_items)
-        for table in (people, groups, goods)
+    assert ["traits", "group_traits", "items"] == [
+        table.belongs_to for table in (people, groups, goods)
     ]
-    assert {"a": Field(name="a", kind="string")} == people.fields
+    assert {"a": Field(name="a", kind="string")} == people
 
 
 special = private(data_class="special")

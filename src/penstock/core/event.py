@@ -92,62 +92,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     original_timestamp: str | None = None
     sent_at: str | None = None
 
-    def external_ids(self) -> tuple[tuple[str, Any], ...]:
-        """Return the identifiers of people in `context.externalIds` as (type, id), in their order.
 
-        RudderStack's `context.externalId` is read too. Ids of another `collection` than `users`,
-        and encoded ones, are left out.
+class ExternalId(NamedTuple):
+    """An identifier of a person from `context.externalIds`; the id is as it was sent."""
 
-        Raises:
-            EventRejected: It is not a list of objects whose `type` is a text (E306).
-        """
-        key = "externalIds" if "externalIds" in self.context else "externalId"
-        listed = self.context.get(key)
-        if not listed:
-            return ()
-        path = f"$.context.{key}"
-        if type(listed) is not list:
-            raise _wrong_type(path, "a list of objects")
-        found: list[tuple[str, Any]] = []
-        for index, entry in enumerate(cast("list[Any]", listed)):
-            if type(entry) is not dict:
-                raise _wrong_type(f"{path}[{index}]", "an object")
-            named = cast("dict[str, Any]", entry)
-            if type(named.get("type")) is not str:
-                raise _wrong_type(f"{path}[{index}].type", "a text")
-            plain = named.get("encoding") in (None, "", "none")
-            if plain and named.get("collection") in (None, "", "users"):
-                found.append((named["type"], named.get("id")))
-        return tuple(found)
-
-    def email(self) -> Any:
-        """Return the email address of the person, as it was sent in the traits, or None.
-
-        The traits of a `group` event are the group's: there only `context.traits` is asked.
-        """
-        if self.type != "group" and self.traits.get("email"):
-            return self.traits["email"]
-        beside = _object(self.context.get("traits"))
-        return beside.get("email") if beside else None
-
-    def consent_preferences(self) -> dict[str, Any] | None:
-        """Return `context.consent.categoryPreferences`, or None if there is none.
-
-        Raises:
-            EventRejected: It is not an object (E306): a preference that cannot be read must not
-                count as none.
-        """
-        value = self.context.get("consent")
-        if value is None:
-            return None
-        consent = _object(value)
-        if consent is None:
-            raise _wrong_type("$.context.consent", "an object")
-        value = consent.get("categoryPreferences")
-        preferences = _object(value)
-        if value is not None and preferences is None:
-            raise _wrong_type("$.context.consent.categoryPreferences", "an object")
-        return preferences
+    type: str
+    id: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +257,66 @@ def occurred_at_ms(event: Event, received_at_ms: int) -> int:
     if sent_ms is not None and abs(received_at_ms - sent_ms) > SKEW_MS_MIN:
         at_ms = received_at_ms - (sent_ms - claimed_ms)
     return max(0, min(at_ms, received_at_ms + FUTURE_MS_MAX))
+
+
+def external_ids(event: Event) -> tuple[ExternalId, ...]:
+    """Return the identifiers of people in `context.externalIds`, in their order.
+
+    RudderStack's `context.externalId` is read too. Ids of another `collection` than `users`, and
+    encoded ones, are left out.
+
+    Raises:
+        EventRejected: It is not a list of objects whose `type` is a text (E306).
+    """
+    key = "externalIds" if "externalIds" in event.context else "externalId"
+    listed = event.context.get(key)
+    if not listed:
+        return ()
+    path = f"$.context.{key}"
+    if type(listed) is not list:
+        raise _wrong_type(path, "a list of objects")
+    found: list[ExternalId] = []
+    for index, entry in enumerate(cast("list[Any]", listed)):
+        named = _object(entry)
+        if named is None:
+            raise _wrong_type(f"{path}[{index}]", "an object")
+        if type(named.get("type")) is not str:
+            raise _wrong_type(f"{path}[{index}].type", "a text")
+        plain = named.get("encoding") in (None, "", "none")
+        if plain and named.get("collection") in (None, "", "users"):
+            found.append(ExternalId(named["type"], named.get("id")))
+    return tuple(found)
+
+
+def person_email(event: Event) -> Any:
+    """Return the email address of the person, as it was sent in the traits, or None.
+
+    The traits of a `group` event are the group's: there only `context.traits` is asked.
+    """
+    if event.type != "group" and event.traits.get("email"):
+        return event.traits["email"]
+    beside = _object(event.context.get("traits"))
+    return beside.get("email") if beside else None
+
+
+def consent_preferences(event: Event) -> dict[str, Any] | None:
+    """Return `context.consent.categoryPreferences`, or None if there is none.
+
+    Raises:
+        EventRejected: It is not an object (E306): a preference that cannot be read must not count
+            as none.
+    """
+    value = event.context.get("consent")
+    if value is None:
+        return None
+    consent = _object(value)
+    if consent is None:
+        raise _wrong_type("$.context.consent", "an object")
+    value = consent.get("categoryPreferences")
+    preferences = _object(value)
+    if value is not None and preferences is None:
+        raise _wrong_type("$.context.consent.categoryPreferences", "an object")
+    return preferences
 
 
 def kept_context(event: Event) -> dict[str, Any]:

@@ -63,29 +63,12 @@ class FieldSpec:
         self.parts = parts or {}
 
 
-class FieldTable:
-    """Declared traits: their fields by name, and whose they are."""
-
-    __slots__ = ("belongs_to", "fields")
+class FieldTable(dict[str, Field]):
+    """Declared traits by name, and whose they are: `traits`, `group_traits` or `items`."""
 
     def __init__(self, belongs_to: str, fields: Mapping[str, Field]) -> None:
+        super().__init__(fields)
         self.belongs_to = belongs_to
-        self.fields = fields
-
-    @property
-    def is_traits(self) -> bool:
-        """Whether they are traits of people."""
-        return self.belongs_to == "traits"
-
-    @property
-    def is_group_traits(self) -> bool:
-        """Whether they are traits of groups."""
-        return self.belongs_to == "group_traits"
-
-    @property
-    def is_items(self) -> bool:
-        """Whether they are attributes of items."""
-        return self.belongs_to == "items"
 
 
 def event(

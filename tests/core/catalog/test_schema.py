@@ -40,11 +40,11 @@ def test_an_option_that_is_none_is_refused(options: dict[str, Any]) -> None:
 
 
 def test_the_fingerprint_is_of_the_meaning() -> None:
-    one = Catalog(ALL, traits(a=string(), b=integer()).fields)
+    one = Catalog(ALL, traits(a=string(), b=integer()))
     assert (
         one.fingerprint()
         == Catalog(
-            reversed(ALL), traits(b=integer(), a=string(description="said otherwise")).fields
+            reversed(ALL), traits(b=integer(), a=string(description="said otherwise"))
         ).fingerprint()
     )
     assert 32 == len(one.fingerprint())
@@ -59,9 +59,9 @@ def test_the_fingerprint_is_of_the_meaning() -> None:
         Catalog([event("Product Viewed", product_id=string(chars_max=9))]),
         Catalog([event("Product Viewed", product_id=string(privacy=private(retention=9)))]),
         Catalog([event("Product Viewed", product_id=string(privacy=private(purpose="analytics")))]),
-        Catalog([VIEWED], traits(a=string()).fields),
-        Catalog([VIEWED], group_traits=traits(a=string()).fields),
-        Catalog([VIEWED], items=traits(a=string()).fields),
+        Catalog([VIEWED], traits(a=string())),
+        Catalog([VIEWED], group_traits=traits(a=string())),
+        Catalog([VIEWED], items=traits(a=string())),
         Catalog([VIEWED], undeclared="keep"),
         Catalog([VIEWED], traits_undeclared="keep"),
         Catalog([VIEWED], default_currency="GBP"),

@@ -34,11 +34,13 @@ class Normalised(NamedTuple):
         traits: Declared traits by name, for `identify` and `group`; None is a value that can win.
         undeclared_fields: One entry per undeclared field that was dropped. The names are the
             sender's: count them, and never use them as a metric's label.
+        dropped: The event's name is not declared, and the project drops such events.
     """
 
     properties: dict[str, Any]
     traits: dict[str, Any]
     undeclared_fields: tuple[str, ...] = ()
+    dropped: bool = False
 
 
 class FieldPlan(NamedTuple):
