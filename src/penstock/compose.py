@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from litestar import Litestar
+from litestar.openapi import OpenAPIConfig
+
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.content.html_to_text import html_to_text
 from penstock.adapters.content.inline import inline_css
@@ -31,9 +34,18 @@ from penstock.core.errors import SettingsError
 from penstock.core.protect import Protector
 from penstock.core.record import Record
 from penstock.core.step import Step
+from penstock.edges.collector.keys import write_key
+from penstock.edges.collector.routes import collector_handlers
+from penstock.edges.operations import operations_handlers
+from penstock.edges.serving.asks import ReadKeys
+from penstock.edges.serving.mail import mail_handlers
+from penstock.edges.serving.routes import ServingParts, serving_handlers
 from penstock.flows.collect import Collector, Source, source_of
+from penstock.flows.feedback import Feedback
 from penstock.flows.person import Definitions
+from penstock.flows.render import Links
 from penstock.flows.replay import Epoch, choose_epoch, make_live
+from penstock.flows.send import Campaigning, Sender
 from penstock.flows.serve import ServeRules, Serving
 from penstock.flows.track import decision_record
 from penstock.ports.clock import Clock
@@ -50,6 +62,7 @@ from penstock.runtimes.grouping import Grouper
 from penstock.runtimes.outbox import OutboxPump
 from penstock.settings import EspSettings
 
+VERSION = "0.1.0"
 KEY_BYTES = 32
 KEY_NAMES = (IDENTIFIER_KEY, TOKEN_KEY, PSEUDONYM_KEY)
 
@@ -156,10 +169,11 @@ class Node:
     serving: Serving
     renderer: LiquidRenderer
     sources: dict[str, Source]
-    """By write key."""
+    """By name."""
     decider: Grouper[tuple[DecisionKey, bytes], Decided]
     pump: OutboxPump
     on_replay: Callable[[], None] = lambda: None
+    """Told before a replay that new definitions ask for."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
@@ -234,7 +248,7 @@ def make_node(
         project=project, stores=stores, epoch=epoch, clock=clock, metrics=metrics, engine=engine,
         collector=collector, serving=serving, renderer=renderer,
         sources={
-            source.write_key: source_of(name, source.kind, source.rank, source.basis)
+            name: source_of(name, source.kind, source.rank, source.basis)
             for name, source in settings.sources.items()
         },
         decider=decider,
@@ -249,5 +263,61 @@ def definitions_of(project: Project) -> Definitions:
     )
 
 
-TEXT_OF_HTML = html_to_text
-"""How a text part is made of an HTML part where the campaign has no text template."""
+def make_links(node: Node, base_url: str) -> Links:
+    """Return what makes the links in emails: the settings' public URL, or where this process listens."""
+    public_url = node.project.settings.server.public_url or base_url
+    return Links(public_url.rstrip("/"), node.stores.keys.get(TOKEN_KEY))
+
+
+def make_campaigning(node: Node, links: Links) -> Campaigning:
+    """Return what scans audiences and sends campaigns."""
+    project = node.project
+    email = project.settings.email
+    address = f"{email.sender_name} <{email.sender}>" if email.sender_name else email.sender
+    return Campaigning(
+        serving=node.serving, store=node.stores.store, epoch=node.epoch.number,
+        appender=node.engine.appender, esp=lambda: make_esp(project.settings.esp, project.root),
+        links=links, sender=Sender(address, email.sender.rpartition("@")[2], email.reply_to),
+        text_of_html=html_to_text, connections=project.settings.esp.connections,
+    )  # fmt: skip
+
+
+def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
+    """Return the HTTP application of a node: collector, serving, mail links, operations, admin.
+
+    Args:
+        node: The node; it is started and closed by whoever made it.
+        base_url: Where this process listens, for links if the settings name no public URL.
+    """
+    settings, clock, metrics = node.project.settings, node.clock, node.metrics
+    links = make_links(node, base_url)
+    feedback = Feedback(
+        decisions=node.stores.decisions, appender=node.engine.appender,
+        suppressions=node.stores.suppressions, token_key=links.token_key,
+        tenant=settings.project.tenant, clock=clock, metrics=metrics,
+    )  # fmt: skip
+    write_keys = [
+        write_key(source.write_key, name, source.kind, source.rank, basis=source.basis,
+                  origins=source.origins)
+        for name, source in settings.sources.items() if source.write_key
+    ]  # fmt: skip
+    parts = ServingParts(
+        serving=node.serving, make_leaf=node.collector.make_leaf, links=links,
+        read_keys=ReadKeys([*settings.server.read_keys, settings.server.admin_key]),
+        text_of_html=html_to_text, clock=clock, metrics=metrics,
+    )  # fmt: skip
+    return Litestar(
+        route_handlers=[
+            *collector_handlers(
+                node.collector, write_keys, clock=clock, metrics=metrics,
+                requests_max=settings.server.requests_max,
+                requests_per_s_per_key=settings.server.requests_per_s_per_key,
+                public_url=settings.server.public_url,
+            ),
+            *serving_handlers(parts),
+            *mail_handlers(feedback),
+            *operations_handlers(node.engine.ready, metrics, node.engine.publish),
+        ],
+        openapi_config=OpenAPIConfig(title="Penstock", version=VERSION, path="/schema"),
+        logging_config=None,
+    )  # fmt: skip

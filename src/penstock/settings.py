@@ -63,7 +63,7 @@ class ConsentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     regime: str = "opt_in"
     categories: dict[str, list[str]] = {}
-    gpc_denies: list[str] = ["personalisation", "measurement", "analytics", "advertising"]
+    gpc_denies: tuple[str, ...] = ("personalisation", "measurement", "analytics", "advertising")
 
 
 class IdentitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -132,7 +132,7 @@ class Step:
             leaf.applied += 1
             outcome = Outcome.APPLIED
         if leaf.size > self.rules.leaf_bytes_max:
-            leaf.quarantined = True
+            self._weigh(leaf)
         return outcome
 
     def _fold_permitted(
@@ -206,8 +206,16 @@ class Step:
             if not leaf.quarantined and graph.fold_edge(leaf.edges, edge):
                 leaf.size += _EDGE_BYTES
         if leaf.size > self.rules.leaf_bytes_max:
-            leaf.quarantined = True
+            self._weigh(leaf)
         return Outcome.LINKED
+
+    def _weigh(self, leaf: Leaf) -> None:
+        """Measure a leaf whose running upper bound passed the limit; quarantine it if it is large.
+
+        A quarter of the limit is left free, so that a large leaf is not measured at every record.
+        """
+        self.expire(leaf)
+        leaf.quarantined = leaf.quarantined or leaf.size > self.rules.leaf_bytes_max // 4 * 3
 
     def _advance(self, leaf: Leaf, logged_at_ms: int) -> None:
         previous, leaf.clock_ms = leaf.clock_ms, logged_at_ms
@@ -217,8 +225,9 @@ class Step:
     def expire(self, leaf: Leaf) -> None:
         """Drop what the leaf's clock has expired, and measure what is left.
 
-        Called when T enters a new tile of ids and at no other time, so that `size`, and with it
-        the quarantine, is a function of the records and not of batches.
+        Called when T enters a new tile of ids and when the running size passes the limit, and at no
+        other time, so that `size`, and with it the quarantine, is a function of the records and
+        not of batches.
         """
         floor = expired_id_tile(leaf.clock_ms)
         leaf.ids = {event: tile for event, tile in leaf.ids.items() if tile > floor}
@@ -233,18 +242,20 @@ class Step:
 
     @staticmethod
     def _seen(leaf: Leaf, record: Record, logged_at_ms: int) -> bool:
-        if record.job:
-            return record.event_id in leaf.jobs.get(record.job, ())
         tile = leaf.ids.get(record.event_id)
-        return tile is not None and tile > logged_at_ms // ID_TILE_MS - ID_TILES
+        if tile is not None and tile > logged_at_ms // ID_TILE_MS - ID_TILES:
+            return True
+        return bool(record.job) and record.event_id in leaf.jobs.get(record.job, ())
 
     @staticmethod
     def _remember(leaf: Leaf, record: Record, logged_at_ms: int) -> None:
+        # A job's records are remembered twice: as long as the job can be run again, and like all
+        # others for those who send the same event while it runs.
+        leaf.ids[record.event_id] = logged_at_ms // ID_TILE_MS
+        leaf.size += _ID_BYTES
         if record.job:
             leaf.jobs.setdefault(record.job, set()).add(record.event_id)
-        else:
-            leaf.ids[record.event_id] = logged_at_ms // ID_TILE_MS
-        leaf.size += _ID_BYTES
+            leaf.size += _ID_BYTES
 
 
 def _words(evidence: Evidence) -> tuple[tuple[str, bool, str], ...] | None:

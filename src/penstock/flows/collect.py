@@ -110,7 +110,8 @@ class Collector:
         self.make_leaf = lru_cache(LEAF_CACHE_MAX)(make_leaf)
 
     async def take(
-        self, source: Source, decoded: Decoded, *, gpc: bool = False, job: str = "",
+        self, source: Source, decoded: Decoded, *, gpc: bool = False, job: str = "", letters: bool = True,
+        received_at_ms: int | None = None,
     ) -> Intake:  # fmt: skip
         """Take a request's events in: durable on return, each as a record or as a dead letter.
 
@@ -119,12 +120,17 @@ class Collector:
             decoded: The events of the body, and those that did not decode.
             gpc: The request carried `Sec-GPC: 1`.
             job: The import job, if this is one.
+            letters: Keep refused events as dead letters; False for a caller who still has them.
+            received_at_ms: When they were received, for those that come in again; None for now.
 
         Raises:
             Overloaded: Nothing was kept; retry later (E410).
             Unavailable: It is not durable (E401, E403); a retry is safe.
         """
-        shaped = self._shape(source, decoded, self.clock.now_ms(), gpc=gpc, job=job)
+        at_ms = self.clock.now_ms() if received_at_ms is None else received_at_ms
+        shaped = self._shape(source, decoded, at_ms, gpc=gpc, job=job)
+        if not letters:
+            shaped.letters.clear()
         if shaped.records or shaped.letters:
             await self.appender.append(shaped.records, shaped.letters, urgent=shaped.urgent)
         if shaped.suppressions:

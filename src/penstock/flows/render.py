@@ -6,15 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import msgspec
-
 from penstock.core import tokens
 from penstock.core.decision.campaign import Campaign
 from penstock.core.errors import DefinitionError
 from penstock.core.profile import Profile
-from penstock.flows.compose_email import SizeReport, instrument_html, size_report
+from penstock.flows.compose_email import SizeReport, instrument_html, size_report, with_params
 from penstock.flows.serve import Answer
-from penstock.ports.renderer import Renderer
+from penstock.ports.renderer import Html, Renderer
 
 
 class Rendered(NamedTuple):
@@ -48,12 +46,12 @@ class Links(NamedTuple):
 
 def render_email(
     renderer: Renderer, campaign: Campaign, answer: Answer, profile: Profile | None, *, links: Links,
-    recipient: bytes, text_of_html: Callable[[str], str],
+    recipient: bytes, text_of_html: Callable[[str], str], track: bool = True,
 ) -> Rendered:  # fmt: skip
     """Return the whole email of a decided answer.
 
-    Links are tracked and carry the campaign's UTM tags; a preview (no decision id) gets neither
-    tracking nor a pixel, and shows the links as they are.
+    Links are tracked and carry the campaign's UTM tags, and a pixel sees opens, unless `track` is
+    off or the answer stands for no decision: a preview shows the links as they are.
 
     Args:
         renderer: The project's templates.
@@ -64,6 +62,7 @@ def render_email(
         links: Makes links.
         recipient: The recipient's leaf, for the unsubscribe link.
         text_of_html: Makes the text part where there is no template for it.
+        track: Whether links and opens are tracked.
 
     Raises:
         DefinitionError: A template failed on this data or went over a limit (E140), or the campaign
@@ -75,29 +74,46 @@ def render_email(
     unsubscribe_url = links.unsubscribe(recipient, campaign.topic or tokens.ALL_TOPICS)
     data: dict[str, Any] = {
         "campaign": campaign.name,
-        "slots": {name: msgspec.structs.asdict(content) for name, content in answer.slots.items()},
+        "slots": {
+            name: {"items": content.items, "html": Html(content.html)}
+            for name, content in answer.slots.items()
+        },
         "traits": dict(profile.traits) if profile is not None else {},
         "preheader": "",
+        "as_of_ms": profile.as_of_ms if profile is not None else 0,
         "unsubscribe_url": unsubscribe_url,
     }
     data["preheader"] = renderer.render_text(campaign.preheader, data).strip()
     subject = " ".join(renderer.render_text(campaign.subject, data).split())
     html = renderer.render(campaign.template, data)
-    if answer.decision_id:
-        html = instrument_html(
-            html,
-            click=lambda url, _: links.click(answer.decision_id, url),
-            pixel_url=links.pixel(answer.decision_id),
-            utm=_utm(campaign),
-            exempt=(links.public_url + "/v1/unsubscribe/",),
-        )
     text_template = f"{campaign.template}.txt"
+    # The text part is made of the links as they are: a person reads them there.
     text = (
         renderer.render(text_template, data)
         if text_template in renderer.names()
         else text_of_html(html)
     )
+    if track and answer.decision_id:
+        utm = _utm(campaign)
+        slots = _slots_by_url(answer, utm)
+        html = instrument_html(
+            html,
+            click=lambda url, _: links.click(answer.decision_id, url, slots.get(url, "")),
+            pixel_url=links.pixel(answer.decision_id),
+            utm=utm,
+            exempt=(links.public_url + "/v1/unsubscribe/",),
+        )
     return Rendered(subject, html, text, size_report(html))
+
+
+def _slots_by_url(answer: Answer, utm: Mapping[str, str]) -> dict[str, str]:
+    """Return which slot shows which target, as the target stands in the email."""
+    return {
+        with_params(url, utm): name
+        for name, content in answer.slots.items()
+        for item in content.items
+        if isinstance(url := item.get("url"), str)
+    }
 
 
 def _utm(campaign: Campaign) -> Mapping[str, str]:

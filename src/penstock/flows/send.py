@@ -168,7 +168,7 @@ class Campaigning:
             return f"skipped:{outcome.answer.reason}"
         # At this very instant: what was withdrawn while the scan ran is honoured.
         register = await asyncio.to_thread(serving.suppressions.get, [member.recipient])
-        allowed, reason = may_send(register, member.recipient, campaign.channel, campaign.topic)
+        allowed, reason = may_send(register, campaign.channel, campaign.topic)
         if not allowed:
             return f"skipped:{reason}"
         address = member.profile.email

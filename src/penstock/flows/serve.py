@@ -45,6 +45,9 @@ class Who(NamedTuple):
     id_type: str
 
 
+NOBODY = Who(LeafId(bytes(16)), "")
+
+
 class SlotContent(msgspec.Struct, frozen=True):
     """What a slot shows: its items as data, and the block rendered from them."""
 
@@ -168,6 +171,19 @@ class Serving:
         if not preview:
             self.metrics.count("penstock_served_total", served=answer.served, reason=answer.reason)
         return outcome
+
+    def fallback(self, campaign_name: str, reason: str) -> Outcome:
+        """Return the content that needs no person, such as for a caller that names nobody.
+
+        Args:
+            campaign_name: Which campaign.
+            reason: Why, an error's code.
+        """
+        campaign = self.campaigns.get(campaign_name)
+        if campaign is None:
+            return _nothing("unknown_campaign")
+        self.metrics.count("penstock_served_total", served="fallback", reason=reason)
+        return self._fallback(campaign, NOBODY, reason)
 
     async def _decide(self, campaign: Campaign, who: Who, send: str, *, preview: bool) -> Outcome:
         now = self.clock.now_ms()

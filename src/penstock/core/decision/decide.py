@@ -64,6 +64,7 @@ def decide(  # noqa: PLR0913 - a decision depends on all of these, and on nothin
     reason: str = "",
     slot: str = "",
     refused_topics: frozenset[str] = frozenset(),
+    recipient_type: str = "",
 ) -> Decision:
     """Return the decision for one recipient; the same arguments give the same bytes.
 
@@ -84,6 +85,7 @@ def decide(  # noqa: PLR0913 - a decision depends on all of these, and on nothin
         reason: Why it is stale, or why there is no profile.
         slot: The one slot to decide, at open time; empty for all.
         refused_topics: Topics refused, from the suppressions.
+        recipient_type: The identifier type of the recipient's leaf.
     """
     person = None if holdout else profile
     view = View(profile=person, refused_topics=refused_topics)
@@ -109,6 +111,7 @@ def decide(  # noqa: PLR0913 - a decision depends on all of these, and on nothin
         served=served,
         reason=reason,
         permitted=tuple(sorted(person.permitted)) if person else (),
+        recipient_type=recipient_type,
         slots=tuple(
             _decide_slot(
                 ready_slot(one, campaign.uniform_share_ppm),

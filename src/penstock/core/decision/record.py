@@ -93,6 +93,8 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     permitted: tuple[str, ...]
     """The purposes that were permitted, sorted; empty in a holdout, where nothing was read."""
     slots: tuple[SlotDecision, ...]
+    recipient_type: str = ""
+    """The identifier type of the recipient's leaf; only an `email` counts in impact."""
 
 
 class _Head(msgspec.Struct, array_like=True):

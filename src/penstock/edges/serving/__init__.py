@@ -1,1 +1,1 @@
-"""The HTTP edge that gives content out."""
+"""The HTTP edge that gives content out: profiles, decisions, emails, and what mail clients do."""

@@ -1,0 +1,161 @@
+"""What a caller asks: who they are, whom they ask about, and as of when."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from penstock.core import tokens
+from penstock.core.errors import EventRejected
+from penstock.core.identity.identifier import CLAIMED_USER, EMAIL, ENTITY_TYPES, is_type, normalise
+from penstock.core.ids import LeafId
+from penstock.core.time import parse_instant
+from penstock.flows.serve import Who
+
+MakeLeaf = Callable[[str, str], LeafId]
+
+RECIPIENTS_MAX = 1_000
+
+
+class Recipient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whom a request is about: exactly one of these."""
+
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    email: str | None = None
+    email_token: str | None = None
+
+
+class Lookup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A profile asked for by what must not stand in a URL."""
+
+    email: str | None = None
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    email_token: str | None = None
+    as_of: str | None = None
+
+
+class DecideMany(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Many recipients of one campaign."""
+
+    recipients: list[Recipient]
+    send: str | None = None
+    preview: bool = False
+
+
+class ReadKeys:
+    """The Bearer keys that may read; compared in constant time.
+
+    Args:
+        keys: From the settings; none means that nothing is served.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = [key.encode() for key in keys if key]
+
+    def require(self, headers: Mapping[bytes, bytes]) -> None:
+        """Refuse whoever shows no read key.
+
+        Raises:
+            EventRejected: No key, or not one of ours (E391); answered 401.
+        """
+        kind, _, shown = headers.get(b"authorization", b"").partition(b" ")
+        found = False
+        for key in self._keys:
+            found = hmac.compare_digest(key, shown.strip()) or found
+        if kind.lower() != b"bearer" or not found:
+            raise EventRejected("E391", "the request shows no read key", where="Authorization",
+                                fix="send `Authorization: Bearer KEY`, a key of `server.read_keys`")  # fmt: skip
+
+
+def who_of(asked: Any, make_leaf: MakeLeaf, token_key: bytes) -> Who:
+    """Return the leaf that a request names.
+
+    Args:
+        asked: Anything with `user_id`, `anonymous_id`, `email` and `email_token`, one of them set.
+        make_leaf: Makes leaf ids.
+        token_key: Verifies an email token.
+
+    Raises:
+        EventRejected: None or several are named (E392), the value can be no identifier (E393), or
+            the token is not ours (E350 to E352).
+    """
+    named = [
+        (name, value)
+        for name in ("user_id", "anonymous_id", "email", "email_token")
+        if (value := getattr(asked, name, None)) is not None
+    ]
+    if len(named) != 1:
+        raise EventRejected("E392", f"the request names {len(named)} identifiers, not one",
+                            fix="name one of user_id, anonymous_id, email_token (or email in a POST)")  # fmt: skip
+    name, value = named[0]
+    if name == "email_token":
+        return Who(tokens.verify_email(token_key, value), EMAIL)
+    return who(name, value, make_leaf)
+
+
+def who(id_type: str, value: str, make_leaf: MakeLeaf) -> Who:
+    """Return the leaf of an identifier.
+
+    Raises:
+        EventRejected: The type is none, or the value can be no identifier of it (E393).
+    """
+    text = normalise(id_type, value) if is_type(id_type) else None
+    if text is None or id_type == CLAIMED_USER or id_type in ENTITY_TYPES:
+        raise EventRejected("E393", "this can be no identifier of a person", where=_shown(id_type),
+                            fix="name a type such as user_id and a value without blanks around it")  # fmt: skip
+    return Who(make_leaf(id_type, text), id_type)
+
+
+def path_identifier(text: str) -> tuple[str, str]:
+    """Return (type, value) of a path's `type:value`.
+
+    Raises:
+        EventRejected: It has no colon (E394), or names an email, which never goes into a URL (E395).
+    """
+    id_type, colon, value = text.partition(":")
+    if not colon or not value:
+        raise EventRejected("E394", "the path names no identifier", where="path",
+                            fix="write it as user_id:VALUE or anonymous_id:VALUE")  # fmt: skip
+    if id_type == EMAIL:
+        raise EventRejected("E395", "an email address does not go into a URL, which logs keep",
+                            where="path", fix='POST {"email": …} to /v1/profiles/lookup')  # fmt: skip
+    return id_type, value
+
+
+def instant(text: str | None) -> int | None:
+    """Return the instant of an `as_of`.
+
+    Raises:
+        EventRejected: It is no ISO 8601 instant (E396).
+    """
+    if text is None:
+        return None
+    try:
+        return parse_instant(text)
+    except ValueError:
+        raise EventRejected("E396", "`as_of` is no ISO 8601 instant", where="as_of",
+                            fix="write it like 2026-11-25T10:00:00Z") from None  # fmt: skip
+
+
+def body_of(raw: bytes, kind: type[Any]) -> Any:
+    """Return a request's body.
+
+    Raises:
+        EventRejected: It is no JSON of the kind asked for (E397); no value is quoted.
+    """
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        # A path and an expected type at most; a name in it is the sender's, so only its place is said.
+        place = str(error).rpartition(" - at ")[2].strip("`") if " - at `" in str(error) else "$"
+        raise EventRejected("E397", "the body is not what this route takes", where=place,
+                            fix="see docs/reference/http.md for the fields") from None  # fmt: skip
+
+
+def _shown(id_type: str) -> str:
+    return id_type if is_type(id_type) else "type"

@@ -1,0 +1,94 @@
+"""What mail clients fetch: the unsubscribe page, the click redirect and the open pixel."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from typing import Any
+from urllib.parse import parse_qs
+
+from litestar import Request, get, route
+from litestar.enums import HttpMethod
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+
+from penstock.core.errors import EventRejected, PenstockError
+from penstock.edges.asgi import Answer, error_answer
+from penstock.flows.feedback import Feedback, Fetch, require_url
+
+PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
+"""A transparent GIF of one pixel."""
+
+NO_STORE = (b"cache-control", b"no-cache, no-store, max-age=0, must-revalidate")
+HTML = (b"content-type", b"text/html; charset=utf-8")
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta name="robots" content="noindex"><title>{title}</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:32rem;margin:4rem auto;padding:0 1rem}}
+button{{font:inherit;padding:.6rem 1.2rem}}</style></head>
+<body><h1>{title}</h1><p>{text}</p>{form}</body></html>"""
+
+
+def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
+    """Return the routes that links in emails lead to. None needs a key: each link is signed."""
+
+    @get("/v1/unsubscribe/{token:str}", summary="Show the unsubscribe page; changes nothing", tags=["mail"])
+    async def unsubscribe_page(token: FromPath[str]) -> Answer:
+        try:
+            wish = feedback.read_unsubscribe(token)
+        except EventRejected as error:
+            return _page(400, "This link does not work", error.fix)
+        what = "all emails" if wish.topic == "*" else f"emails about “{escape(wish.topic)}”"
+        form = '<form method="post"><button type="submit">Unsubscribe</button></form>'
+        return _page(200, "Unsubscribe", f"Do you want to stop getting {what}?", form)
+
+    @route(
+        "/v1/unsubscribe/{token:str}", http_method=[HttpMethod.POST], status_code=200, tags=["mail"],
+        summary="Unsubscribe with one click (RFC 8058)",
+    )  # fmt: skip
+    async def unsubscribe(token: FromPath[str]) -> Answer:
+        try:
+            await feedback.unsubscribe(token)
+        except PenstockError as error:
+            return error_answer(error)
+        return _page(200, "You are unsubscribed", "You can close this page.")
+
+    @route(
+        "/c/{token:str}", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=302, tags=["mail"],
+        summary="Record a click and go to what was shown",
+    )  # fmt: skip
+    async def click(request: Request[Any, Any, Any], token: FromPath[str]) -> Answer:
+        asked = parse_qs(request.scope["query_string"].decode("latin-1")).get("u", [""])[0]
+        try:
+            url = require_url(asked)
+            await feedback.click(token, url, _fetch(request))
+        except EventRejected as error:
+            return _page(400, "This link does not work", error.fix)
+        except PenstockError:
+            # The signature held: the person goes where they wanted, the click alone is lost.
+            url = asked
+        location = (b"location", url.encode("utf-8", "replace"))
+        return Answer(302, b"", (location, NO_STORE))
+
+    @route(
+        "/o/{name:str}", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=200, tags=["mail"],
+        summary="Record an open; always a pixel",
+    )  # fmt: skip
+    async def open_pixel(request: Request[Any, Any, Any], name: FromPath[str]) -> Answer:
+        try:
+            await feedback.open(name.removesuffix(".gif"), _fetch(request))
+        except PenstockError:
+            pass  # an image that fails is shown to a person; a pixel never is
+        return Answer(200, PIXEL, ((b"content-type", b"image/gif"), NO_STORE))
+
+    return [unsubscribe_page, unsubscribe, click, open_pixel]
+
+
+def _fetch(request: Request[Any, Any, Any]) -> Fetch:
+    return Fetch(request.headers.get("user-agent", "")[:512], request.method)
+
+
+def _page(status: int, title: str, text: str, form: str = "") -> Answer:
+    body = _PAGE.format(title=escape(title), text=text, form=form)
+    return Answer(status, body.encode(), (HTML, NO_STORE))

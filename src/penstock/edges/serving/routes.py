@@ -1,0 +1,235 @@
+"""The serving API's routes: profiles, decisions and whole emails, for whoever shows a read key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, NamedTuple
+
+from litestar import Request, get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, Parameter
+
+from penstock.core.errors import EventRejected, PenstockError
+from penstock.edges.asgi import Answer as Reply
+from penstock.edges.asgi import ErrorBody, error_answer, json_answer, log_access
+from penstock.edges.serving.asks import (
+    RECIPIENTS_MAX,
+    DecideMany,
+    Lookup,
+    MakeLeaf,
+    ReadKeys,
+    Recipient,
+    body_of,
+    instant,
+    path_identifier,
+    who,
+    who_of,
+)
+from penstock.edges.serving.views import ManyAnswers, ProfileView, profile_view
+from penstock.flows.render import Links, Rendered, render_email
+from penstock.flows.serve import NOBODY, Answer, Outcome, Serving
+from penstock.ports.clock import Clock
+from penstock.ports.metrics import Metrics
+
+TEXT = (b"content-type", b"text/plain; charset=utf-8")
+HTML = (b"content-type", b"text/html; charset=utf-8")
+RECIPIENTS_AT_ONCE = 100
+
+Query = Annotated[str | None, Parameter(required=False)]
+
+
+class ServingParts(NamedTuple):
+    """What the serving routes call."""
+
+    serving: Serving
+    make_leaf: MakeLeaf
+    links: Links
+    read_keys: ReadKeys
+    text_of_html: Callable[[str], str]
+    clock: Clock
+    metrics: Metrics
+
+
+class ServingEdge:
+    """Answers the serving API's requests, counts and logs them by route template.
+
+    Args:
+        parts: What it calls.
+    """
+
+    def __init__(self, parts: ServingParts) -> None:
+        self.parts = parts
+
+    async def answer(
+        self, request: Request[Any, Any, Any], template: str, work: Callable[[], Awaitable[Reply]]
+    ) -> Reply:
+        """Check the key, do the work, and make an answer of whatever comes of it."""
+        parts = self.parts
+        started = parts.clock.monotonic_ms()
+        try:
+            parts.read_keys.require(dict(request.scope["headers"]))
+            reply = await work()
+        except EventRejected as error:
+            reply = error_answer(error, 401 if error.code == "E391" else 400)
+        except PenstockError as error:
+            reply = error_answer(error)
+        took_ms = parts.clock.monotonic_ms() - started
+        parts.metrics.count("penstock_requests_total", route=template, status=str(reply.status))
+        parts.metrics.observe("penstock_serve_seconds", took_ms / 1000, route=template)
+        log_access(request.method, template, reply.status, took_ms)
+        return reply
+
+    async def profile(self, asked: Any, as_of: str | None) -> Reply:
+        """Return a profile by any identifier."""
+        parts = self.parts
+        whom = who_of(asked, parts.make_leaf, parts.links.token_key)
+        profile, person = await parts.serving.profile(whom, instant(as_of))
+        view = profile_view(
+            profile, person, now_ms=parts.clock.now_ms(), token_key=parts.links.token_key
+        )
+        return json_answer(200, view)
+
+    async def decide(
+        self, campaign: str, asked: Recipient, send: str | None, *, preview: bool
+    ) -> Outcome:
+        """Return what one recipient sees; whoever names nobody gets the fallback, not an error."""
+        parts = self.parts
+        try:
+            whom = who_of(asked, parts.make_leaf, parts.links.token_key)
+        except EventRejected as error:
+            return parts.serving.fallback(campaign, error.code)
+        return await parts.serving.decide(campaign, whom, send, preview=preview)
+
+    async def decide_many(self, campaign: str, raw: bytes) -> Reply:
+        """Return what many recipients see; one that names nobody gets a fallback, not an error."""
+        asked: DecideMany = body_of(raw, DecideMany)
+        if len(asked.recipients) > RECIPIENTS_MAX:
+            raise EventRejected("E398", f"more than {RECIPIENTS_MAX} recipients in one request",
+                                where="recipients", fix="split them over several requests")  # fmt: skip
+        answers: list[Answer] = []
+        for start in range(0, len(asked.recipients), RECIPIENTS_AT_ONCE):
+            outcomes = await asyncio.gather(
+                *(
+                    self.decide(campaign, one, asked.send, preview=asked.preview)
+                    for one in asked.recipients[start : start + RECIPIENTS_AT_ONCE]
+                )
+            )
+            answers.extend(outcome.answer for outcome in outcomes)
+        return json_answer(200, ManyAnswers(answers))
+
+    async def render(
+        self, campaign_name: str, asked: Recipient, send: str | None, part: str, *, preview: bool
+    ) -> Reply:
+        """Return the whole email of one recipient, as HTML or text."""
+        parts = self.parts
+        outcome = await self.decide(campaign_name, asked, send, preview=preview)
+        campaign = parts.serving.campaigns.get(campaign_name)
+        if campaign is None:
+            raise EventRejected("E399", "there is no such campaign", where="campaign",
+                                fix="use the name of a file in campaigns/")  # fmt: skip
+        recipient = outcome.decision.recipient if outcome.decision else NOBODY.leaf
+        rendered: Rendered = render_email(
+            parts.serving.renderer, campaign, outcome.answer, outcome.profile, links=parts.links,
+            recipient=recipient, text_of_html=parts.text_of_html, track=not preview,
+        )  # fmt: skip
+        headers = (
+            (b"x-penstock-served", outcome.answer.served.encode()),
+            (b"x-penstock-reason", outcome.answer.reason.encode()),
+            (b"x-penstock-decision", outcome.answer.decision_id.encode()),
+            (b"x-penstock-size", b"%d %s" % (rendered.size.bytes, rendered.size.verdict.encode())),
+        )
+        if part == "text":
+            return Reply(200, rendered.text.encode(), (TEXT, *headers))
+        return Reply(200, rendered.html.encode(), (HTML, *headers))
+
+
+def _documented(kind: type[Any], what: str) -> dict[int, ResponseSpec]:
+    return {
+        200: ResponseSpec(kind, description=what, generate_examples=False),
+        400: ResponseSpec(ErrorBody, description="The request is wrong", generate_examples=False),
+        401: ResponseSpec(ErrorBody, description="No read key", generate_examples=False),
+    }
+
+
+def serving_handlers(parts: ServingParts) -> list[HTTPRouteHandler]:
+    """Return the serving API's route handlers, to be put on one Litestar application."""
+    edge = ServingEdge(parts)
+    return [*_profile_handlers(edge), *_decide_handlers(edge), *_render_handlers(edge)]
+
+
+def _profile_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
+    responses = _documented(ProfileView, "The person as of now, or of `as_of`")
+
+    @get("/v1/profiles/{identifier:str}", responses=responses, tags=["serving"],
+         summary="A person by `type:value`, such as `user_id:u-42`; never an email")  # fmt: skip
+    async def get_profile(
+        request: Request[Any, Any, Any], identifier: FromPath[str], as_of: Query = None
+    ) -> Reply:
+        async def work() -> Reply:
+            id_type, value = path_identifier(identifier)
+            whom = who(id_type, value, edge.parts.make_leaf)
+            profile, person = await edge.parts.serving.profile(whom, instant(as_of))
+            return json_answer(200, profile_view(
+                profile, person, now_ms=edge.parts.clock.now_ms(), token_key=edge.parts.links.token_key
+            ))  # fmt: skip
+
+        return await edge.answer(request, "/v1/profiles/{identifier}", work)
+
+    @post("/v1/profiles/lookup", status_code=200, responses=responses, tags=["serving"],
+          summary="A person by email or any identifier, in the body")  # fmt: skip
+    async def look_up(request: Request[Any, Any, Any]) -> Reply:
+        async def work() -> Reply:
+            asked: Lookup = body_of(await request.body(), Lookup)
+            return await edge.profile(asked, asked.as_of)
+
+        return await edge.answer(request, "/v1/profiles/lookup", work)
+
+    return [look_up, get_profile]
+
+
+def _decide_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
+    @get("/v1/decide/{campaign:str}", tags=["serving"],
+         responses=_documented(Answer, "What this person sees; always content"),
+         summary="What one person sees in a campaign")  # fmt: skip
+    async def decide_one(
+        request: Request[Any, Any, Any], campaign: FromPath[str], user_id: Query = None,
+        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: int = 0,
+    ) -> Reply:  # fmt: skip
+        asked = Recipient(user_id=user_id, anonymous_id=anonymous_id, email_token=email_token)
+
+        async def work() -> Reply:
+            outcome = await edge.decide(campaign, asked, send, preview=bool(preview))
+            return json_answer(200, outcome.answer)
+
+        return await edge.answer(request, "/v1/decide/{campaign}", work)
+
+    @post("/v1/decide/{campaign:str}", status_code=200, tags=["serving"],
+          responses=_documented(ManyAnswers, "What each of them sees, in order"),
+          summary="What many people see in a campaign")  # fmt: skip
+    async def decide_many(request: Request[Any, Any, Any], campaign: FromPath[str]) -> Reply:
+        async def work() -> Reply:
+            return await edge.decide_many(campaign, await request.body())
+
+        return await edge.answer(request, "/v1/decide/{campaign}", work)
+
+    return [decide_one, decide_many]
+
+
+def _render_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
+    @get("/v1/render/{campaign:str}", tags=["serving"], media_type="text/html",
+         summary="The whole email of one person, as HTML or with `part=text` as text")  # fmt: skip
+    async def render(
+        request: Request[Any, Any, Any], campaign: FromPath[str], user_id: Query = None,
+        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: int = 0,
+        part: str = "html",
+    ) -> Reply:  # fmt: skip
+        asked = Recipient(user_id=user_id, anonymous_id=anonymous_id, email_token=email_token)
+
+        async def work() -> Reply:
+            return await edge.render(campaign, asked, send, part, preview=bool(preview))
+
+        return await edge.answer(request, "/v1/render/{campaign}", work)
+
+    return [render]

@@ -1,0 +1,63 @@
+"""The answers of the serving API: the same structs document and encode them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from penstock.core import tokens
+from penstock.core.profile import Profile
+from penstock.core.time import format_instant
+from penstock.flows.person import Person
+from penstock.flows.serve import Answer
+
+
+class ProfileView(msgspec.Struct, frozen=True):
+    """A person as of an instant; what consent forbids is not in it but named in `withheld`."""
+
+    found: bool
+    features: dict[str, Any]
+    traits: dict[str, Any]
+    consent: dict[str, str]
+    permitted: list[str]
+    identifiers: dict[str, list[str]]
+    email_token: str
+    """Stands for the address in URLs; empty if there is none."""
+    served: str
+    """`live` or `stale`."""
+    reason: str
+    as_of: str
+    profile_as_of: str
+    """Up to when the log is reflected."""
+    age_ms: int
+    definitions: str
+    withheld: list[str]
+
+
+class ManyAnswers(msgspec.Struct, frozen=True):
+    """The answers of a batch, in the order of its recipients."""
+
+    answers: list[Answer]
+
+
+def profile_view(profile: Profile, person: Person, *, now_ms: int, token_key: bytes) -> ProfileView:
+    """Return a profile as the API shows it."""
+    live = person.live and not person.bounded
+    token = tokens.email_token(token_key, profile.email_leaf) if profile.email_leaf else ""
+    return ProfileView(
+        found=person.found,
+        features=profile.features,
+        traits=profile.traits,
+        consent=profile.consent,
+        permitted=sorted(profile.permitted),
+        identifiers=profile.identifiers,
+        email_token=token,
+        served="live" if live else "stale",
+        reason="" if live else "identity_bound" if person.bounded else "catching_up",
+        as_of=format_instant(profile.as_of_ms),
+        profile_as_of=format_instant(person.as_of_ms),
+        age_ms=max(0, now_ms - person.as_of_ms),
+        definitions=profile.definitions,
+        withheld=list(profile.withheld),
+    )

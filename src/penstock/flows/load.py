@@ -1,0 +1,181 @@
+"""Rows of a file become items, people or events: registers from a ranked source, or an import job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from penstock.core.catalog.normalise import Normalised
+from penstock.core.consent.purpose import ConsentRules
+from penstock.core.errors import EventRejected
+from penstock.core.event import SEGMENT, Decoded, Event, decode_single
+from penstock.core.identity.identifier import ITEM, normalise
+from penstock.core.ids import event_id
+from penstock.core.literal import Literal
+from penstock.core.record import RECORD_FORMAT, Evidence, Identifier, Kind, Record
+from penstock.core.time import format_instant
+from penstock.flows.collect import Collector, Refusal, Source
+
+KINDS = ("items", "people", "events")
+ITEM_ID_COLUMNS = ("item_id", "product_id", "sku", "id")
+ROWS_MAX = 2_000
+
+
+class Loaded(NamedTuple):
+    """What became of rows: how many were kept, and which were refused, by their place in the call."""
+
+    kept: int
+    refused: list[Refusal]
+
+
+async def load_rows(
+    collector: Collector, kind: str, rows: Sequence[Mapping[str, Any]], *, source: Source, job: str, first: int,
+) -> Loaded:  # fmt: skip
+    """Keep rows; durable on return. A refused row is reported, and the others are kept.
+
+    Args:
+        collector: Shapes and appends.
+        kind: `items`, `people` or `events`.
+        rows: Column or key -> value; text as in CSV, or JSON values. At most `ROWS_MAX`.
+        source: Whose rows they are; its rank decides between two values of a trait.
+        job: The import job: loading it again under the same name changes nothing.
+        first: The number of the first row in its file, for message ids.
+
+    Raises:
+        EventRejected: The kind does not exist, or there are too many rows (E361).
+        Unavailable: Nothing of the call is known to be kept; loading again is safe.
+    """
+    if kind not in KINDS or len(rows) > ROWS_MAX:
+        raise EventRejected("E361", "rows are `items`, `people` or `events`, at most "
+                            f"{ROWS_MAX} in a call", where="kind", fix="split the file")  # fmt: skip
+    if kind == "items":
+        return await _load_items(collector, rows, source, job, first)
+    events: list[tuple[int, Event]] = []
+    refused: list[Refusal] = []
+    for index, row in enumerate(rows):
+        try:
+            event = _event(row) if kind == "events" else _person(row, collector, job, first + index)
+        except EventRejected as error:
+            refused.append(_refusal(index, error))
+            continue
+        events.append((index, event))
+    intake = await collector.take(
+        source, Decoded(events, [], None, None), job=job, letters=False
+    )
+    return Loaded(intake.accepted, [*refused, *intake.refused])
+
+
+def _event(row: Mapping[str, Any]) -> Event:
+    decoded = decode_single(msgspec.json.encode(row, enc_hook=str), None, SEGMENT)
+    return decoded.events[0][1]
+
+
+def _person(row: Mapping[str, Any], collector: Collector, job: str, number: int) -> Event:
+    columns = {name: value for name, value in row.items() if value not in ("", None)}
+    user_id = columns.pop("user_id", None)
+    anonymous_id = columns.pop("anonymous_id", None)
+    updated_at = columns.pop("updated_at", None)
+    if user_id is None and anonymous_id is None and "email" not in columns:
+        raise EventRejected("E362", "the row has none of user_id, anonymous_id and email", where="$",
+                            fix="add a column of that name")  # fmt: skip
+    now = format_instant(collector.clock.now_ms())
+    return Event(
+        type="identify",
+        message_id=f"{job}:{number}",
+        user_id=None if user_id is None else str(user_id),
+        anonymous_id=None if anonymous_id is None else str(anonymous_id),
+        traits=_typed(columns, collector.catalog.traits),
+        timestamp=str(updated_at or now),
+        sent_at=now,
+    )
+
+
+async def _load_items(
+    collector: Collector, rows: Sequence[Mapping[str, Any]], source: Source, job: str, first: int
+) -> Loaded:
+    type_items = collector.catalog.compile_items(collector.protector)
+    records: list[Record] = []
+    refused: list[Refusal] = []
+    for index, row in enumerate(rows):
+        try:
+            records.append(_item(row, type_items, collector, source, job, first + index))
+        except EventRejected as error:
+            refused.append(_refusal(index, error))
+    if records:
+        await collector.appender.append(records)
+        collector.metrics.count("penstock_events_accepted_total", len(records))
+    return Loaded(len(records), refused)
+
+
+def _item(
+    row: Mapping[str, Any], type_items: Any, collector: Collector, source: Source, job: str, number: int
+) -> Record:
+    columns = dict(row)
+    raw = next((columns.pop(name) for name in ITEM_ID_COLUMNS if columns.get(name)), None)
+    item_id = normalise(ITEM, str(raw)) if raw is not None else None
+    if item_id is None:
+        raise EventRejected("E363", "the row has no item id", where="$",
+                            fix=f"name the column one of {', '.join(ITEM_ID_COLUMNS)}")  # fmt: skip
+    normalised: Normalised = type_items(_typed(columns, collector.catalog.items))
+    if normalised.undeclared_fields:
+        collector.metrics.count(
+            "penstock_fields_undeclared_total", len(normalised.undeclared_fields), event="item"
+        )
+    leaf = collector.make_leaf(ITEM, item_id)
+    message_id = f"{job}:{number}"
+    now = collector.clock.now_ms()
+    return Record(
+        format=RECORD_FORMAT,
+        kind=Kind.PRIMARY,
+        tenant=collector.tenant,
+        leaf=leaf,
+        id_type=ITEM,
+        event_id=event_id(leaf, message_id),
+        message_id=message_id,
+        type="identify",
+        name="identify",
+        occurred_at_ms=now,
+        received_at_ms=now,
+        source=source.name,
+        source_rank=source.rank,
+        verified=True,
+        evidence=_not_personal(collector.consent),
+        identifiers=(Identifier(ITEM, leaf, item_id),),
+        traits=normalised.traits,
+        job=job,
+    )
+
+
+def _not_personal(rules: ConsentRules) -> Evidence:
+    # An item is no person: nothing about it waits for anybody's consent.
+    return Evidence("basis", granted=tuple(sorted(rules.purposes)))
+
+
+def _typed(columns: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns as JSON would have them: a CSV knows only text, and the empty text is null."""
+    return {name: _cell(value, fields.get(name)) for name, value in columns.items()}
+
+
+def _cell(value: Any, field: Any) -> Any:
+    if not isinstance(value, str) or isinstance(value, Literal) or field is None:
+        return value
+    text = value.strip()
+    if not text:
+        return None
+    kind = field.kind
+    if kind == "boolean":
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
+            text.lower(), value
+        )
+    if kind == "integer":
+        digits = text.removeprefix("-")
+        return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 17 else value
+    if kind == "strings":
+        return [part.strip() for part in text.split("|") if part.strip()]
+    return text
+
+
+def _refusal(index: int, error: EventRejected) -> Refusal:
+    return Refusal(index, "", error.code, error.what, error.where)
