@@ -222,7 +222,7 @@ def make_node(
         catalog=project.catalog, protector=Protector(stores.keys.get(PSEUDONYM_KEY)),
         identity=project.identity_rules(), consent=project.consent_rules(),
         identifier_key=identifier_key, tenant=tenant, appender=engine.appender,
-        suppressions=stores.suppressions, clock=clock, metrics=metrics,
+        suppressions=stores.suppressions, clock=clock, metrics=metrics, find_item=engine.find,
     )  # fmt: skip
     decider: Grouper[tuple[DecisionKey, bytes], Decided] = Grouper(
         stores.decisions.put_if_absent, name="penstock-decide"

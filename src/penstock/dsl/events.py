@@ -147,6 +147,20 @@ def string(
     return _field("string", required, privacy, description, chars_max=chars_max)
 
 
+def stamped(declared: FieldSpec, *, item: str, by: str) -> FieldSpec:
+    """Declare a field that the edge fills from the item the event names, as it was then.
+
+    The event is about what the item was when it happened, even if its price or category changes
+    later, and a replay says the same. An item that is not known stamps null, and is counted.
+
+    Args:
+        declared: What kind of field it is, such as `string()` or `money()`.
+        item: The item's attribute, as `items(...)` declares it.
+        by: The event's property that holds the item's id.
+    """
+    return FieldSpec({**declared.options, "stamp": item, "stamp_by": by}, declared.privacy, declared.parts)
+
+
 def integer(
     *, required: bool = False, privacy: Privacy | None = None, description: str = ""
 ) -> FieldSpec:

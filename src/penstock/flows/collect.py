@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import msgspec
-
 from penstock.core.catalog.catalog import Catalog
+from penstock.core.catalog.normalise import Normalised
 from penstock.core.consent import evidence as consent_evidence
 from penstock.core.consent.purpose import ConsentRules
 from penstock.core.consent.suppression import (
@@ -19,21 +18,27 @@ from penstock.core.consent.suppression import (
     suppression_of,
 )
 from penstock.core.errors import EventRejected
-from penstock.core.event import Decoded, Event, Rejected, external_ids, occurred_at_ms
-from penstock.core.identity.identifier import IdentityRules
+from penstock.core.event import (
+    Decoded,
+    Event,
+    Rejected,
+    consent_preferences,
+    external_ids,
+    occurred_at_ms,
+    person_email,
+)
+from penstock.core.identity.identifier import ITEM, IdentityRules
 from penstock.core.identity.routing import Routing, route
 from penstock.core.ids import LeafId, event_id, leaf_id
+from penstock.core.leaf import Leaf
 from penstock.core.protect import Protector
-from penstock.core.record import RECORD_FORMAT, DeadLetter, Kind, Record
+from penstock.core.record import RECORD_FORMAT, DeadLetter, Identifier, Kind, Record
 from penstock.ports.appender import Appender
 from penstock.ports.clock import Clock
 from penstock.ports.metrics import Metrics
 from penstock.ports.suppressions import Suppressions
 
 LEAF_CACHE_MAX = 200_000
-
-_encoder = msgspec.json.Encoder(enc_hook=str)
-"""Decimals go out as texts, which the catalog reads as well when the event is replayed."""
 
 
 class Source(NamedTuple):
@@ -63,6 +68,18 @@ class Intake(NamedTuple):
     refused: list[Refusal]
 
 
+FindItem = Callable[[LeafId], Leaf | None]
+"""The leaf of an item as it is now, from memory or the store."""
+
+
+class _Stamp(NamedTuple):
+    """A field that is filled from an item: its name, the item's attribute, and what names the item."""
+
+    field: str
+    attribute: str
+    by: str
+
+
 class _Shaped(NamedTuple):
     records: list[Record]
     letters: list[DeadLetter]
@@ -86,12 +103,13 @@ class Collector:
         suppressions: Written after the append and before the answer.
         clock: Stamps `received_at_ms`.
         metrics: Where to count.
+        find_item: Finds the items that events are stamped with.
     """
 
     def __init__(  # noqa: PLR0913 - the edge's one constructor; compose calls it once
         self, *, catalog: Catalog, protector: Protector, identity: IdentityRules, consent: ConsentRules,
         identifier_key: bytes, tenant: str, appender: Appender, suppressions: Suppressions, clock: Clock,
-        metrics: Metrics,
+        metrics: Metrics, find_item: FindItem = lambda _: None,
     ) -> None:  # fmt: skip
         self.catalog = catalog
         self.protector = protector
@@ -103,6 +121,13 @@ class Collector:
         self.clock = clock
         self.metrics = metrics
         self.normalise = catalog.compile(protector)
+        self.find_item = find_item
+        self._stamps = _stamps_of(catalog)
+        self._guards = {
+            name: protector.function(field.privacy.protection, "string", f"$.traits.{name}")
+            for name, field in catalog.traits.items()
+            if field.privacy.protection != "plain"
+        }
 
         def make_leaf(id_type: str, value: str) -> LeafId:
             return leaf_id(identifier_key, tenant, id_type, value)
@@ -158,7 +183,7 @@ class Collector:
             try:
                 record = self.record_of(source, event, received_at_ms, gpc=gpc, job=job)
             except EventRejected as error:
-                rejected = Rejected(index, event.message_id, error, _encoder.encode(event))
+                rejected = Rejected(index, event.message_id, error, decoded.raw(index))
                 self._refuse(shaped, source, received_at_ms, rejected)
                 continue
             accepted += 1
@@ -203,20 +228,18 @@ class Collector:
             EventRejected: The event breaks its declaration or names nobody (E3xx).
         """
         evidence = consent_evidence.stamp(
-            _consent_preferences(event), gpc, source.basis, self.consent
+            consent_preferences(event), gpc, source.basis, self.consent
         )
         name = event.event if event.type == "track" else event.type
         use = consent_evidence.useful(evidence, self.consent)
-        if name in PERMISSION_EVENTS:
-            use = consent_evidence.COLLECT
-        if use == consent_evidence.DISCARD:
+        if use == consent_evidence.DISCARD and name not in PERMISSION_EVENTS:
             self.metrics.count("penstock_events_discarded_total", reason="consent_unknown")
             return None
         occurred = occurred_at_ms(event, received_at_ms)
         routing = self._route(source, event, occurred)
         for _ in routing.blocked:
             self.metrics.count("penstock_events_discarded_total", reason="blocked_identifier")
-        normalised = self.normalise(event)
+        normalised = self._normalised(event, name)
         if normalised.dropped:
             self.metrics.count("penstock_events_discarded_total", reason="undeclared_event")
             return None
@@ -226,10 +249,16 @@ class Collector:
                 len(normalised.undeclared_fields),
                 event=name if name in self.catalog.event_types else event.type,
             )
-        bare = use == consent_evidence.BARE
-        properties = normalised.properties
+        properties, traits = normalised.properties, normalised.traits
+        if name in self._stamps:
+            self._stamp(properties, self._stamps[name])
+        bare = False
         if name in PERMISSION_EVENTS:
-            properties = _permission_properties(event) | properties
+            # What says which channel and topic is meant is kept whatever consent says; the rest is not.
+            rest = properties if use == consent_evidence.COLLECT else {}
+            properties = _permission_properties(event) | rest
+        elif use == consent_evidence.BARE:
+            bare, properties, traits = True, {}, {}
         primary = routing.primary
         return Record(
             format=RECORD_FORMAT,
@@ -247,12 +276,39 @@ class Collector:
             source_rank=source.rank,
             verified=source.verified,
             evidence=evidence,
-            identifiers=() if bare else routing.identifiers,
+            identifiers=() if bare else self._protected(routing.identifiers),
             edges=() if bare else routing.edges,
-            properties={} if bare else properties,
-            traits={} if bare else normalised.traits,
+            properties=properties,
+            traits=traits,
             job=job,
             bare=bare,
+        )
+
+    def _normalised(self, event: Event, name: str) -> Normalised:
+        if name in PERMISSION_EVENTS and name not in self.catalog.event_types:
+            return Normalised({}, {})  # a person's word counts whatever the project declares
+        return self.normalise(event)
+
+    def _stamp(self, properties: dict[str, Any], stamps: Sequence[_Stamp]) -> None:
+        for stamp in stamps:
+            item_id = properties.get(stamp.by)
+            leaf = self.find_item(self.make_leaf(ITEM, item_id)) if isinstance(item_id, str) else None
+            trait = leaf.traits.get(stamp.attribute) if leaf is not None else None
+            if trait is None:
+                self.metrics.count("penstock_item_cache_miss_total")
+            properties[stamp.field] = trait[3] if trait is not None else None
+            properties[f"{stamp.field}.version"] = trait[1] if trait is not None else 0
+
+    def _protected(self, identifiers: tuple[Identifier, ...]) -> tuple[Identifier, ...]:
+        """Return identifiers whose raw values are as protected as the trait of the same name."""
+        guards = self._guards
+        if not guards or not any(one.id_type in guards for one in identifiers):
+            return identifiers
+        return tuple(
+            Identifier(one.id_type, one.leaf, guards[one.id_type](one.value))
+            if one.id_type in guards and one.value is not None
+            else one
+            for one in identifiers
         )
 
     def _route(self, source: Source, event: Event, occurred: int) -> Routing:
@@ -262,7 +318,7 @@ class Collector:
             previous_id=event.previous_id,
             group_id=event.group_id,
             external_ids=[(one.type, one.id) for one in external_ids(event)],
-            email=_email(event),
+            email=person_email(event),
             type_name=event.type,
             message_id=event.message_id,
             occurred_at_ms=occurred,
@@ -273,17 +329,13 @@ class Collector:
         )
 
 
-def _consent_preferences(event: Event) -> Mapping[str, object] | None:
-    consent = event.context.get("consent")
-    if not isinstance(consent, dict):
-        return None
-    preferences = consent.get("categoryPreferences")
-    return preferences if isinstance(preferences, dict) else None
-
-
-def _email(event: Event) -> str | None:
-    email = event.traits.get("email") if event.type == "identify" else None
-    return email if isinstance(email, str) else None
+def _stamps_of(catalog: Catalog) -> dict[str, list[_Stamp]]:
+    stamps = {
+        name: [_Stamp(field.name, field.stamp, field.stamp_by)
+               for field in declared.fields.values() if field.stamp]
+        for name, declared in catalog.event_types.items()
+    }  # fmt: skip
+    return {name: found for name, found in stamps.items() if found}
 
 
 def _permission_properties(event: Event) -> dict[str, Any]:

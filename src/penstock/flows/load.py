@@ -62,7 +62,7 @@ async def load_rows(
             continue
         events.append((index, event))
     intake = await collector.take(
-        source, Decoded(events, [], None, None), job=job, letters=False
+        source, Decoded(events, [], None, None, [b""] * len(rows)), job=job, letters=False
     )
     return Loaded(intake.accepted, [*refused, *intake.refused])
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from penstock.core.errors import Fenced, PenstockError, Unavailable
 from penstock.core.ids import LeafId, partition_of
+from penstock.core.leaf import Leaf
 from penstock.core.record import LogRecord
 from penstock.core.step import Step
 from penstock.flows.process import Folded, PartitionFold
@@ -262,6 +263,11 @@ class EmbeddedEngine:
                 for leaf in leaves
             ]
         return LeafRead(found, self.as_of_ms(), self.live())
+
+    def find(self, leaf: LeafId) -> Leaf | None:
+        """Return one leaf as it is now, for the edge in this process."""
+        lane = self._lanes[partition_of(leaf, len(self._lanes))]
+        return lane.fold.peek([leaf])[0]
 
     def as_of_ms(self) -> int:
         """Return the instant up to which the log is reflected in memory."""

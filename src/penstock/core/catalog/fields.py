@@ -78,6 +78,9 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         items_max: For `strings` and `objects`: the greatest number of items.
         fields: For `objects`: the fields of an item.
         description: What it is, for the generated reference.
+        stamp: The attribute of an item that the edge writes here ("value then"); what the sender
+            sends under this name is left behind. Empty for a field that senders fill.
+        stamp_by: For `stamp`: the property that names the item.
     """
 
     name: str
@@ -92,6 +95,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     items_max: int = LIST_ITEMS_MAX
     fields: tuple[Field, ...] = ()
     description: str = ""
+    stamp: str = ""
+    stamp_by: str = ""
 
 
 class NoSuchField(DefinitionError, AttributeError):
@@ -216,6 +221,8 @@ def canonical_field(declared: Field) -> dict[str, Any]:
     """Return what a field means as plain values, without its description."""
     plain: dict[str, Any] = msgspec.to_builtins(declared)
     del plain["description"]
+    if not declared.stamp:
+        del plain["stamp"], plain["stamp_by"]
     plain["fields"] = [canonical_field(part) for part in declared.fields]
     return plain
 

@@ -48,7 +48,8 @@ class FieldPlan(NamedTuple):
 
     converters: dict[str, Convert]
     silent: frozenset[str]
-    """Names that are known but not kept: dropped by protection, or the currency of an amount."""
+    """Names that are known but not kept: dropped by protection, stamped by the edge, or the
+    currency of an amount."""
     required: tuple[str, ...]
     path: str
 
@@ -66,9 +67,10 @@ def compile_fields(
     """
     converters: dict[str, Convert] = {}
     for name, field in fields.items():
-        if field.privacy.protection != "drop":
+        if field.privacy.protection != "drop" and not field.stamp:
             converters[name] = _converter(field, f"{path}.{name}", protector, default_currency)
     silent = {name for name, field in fields.items() if field.privacy.protection == "drop"}
+    silent |= {name for name, field in fields.items() if field.stamp}
     silent |= {field.currency_field for field in fields.values() if field.kind == "money"}
     return FieldPlan(
         converters,
