@@ -128,6 +128,7 @@ class EmbeddedEngine:
                         self._fold_slice(lane)
         await self.appender.close()
         self._thread.shutdown(wait=True)
+        self.publish()
 
     async def appender_drained(self) -> None:
         """Wait until nothing waits for a commit."""

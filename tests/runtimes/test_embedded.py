@@ -1,0 +1,285 @@
+"""The embedded engine: it folds what is appended, writes behind, and continues after any stop."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from penstock.adapters.log.memory import MemoryLog
+from penstock.adapters.metrics.memory import MemoryMetrics
+from penstock.adapters.store.memory import MemoryStore
+from penstock.adapters.suppressions.memory import MemorySuppressions
+from penstock.core.consent.purpose import ConsentRules
+from penstock.core.errors import Unavailable
+from penstock.core.feature.plan import Plan
+from penstock.core.identity.identifier import IdentityRules
+from penstock.core.identity.routing import route
+from penstock.core.ids import LeafId, event_id, leaf_id
+from penstock.core.record import RECORD_FORMAT, Evidence, Kind, Record, Version, decode_record
+from penstock.core.step import Rules, Step
+from penstock.dsl.events import event, string
+from penstock.dsl.features import Profile, compile_plan, count, days, last_k
+from penstock.flows.person import Definitions, find_person, profile_of
+from penstock.flows.replay import compare, replay
+from penstock.ports.store import LeafWrite, Verdict
+from penstock.runtimes.embedded import EmbeddedEngine
+from penstock.testing.clock import HandClock
+
+NOW = 1_795_000_000_000
+GRANTED = Evidence("context", granted=("personalisation",))
+
+viewed = event("Product Viewed", product_id=string())
+
+
+class Shopper(Profile):
+    views = count(viewed, over=days(7))
+    recent = last_k(viewed.product_id, k=3, over=days(7))
+
+
+PLAN: Plan = compile_plan([Shopper])
+RULES = Rules(ConsentRules(), {})
+
+
+def make_leaf(id_type: str, value: str) -> LeafId:
+    return leaf_id(b"k" * 32, "t", id_type, value)
+
+
+def view(number: int, user: str = "u1", device: str | None = None, name: str = "Product Viewed",
+         **properties: str) -> Record:  # fmt: skip
+    message_id = f"m{number}"
+    routing = route(
+        user_id=user, anonymous_id=device, previous_id=None, group_id=None, external_ids=(), email=None,
+        type_name="track", message_id=message_id, occurred_at_ms=NOW, verified=True, tenant="t",
+        make_leaf=make_leaf, rules=IdentityRules(),
+    )  # fmt: skip
+    leaf = routing.primary.leaf
+    return Record(
+        format=RECORD_FORMAT, kind=Kind.PRIMARY, tenant="t", leaf=leaf, id_type=routing.primary.id_type,
+        event_id=event_id(leaf, message_id), message_id=message_id, type="track", name=name,
+        occurred_at_ms=NOW, received_at_ms=NOW, source="site", source_rank=0, verified=True,
+        evidence=GRANTED, identifiers=routing.identifiers, edges=routing.edges,
+        properties={"product_id": f"p{number}", **properties},
+    )  # fmt: skip
+
+
+class World:
+    """What outlives an engine: the log, the stores, the clock."""
+
+    def __init__(self, store: MemoryStore | None = None, partitions: int = 1) -> None:
+        self.clock = HandClock(NOW)
+        self.log = MemoryLog(self.clock, partitions=partitions)
+        self.store = store or MemoryStore()
+        self.suppressions = MemorySuppressions()
+        self.metrics = MemoryMetrics()
+
+    async def start(self, rules: Rules = RULES) -> EmbeddedEngine:
+        engine = EmbeddedEngine(
+            log=self.log, store=self.store, suppressions=self.suppressions, step=Step(PLAN, rules),
+            epoch=1, clock=self.clock, metrics=self.metrics, flush_ms=5,
+        )  # fmt: skip
+        await engine.start()
+        return engine
+
+    def same_as_replay(self) -> bool:
+        self.store.drop(99)
+        replay(self.log, self.store, Step(PLAN, RULES), 99)
+        return compare(self.store, 1, 99).same
+
+
+async def features(engine: EmbeddedEngine, id_type: str, value: str) -> dict:
+    definitions = Definitions(PLAN, IdentityRules(), ConsentRules(), {})
+    person = await find_person(engine, make_leaf(id_type, value), definitions)
+    return profile_of(person, definitions, None, engine.clock.now_ms()).features
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_an_appended_event_is_read_at_once_from_every_side(partitions: int) -> None:
+    async def story() -> list[dict]:
+        world = World(partitions=partitions)
+        engine = await world.start()
+        await engine.appender.append([view(1, "u1", "a1"), view(2, "u2")])
+        await engine.settled()
+        found = [await features(engine, *who) for who in (("user_id", "u1"), ("anonymous_id", "a1"))]
+        await engine.close()
+        assert world.same_as_replay()
+        return found
+
+    assert asyncio.run(story()) == [{"views": 1, "recent": ["p1"]}] * 2
+
+
+def test_a_stop_and_a_start_change_nothing() -> None:
+    async def story() -> dict:
+        world = World()
+        engine = await world.start()
+        await engine.appender.append([view(number, f"u{number % 3}", f"a{number % 2}") for number in range(20)])
+        await engine.close()
+        engine = await world.start()
+        await engine.appender.append([view(number, f"u{number % 3}") for number in range(25)])
+        await engine.settled()
+        found = await features(engine, "user_id", "u0")
+        await engine.close()
+        assert world.same_as_replay()
+        return found
+
+    assert asyncio.run(story())["views"] == 9
+
+
+def test_what_was_never_written_comes_back_from_the_log() -> None:
+    async def story() -> dict:
+        world = World()
+        engine = await world.start()
+        await engine.appender.append([view(1, "u1", "a1"), view(2, "u1")])
+        await engine.folded()
+        # The process dies here: the store may lack leaves, the log has everything.
+        world.store = MemoryStore()
+        engine = await world.start()
+        found = await features(engine, "user_id", "u1")
+        await engine.settled()
+        await engine.close()
+        assert world.same_as_replay()
+        return found
+
+    assert asyncio.run(story())["views"] == 2
+
+
+class DoubtfulStore(MemoryStore):
+    """A store that once says that it does not know what it wrote, and once refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.troubles = ["unavailable", "refused"]
+
+    def write(
+        self, epoch: int, writes: Sequence[LeafWrite], *, partition: int, applied: Version
+    ) -> list[Verdict]:
+        trouble = self.troubles.pop(0) if self.troubles and writes and epoch == 1 else ""
+        if trouble == "unavailable":
+            raise Unavailable("E402", "the store did not answer", fix="retry")
+        if trouble == "refused":
+            return [Verdict.REFUSED for _ in writes]
+        return super().write(epoch, writes, partition=partition, applied=applied)
+
+
+def test_a_store_in_doubt_sends_the_fold_back_to_the_log() -> None:
+    async def story() -> dict:
+        store = DoubtfulStore()
+        world = World(store)
+        engine = await world.start()
+        for number in range(4):
+            await engine.appender.append([view(number, "u1", f"a{number}")])
+            await engine.settled()
+        found = await features(engine, "user_id", "u1")
+        await engine.close()
+        assert store.troubles == []
+        assert world.same_as_replay()
+        return found
+
+    assert asyncio.run(story())["views"] == 4
+
+
+def test_links_are_in_the_log_before_the_leaves_that_cover_their_primaries() -> None:
+    class Witness(MemoryStore):
+        """Sees the log at every write."""
+
+        def write(
+            self, epoch: int, writes: Sequence[LeafWrite], *, partition: int, applied: Version
+        ) -> list[Verdict]:
+            if epoch == 1 and writes:
+                kept = [decode_record(entry.value) for entry in world.log.read(0, 0, 1_000)]
+                linked = {edge.b for one in kept if one.kind == Kind.LINK for edge in one.edges}
+                linked |= {edge.a for one in kept if one.kind == Kind.LINK for edge in one.edges}
+                for record in kept[: max(write.new.offset for write in writes) + 1]:
+                    for edge in record.edges:
+                        checked.append({edge.a, edge.b} <= linked)
+            return super().write(epoch, writes, partition=partition, applied=applied)
+
+    checked: list[bool] = []
+    world = World(Witness())
+
+    async def story() -> None:
+        engine = await world.start()
+        for number in range(10):
+            await engine.appender.append([view(number, f"u{number}", f"a{number}")])
+            await engine.settled()
+        await engine.close()
+
+    asyncio.run(story())
+
+    assert checked
+    assert all(checked)
+
+
+def test_an_identifier_over_its_limit_is_set_aside_and_its_events_are_kept() -> None:
+    async def story() -> World:
+        world = World()
+        engine = await world.start(RULES._replace(leaf_bytes_max=2_000))
+        await engine.appender.append([view(number, "crawler") for number in range(400)])
+        await engine.appender.append([view(1_000, "u1")])
+        await engine.settled()
+        assert (await features(engine, "user_id", "u1"))["views"] == 1
+        await engine.close()
+        return world
+
+    world = asyncio.run(story())
+
+    letters = list(world.log.dead_letters())
+    leaf = world.store.read(1, [make_leaf("user_id", "crawler")])[0]
+    assert leaf is not None
+    assert {letter.reason for letter in letters} == {"E360"}
+    assert decode_record(letters[0].body).source == "site"
+    engine_counts = world.metrics.value("penstock_events_applied_total")
+    assert engine_counts + len(letters) == 401
+
+
+def test_an_unsubscribe_reaches_the_register_through_the_fold_alone() -> None:
+    async def story() -> list[bool]:
+        world = World()
+        engine = await world.start()
+        # As after a kill between the append and the edge's own write.
+        await engine.appender.append([view(1, "u1", name="Unsubscribed")])
+        await engine.settled()
+        found = world.suppressions.get([make_leaf("user_id", "u1")])
+        await engine.close()
+        return [entry.denied for entry in found.values()]
+
+    assert asyncio.run(story()) == [True]
+
+
+def test_readiness_tells_the_truth() -> None:
+    async def story() -> list[bool]:
+        world = World()
+        engine = await world.start()
+        answers = [engine.ready()[0], engine.live()]
+        world.clock.set_back(3_600_000)
+        answers.append(engine.ready()[0])
+        world.clock.set_back(-3_600_000)
+        await engine.close()
+        answers.append(engine.ready()[0])
+        return answers
+
+    assert asyncio.run(story()) == [True, True, False, False]
+
+
+def test_the_conservation_law_holds_in_the_metrics() -> None:
+    async def story() -> World:
+        world = World()
+        engine = await world.start()
+        await engine.appender.append([view(1), view(1), view(2), view(3, "u2", "a1")])
+        bare = msgspec.structs.replace(
+            view(4), evidence=Evidence("context", denied=("personalisation",)), bare=True,
+            properties={}, edges=(), identifiers=(),
+        )  # fmt: skip
+        await engine.appender.append([bare])
+        await engine.settled()
+        engine.publish()
+        await engine.close()
+        return world
+
+    world = asyncio.run(story())
+
+    value = world.metrics.value
+    assert (
+        value("penstock_events_applied_total"), value("penstock_events_deduplicated_total"),
+        value("penstock_events_policy_dropped_total"), value("penstock_links_appended_total"),
+    ) == (3, 1, 1, 1)  # fmt: skip
