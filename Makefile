@@ -6,6 +6,8 @@ ENV := .venv/.installed
 SDK := tests/sdk/node_modules/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+# By file: a file's fixtures are made once, and the blocks of a page of docs stay together.
+PARALLEL := -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-sdk check check-format check-lint check-types \
@@ -18,10 +20,10 @@ demo: $(ENV) ## see a click in the next email: engine, 10,000 events, a campaign
 	$(BIN)/python -m examples.shop.demo
 
 test: $(ENV) test-sdk ## every fast test
-	$(PYTEST) -n $(WORKERS) -m "not slow and not bench" --durations=10
+	$(PYTEST) $(PARALLEL) -m "not slow and not bench" --durations=10
 
 test-slow: $(ENV) test-sdk ## the long tests: more examples, more kills, all the data
-	HYPOTHESIS_PROFILE=deep $(PYTEST) -n $(WORKERS) -m slow --timeout=1800
+	HYPOTHESIS_PROFILE=deep $(PYTEST) $(PARALLEL) -m slow --timeout=1800
 
 check: check-format check-lint check-types check-contracts check-tidy check-docs check-spelling check-lock ## format, lint, types, contracts, tidy, docs
 
