@@ -16,7 +16,7 @@ from penstock.core.feature.plan import Plan
 from penstock.core.identity.identifier import IdentityRules
 from penstock.core.identity.routing import route
 from penstock.core.ids import LeafId, event_id, leaf_id
-from penstock.core.record import RECORD_FORMAT, Evidence, Kind, Record, Version, decode_record
+from penstock.core.record import RECORD_FORMAT, Evidence, Kind, Record, Version, decode_record, encode_record
 from penstock.core.step import Rules, Step
 from penstock.dsl.events import event, string
 from penstock.dsl.features import Profile, compile_plan, count, days, last_k
@@ -132,6 +132,8 @@ def test_what_was_never_written_comes_back_from_the_log() -> None:
         await engine.appender.append([view(1, "u1", "a1"), view(2, "u1")])
         await engine.folded()
         # The process dies here: the store may lack leaves, the log has everything.
+        for task in engine._tasks:
+            task.cancel()
         world.store = MemoryStore()
         engine = await world.start()
         found = await features(engine, "user_id", "u1")
@@ -159,6 +161,22 @@ class DoubtfulStore(MemoryStore):
         if trouble == "refused":
             return [Verdict.REFUSED for _ in writes]
         return super().write(epoch, writes, partition=partition, applied=applied)
+
+
+def test_records_that_somebody_else_appended_are_read_from_the_log() -> None:
+    async def story() -> dict:
+        world = World()
+        engine = await world.start()
+        await engine.appender.append([view(1)])
+        world.log.append(0, [encode_record(view(2))])
+        await engine.appender.append([view(3)])
+        await engine.settled()
+        found = await features(engine, "user_id", "u1")
+        await engine.close()
+        assert world.same_as_replay()
+        return found
+
+    assert asyncio.run(story())["views"] == 3
 
 
 def test_a_store_in_doubt_sends_the_fold_back_to_the_log() -> None:

@@ -40,6 +40,12 @@ class Outcome(IntEnum):
     """A link or a cut."""
 
 
+# Looking a member up on its class costs more than the comparison it is for.
+_PRIMARY = int(Kind.PRIMARY)
+_SKIPPED, _APPLIED, _DEDUPLICATED = Outcome.SKIPPED, Outcome.APPLIED, Outcome.DEDUPLICATED
+_DROPPED, _DEAD = Outcome.DROPPED, Outcome.DEAD
+
+
 class Verdict(NamedTuple):
     """What a record's evidence permits and says; the same for all records that carry it."""
 
@@ -72,6 +78,7 @@ class Step:
         self.plan = plan
         self.rules = rules
         self._verdicts: dict[Evidence, Verdict] = {}
+        self._folder = plan.folder
 
     def verdict(self, evidence: Evidence) -> Verdict:
         """Return what a record's evidence permits and says."""
@@ -103,52 +110,67 @@ class Step:
             while their tiles are live and copies are equal.
         """
         if offset <= leaf.offset and generation <= leaf.generation:
-            return Outcome.SKIPPED
+            return _SKIPPED
         leaf.generation = generation
         leaf.offset = offset
-        if logged_at_ms > leaf.clock_ms:
-            self._advance(leaf, logged_at_ms)
-        if record.kind != Kind.PRIMARY:
+        clock_ms = leaf.clock_ms
+        id_tile = logged_at_ms // ID_TILE_MS
+        if logged_at_ms > clock_ms:
+            leaf.clock_ms = logged_at_ms
+            if clock_ms and clock_ms // ID_TILE_MS != id_tile:
+                self.expire(leaf)
+        if record.kind != _PRIMARY:
             return self._fold_link(leaf, record)
         if not leaf.id_type:
             _name(leaf, record)
-        if self._seen(leaf, record, logged_at_ms):
+        event, ids = record.event_id, leaf.ids
+        seen = ids.get(event)
+        if (seen is not None and seen > id_tile - ID_TILES) or (
+            record.job and event in leaf.jobs.get(record.job, ())
+        ):
             leaf.deduplicated += 1
-            return Outcome.DEDUPLICATED
+            return _DEDUPLICATED
         if leaf.quarantined:
             leaf.dead += 1
-            return Outcome.DEAD
-        self._remember(leaf, record, logged_at_ms)
-        mask, permitted, words = self.verdict(record.evidence)
-        if words is None or record.name == ledger.PREFERENCE_UPDATED:
+            return _DEAD
+        # A job's records are remembered twice: as long as the job can be run again, and like all
+        # others for those who send the same event while it runs.
+        ids[event] = id_tile
+        leaf.size += _ID_BYTES
+        if record.job:
+            leaf.jobs.setdefault(record.job, set()).add(event)
+            leaf.size += _ID_BYTES
+        verdict = self._verdicts.get(record.evidence) or self.verdict(record.evidence)
+        if verdict.words is None or record.name == ledger.PREFERENCE_UPDATED:
             self._fold_consent(leaf, record)
-        elif words:
-            self._fold_words(leaf, record, words)
-        if record.bare or not permitted:
+        elif verdict.words:
+            self._fold_words(leaf, record, verdict.words)
+        if record.bare or not verdict.permitted:
             leaf.dropped += 1
-            outcome = Outcome.DROPPED
+            outcome = _DROPPED
         else:
-            self._fold_permitted(leaf, record, mask, permitted, links)
+            if record.edges or record.traits:
+                self._fold_person(leaf, record, verdict.permitted, links)
+            folder = self._folder(record.name)
+            if folder is not None and record.id_type not in ENTITY_TYPES:
+                leaf.size += folder(leaf.states, record, verdict.mask)
             leaf.applied += 1
-            outcome = Outcome.APPLIED
+            outcome = _APPLIED
         if leaf.size > self.rules.leaf_bytes_max:
             self._weigh(leaf)
         return outcome
 
-    def _fold_permitted(
-        self, leaf: Leaf, record: Record, mask: int, permitted: frozenset[str], links: list[Record]
+    def _fold_person(
+        self, leaf: Leaf, record: Record, permitted: frozenset[str], links: list[Record]
     ) -> None:
         if record.edges:
             held = leaf.edges
-            missing = routing.missing_links(record, held)
+            links.extend(routing.missing_links(record, held))
             for edge in record.edges:
                 if graph.fold_edge(held, edge):
                     leaf.size += _EDGE_BYTES
-            links.extend(missing)
         if record.type in ("identify", "group"):
             self._fold_traits(leaf, record, permitted)
-        if record.id_type not in ENTITY_TYPES:
-            leaf.size += self.plan.fold(leaf.states, record, mask)
 
     def _fold_traits(self, leaf: Leaf, record: Record, permitted: frozenset[str]) -> None:
         purposes = self.rules.trait_purposes
@@ -217,11 +239,6 @@ class Step:
         self.expire(leaf)
         leaf.quarantined = leaf.quarantined or leaf.size > self.rules.leaf_bytes_max // 4 * 3
 
-    def _advance(self, leaf: Leaf, logged_at_ms: int) -> None:
-        previous, leaf.clock_ms = leaf.clock_ms, logged_at_ms
-        if previous and previous // ID_TILE_MS != logged_at_ms // ID_TILE_MS:
-            self.expire(leaf)
-
     def expire(self, leaf: Leaf) -> None:
         """Drop what the leaf's clock has expired, and measure what is left.
 
@@ -239,23 +256,6 @@ class Step:
             + sum(_TRAIT_BYTES + len(n) + _value_bytes(t[3]) for n, t in leaf.traits.items())
             + self.plan.measure(leaf.states)
         )
-
-    @staticmethod
-    def _seen(leaf: Leaf, record: Record, logged_at_ms: int) -> bool:
-        tile = leaf.ids.get(record.event_id)
-        if tile is not None and tile > logged_at_ms // ID_TILE_MS - ID_TILES:
-            return True
-        return bool(record.job) and record.event_id in leaf.jobs.get(record.job, ())
-
-    @staticmethod
-    def _remember(leaf: Leaf, record: Record, logged_at_ms: int) -> None:
-        # A job's records are remembered twice: as long as the job can be run again, and like all
-        # others for those who send the same event while it runs.
-        leaf.ids[record.event_id] = logged_at_ms // ID_TILE_MS
-        leaf.size += _ID_BYTES
-        if record.job:
-            leaf.jobs.setdefault(record.job, set()).add(record.event_id)
-            leaf.size += _ID_BYTES
 
 
 def _words(evidence: Evidence) -> tuple[tuple[str, bool, str], ...] | None:

