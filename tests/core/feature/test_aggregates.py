@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.feature import aggregates
@@ -85,10 +85,15 @@ def parts_of(stored: Any) -> list[Any]:
     return [stored]
 
 
+laws = settings(max_examples=settings.default.max_examples // 2)
+"""There are some 150 pairs of law and aggregate, and each example holds up to 20 events."""
+
+
 @pytest.mark.parametrize(("aggregate", "value_type"), VARIANTS)
 class TestLaws:
     """Each law, for each aggregate and set of parameters."""
 
+    @laws
     @given(data=st.data())
     def test_any_order_of_events_gives_the_same_bytes(
         self, aggregate: Aggregate, value_type: ValueType | None, data: st.DataObject
@@ -99,6 +104,7 @@ class TestLaws:
             aggregate, added(aggregate, shuffled)
         )
 
+    @laws
     @given(data=st.data())
     def test_any_split_merges_to_the_whole_and_leaves_its_arguments_alone(
         self, aggregate: Aggregate, value_type: ValueType | None, data: st.DataObject
@@ -117,6 +123,7 @@ class TestLaws:
         assert [whole] * 3 == [raw(aggregate, acc) for acc in (left, right, outer)]
         assert before == [raw(aggregate, part) for part in (one, two, three)]
 
+    @laws
     @given(data=st.data())
     def test_encoding_comes_back(
         self, aggregate: Aggregate, value_type: ValueType | None, data: st.DataObject
@@ -137,6 +144,7 @@ class TestLaws:
             back = aggregate.add(back, value, at_ms, event_id)
         assert raw(aggregate, acc) == raw(aggregate, back)
 
+    @laws
     @given(data=st.data())
     def test_a_copy_shares_nothing(
         self, aggregate: Aggregate, value_type: ValueType | None, data: st.DataObject
@@ -150,6 +158,7 @@ class TestLaws:
             copy = aggregate.add(copy, value, at_ms, event_id)
         assert before == raw(aggregate, acc)
 
+    @laws
     @given(data=st.data())
     def test_inlined_source_and_adder_equal_add(
         self, aggregate: Aggregate, value_type: ValueType | None, data: st.DataObject
@@ -169,6 +178,7 @@ class TestLaws:
             acc = eval(inlined[0 if acc is None else 1], names)
         assert expected == raw(aggregate, acc)
 
+    @laws
     @given(data=st.data())
     def test_joined_tiles_finish_as_one(
         self, aggregate: Aggregate, value_type: ValueType | None, data: st.DataObject
@@ -189,6 +199,7 @@ class TestLaws:
         assert aggregate.finish(whole, 2**43) == aggregate.finish(aggregate.join(tiles), 2**43)
         assert before == [raw(aggregate, tile) for tile in tiles]
 
+    @laws
     @given(data=st.data())
     def test_since_is_a_projection(
         self, aggregate: Aggregate, value_type: ValueType | None, data: st.DataObject
