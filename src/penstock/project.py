@@ -162,7 +162,9 @@ def _campaigns(
             raise DefinitionError("E180", f"the campaign is not TOML: {error}", where=where,
                                   fix="mend the line named") from error  # fmt: skip
         raw.setdefault("holdout_share", settings.decision.holdout_share)
-        campaigns[path.stem] = parse_campaign(raw, name=path.stem, slots=slots, names=names, where=where)
+        campaigns[path.stem] = parse_campaign(
+            raw, name=path.stem, slots=slots, names=names, where=where
+        )
     return campaigns
 
 
@@ -173,7 +175,8 @@ def _values(module: ModuleType | None) -> list[Any]:
 def _import(root: Path, name: str) -> ModuleType:
     path = root / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
+    assert spec is not None, "a .py file always has a spec"
+    assert spec.loader is not None, "a .py file always has a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

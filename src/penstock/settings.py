@@ -216,13 +216,21 @@ def parse_settings(raw: dict[str, Any], where: str = "penstock.toml") -> Setting
     return settings
 
 
-def _require_known(raw: dict[str, Any], struct: type[msgspec.Struct], prefix: str, where: str) -> None:
+def _require_known(
+    raw: dict[str, Any], struct: type[msgspec.Struct], prefix: str, where: str
+) -> None:
     fields = {field.name: field for field in msgspec.structs.fields(struct)}
     for key, value in raw.items():
         if key not in fields:
             near = difflib.get_close_matches(key, fields, 1)
-            hint = f"did you mean `{prefix}{near[0]}`?" if near else f"remove it; known are {', '.join(fields)}"
-            raise SettingsError("E202", f"there is no setting `{prefix}{key}`", where=where, fix=hint)
+            hint = (
+                f"did you mean `{prefix}{near[0]}`?"
+                if near
+                else f"remove it; known are {', '.join(fields)}"
+            )
+            raise SettingsError(
+                "E202", f"there is no setting `{prefix}{key}`", where=where, fix=hint
+            )
         kind = fields[key].type
         if isinstance(value, dict):
             if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
@@ -249,5 +257,7 @@ def _values(settings: Settings, dotted: str) -> list[tuple[str, Any]]:
     head, _, rest = dotted.partition(".")
     value = getattr(settings, head)
     if rest.startswith("*."):
-        return [(f"{head}.{name}.{rest[2:]}", getattr(entry, rest[2:])) for name, entry in value.items()]
+        return [
+            (f"{head}.{name}.{rest[2:]}", getattr(entry, rest[2:])) for name, entry in value.items()
+        ]
     return [(dotted, getattr(value, rest))]

@@ -41,13 +41,14 @@ class Kept:
 
 
 def collector(kept: Kept, items: dict[str, Leaf], metrics: MemoryMetrics, **catalog) -> Collector:
+    by_leaf: dict[bytes, Leaf] = {}
     made = Collector(
         catalog=Catalog([viewed], dict(people), **catalog), protector=Protector(b"p" * 32),
         identity=IdentityRules(), consent=ConsentRules(), identifier_key=b"k" * 32, tenant="t",
         appender=kept, suppressions=MemorySuppressions(), clock=HandClock(1_795_000_000_000),
-        metrics=metrics, find_item=lambda leaf: by_leaf.get(leaf),
+        metrics=metrics, find_item=by_leaf.get,
     )  # fmt: skip
-    by_leaf = {made.make_leaf("item_id", name): leaf for name, leaf in items.items()}
+    by_leaf.update({made.make_leaf("item_id", name): leaf for name, leaf in items.items()})
     return made
 
 
@@ -106,9 +107,9 @@ def test_an_unsubscribe_is_kept_though_it_is_undeclared_and_everything_is_denied
     assert (intake.accepted, intake.refused) == (1, [])
     assert kept.records[0].properties == {"topic": "news"}
     leaf = made.make_leaf("user_id", "u1")
-    assert [(key.plane, key.name, entry.denied) for key, entry in made.suppressions.get([leaf]).items()] == [
-        ("email", "news", True)
-    ]
+    assert [
+        (key.plane, key.name, entry.denied) for key, entry in made.suppressions.get([leaf]).items()
+    ] == [("email", "news", True)]
 
 
 def test_a_denied_event_leaves_only_its_evidence() -> None:

@@ -9,7 +9,15 @@ import pytest
 from penstock.adapters.log.memory import MemoryLog
 from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.core.errors import Overloaded, Unavailable
-from penstock.core.record import RECORD_FORMAT, DeadLetter, Evidence, Kind, LogRecord, Record, decode_record
+from penstock.core.record import (
+    RECORD_FORMAT,
+    DeadLetter,
+    Evidence,
+    Kind,
+    LogRecord,
+    Record,
+    decode_record,
+)
 from penstock.ports.log import Appended
 from penstock.runtimes import appender as module
 from penstock.runtimes.appender import GroupAppender
@@ -59,7 +67,9 @@ class Rig:
         )
 
 
-async def started(rig: Rig, number: int, count: int = 1, *, urgent: bool = False) -> asyncio.Task[None]:
+async def started(
+    rig: Rig, number: int, count: int = 1, *, urgent: bool = False
+) -> asyncio.Task[None]:
     records = [record(number * 100_000 + index) for index in range(count)]
     task = asyncio.create_task(rig.appender.append(records, urgent=urgent))
     await asyncio.sleep(0)

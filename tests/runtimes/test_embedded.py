@@ -16,7 +16,15 @@ from penstock.core.feature.plan import Plan
 from penstock.core.identity.identifier import IdentityRules
 from penstock.core.identity.routing import route
 from penstock.core.ids import LeafId, event_id, leaf_id
-from penstock.core.record import RECORD_FORMAT, Evidence, Kind, Record, Version, decode_record, encode_record
+from penstock.core.record import (
+    RECORD_FORMAT,
+    Evidence,
+    Kind,
+    Record,
+    Version,
+    decode_record,
+    encode_record,
+)
 from penstock.core.step import Rules, Step
 from penstock.dsl.events import event, string
 from penstock.dsl.features import Profile, compile_plan, count, days, last_k
@@ -100,7 +108,9 @@ def test_an_appended_event_is_read_at_once_from_every_side(partitions: int) -> N
         engine = await world.start()
         await engine.appender.append([view(1, "u1", "a1"), view(2, "u2")])
         await engine.settled()
-        found = [await features(engine, *who) for who in (("user_id", "u1"), ("anonymous_id", "a1"))]
+        found = [
+            await features(engine, *who) for who in (("user_id", "u1"), ("anonymous_id", "a1"))
+        ]
         await engine.close()
         assert world.same_as_replay()
         return found
@@ -112,7 +122,9 @@ def test_a_stop_and_a_start_change_nothing() -> None:
     async def story() -> dict:
         world = World()
         engine = await world.start()
-        await engine.appender.append([view(number, f"u{number % 3}", f"a{number % 2}") for number in range(20)])
+        await engine.appender.append(
+            [view(number, f"u{number % 3}", f"a{number % 2}") for number in range(20)]
+        )
         await engine.close()
         engine = await world.start()
         await engine.appender.append([view(number, f"u{number % 3}") for number in range(25)])
@@ -207,9 +219,10 @@ def test_links_are_in_the_log_before_the_leaves_that_cover_their_primaries() -> 
                 kept = [decode_record(entry.value) for entry in world.log.read(0, 0, 1_000)]
                 linked = {edge.b for one in kept if one.kind == Kind.LINK for edge in one.edges}
                 linked |= {edge.a for one in kept if one.kind == Kind.LINK for edge in one.edges}
-                for record in kept[: max(write.new.offset for write in writes) + 1]:
-                    for edge in record.edges:
-                        checked.append({edge.a, edge.b} <= linked)
+                covered = kept[: max(write.new.offset for write in writes) + 1]
+                checked.extend(
+                    {edge.a, edge.b} <= linked for record in covered for edge in record.edges
+                )
             return super().write(epoch, writes, partition=partition, applied=applied)
 
     checked: list[bool] = []

@@ -105,8 +105,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """All identifiers of the event, the primary's first."""
     edges: tuple[Edge, ...] = ()
     """For a primary: edges that touch its leaf. For a link or a cut: exactly one."""
-    properties: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies defaults
-    traits: dict[str, Any] = {}  # noqa: RUF012
+    properties: dict[str, Any] = {}
+    traits: dict[str, Any] = {}
     job: str = ""
     """The import job whose id memory de-duplicates this record, if any."""
     bare: bool = False

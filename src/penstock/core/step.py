@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from penstock.core.consent import evidence as consent_evidence
 from penstock.core.consent import ledger
@@ -280,7 +280,9 @@ def _value_bytes(value: object) -> int:
     if isinstance(value, str):
         return len(value) + 2
     if isinstance(value, list | tuple):
-        return 2 + sum(_value_bytes(item) for item in value)
+        items = cast("Sequence[object]", value)
+        return 2 + sum(_value_bytes(item) for item in items)
     if isinstance(value, dict):
-        return 2 + sum(len(str(key)) + 2 + _value_bytes(item) for key, item in value.items())
+        pairs = cast("dict[object, object]", value)
+        return 2 + sum(len(str(key)) + 2 + _value_bytes(item) for key, item in pairs.items())
     return 9

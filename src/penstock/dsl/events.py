@@ -158,7 +158,9 @@ def stamped(declared: FieldSpec, *, item: str, by: str) -> FieldSpec:
         item: The item's attribute, as `items(...)` declares it.
         by: The event's property that holds the item's id.
     """
-    return FieldSpec({**declared.options, "stamp": item, "stamp_by": by}, declared.privacy, declared.parts)
+    return FieldSpec(
+        {**declared.options, "stamp": item, "stamp_by": by}, declared.privacy, declared.parts
+    )
 
 
 def integer(

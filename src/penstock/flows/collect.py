@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -51,7 +52,8 @@ class Source(NamedTuple):
     basis: Mapping[str, str]
 
 
-class Refusal(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Refusal:
     """One event that was not accepted, as its sender is told."""
 
     index: int
@@ -230,7 +232,7 @@ class Collector:
         evidence = consent_evidence.stamp(
             consent_preferences(event), gpc, source.basis, self.consent
         )
-        name = event.event if event.type == "track" else event.type
+        name = (event.event or "") if event.type == "track" else event.type
         use = consent_evidence.useful(evidence, self.consent)
         if use == consent_evidence.DISCARD and name not in PERMISSION_EVENTS:
             self.metrics.count("penstock_events_discarded_total", reason="consent_unknown")
@@ -292,7 +294,9 @@ class Collector:
     def _stamp(self, properties: dict[str, Any], stamps: Sequence[_Stamp]) -> None:
         for stamp in stamps:
             item_id = properties.get(stamp.by)
-            leaf = self.find_item(self.make_leaf(ITEM, item_id)) if isinstance(item_id, str) else None
+            leaf = (
+                self.find_item(self.make_leaf(ITEM, item_id)) if isinstance(item_id, str) else None
+            )
             trait = leaf.traits.get(stamp.attribute) if leaf is not None else None
             if trait is None:
                 self.metrics.count("penstock_item_cache_miss_total")
@@ -358,8 +362,13 @@ def answer(intake: Intake) -> dict[str, Any]:
     body: dict[str, Any] = {"success": True, "accepted": intake.accepted}
     if intake.refused:
         body["rejected"] = [
-            {"index": r.index, "messageId": r.message_id, "code": r.code, "what": r.what, "path": r.path}
+            {
+                "index": r.index,
+                "messageId": r.message_id,
+                "code": r.code,
+                "what": r.what,
+                "path": r.path,
+            }
             for r in intake.refused
         ]
     return body
-

@@ -34,7 +34,9 @@ def events_behind(
     events = {
         name: sorted(_events_of(named[name])) for name in features_used(decision) if name in named
     }
-    found = _find(log, set(leaves), decision.known_at, {one for names in events.values() for one in names})
+    found = _find(
+        log, set(leaves), decision.known_at, {one for names in events.values() for one in names}
+    )
     return {
         name: [_line(record, offset) for offset, record in reversed(found) if record.name in wanted][:LINES_MAX]
         for name, wanted in events.items()
@@ -46,7 +48,9 @@ def _events_of(feature: Feature) -> set[str]:
     return own.union(*(_events_of(part) for part in feature.parts))
 
 
-def _find(log: Log, leaves: set[LeafId], known_at: int, names: set[str]) -> list[tuple[int, Record]]:
+def _find(
+    log: Log, leaves: set[LeafId], known_at: int, names: set[str]
+) -> list[tuple[int, Record]]:
     found: list[tuple[int, Record]] = []
     seen: set[int] = set()
     for partition in range(log.partitions):

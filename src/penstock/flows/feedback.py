@@ -42,7 +42,10 @@ def fetcher_of(fetch: Fetch) -> str:
     if agent.strip() == "Mozilla/5.0" or "Edge/12.246 Mozilla/5.0" in agent:
         return "prefetch"
     lowered = agent.lower()
-    if any(sign in lowered for sign in ("bot", "crawler", "spider", "scan", "preview", "curl/", "python-")):
+    if any(
+        sign in lowered
+        for sign in ("bot", "crawler", "spider", "scan", "preview", "curl/", "python-")
+    ):
         return "scanner"
     return "human_likely" if agent else "unknown"
 
@@ -97,7 +100,9 @@ class Feedback:
         entries = suppression_of(record)
         await asyncio.to_thread(self.suppressions.put, entries)
         self.metrics.count("penstock_events_accepted_total")
-        self.metrics.count("penstock_suppressions_written_total", len(entries), reason="unsubscribe")
+        self.metrics.count(
+            "penstock_suppressions_written_total", len(entries), reason="unsubscribe"
+        )
         return wish
 
     async def click(self, token: str, url: str, fetch: Fetch) -> str:

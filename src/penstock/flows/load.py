@@ -110,7 +110,12 @@ async def _load_items(
 
 
 def _item(
-    row: Mapping[str, Any], type_items: Any, collector: Collector, source: Source, job: str, number: int
+    row: Mapping[str, Any],
+    type_items: Any,
+    collector: Collector,
+    source: Source,
+    job: str,
+    number: int,
 ) -> Record:
     columns = dict(row)
     raw = next((columns.pop(name) for name in ITEM_ID_COLUMNS if columns.get(name)), None)

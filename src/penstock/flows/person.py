@@ -11,7 +11,7 @@ from penstock.core.consent.suppression import Suppression, SuppressionKey
 from penstock.core.errors import EventRejected
 from penstock.core.feature.plan import Plan
 from penstock.core.identity import graph
-from penstock.core.identity.identifier import IdentityRules
+from penstock.core.identity.identifier import ITEM, IdentityRules
 from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf
 from penstock.core.profile import Profile
@@ -108,11 +108,13 @@ def profile_of(
         [leaf.consent for leaf in person.leaves if leaf.leaf not in claims],
         [leaf.consent for leaf in person.leaves if leaf.leaf in claims],
     )
-    status = {purpose: ledger.status(entry, definitions.consent) for purpose, entry in entries.items()}
+    status = {
+        purpose: ledger.status(entry, definitions.consent) for purpose, entry in entries.items()
+    }
     permitted = ledger.permitted_purposes(entries, definitions.consent)
     permitted -= _withdrawn(entries, withdrawals or {})
     plan = definitions.plan
-    states = plan.merge([leaf.states for leaf in person.leaves if leaf.id_type not in ("item_id",)])
+    states = plan.merge([leaf.states for leaf in person.leaves if leaf.id_type != ITEM])
     features = plan.read(states, as_of_ms, clock_ms, purged, permitted)
     traits, withheld = _traits(person, definitions, permitted, purged)
     email_leaf = _email_leaf(person)

@@ -117,4 +117,9 @@ def _slots_by_url(answer: Answer, utm: Mapping[str, str]) -> dict[str, str]:
 
 
 def _utm(campaign: Campaign) -> Mapping[str, str]:
-    return {"utm_source": "penstock", "utm_medium": "email", "utm_campaign": campaign.name, **campaign.utm}
+    return {
+        "utm_source": "penstock",
+        "utm_medium": "email",
+        "utm_campaign": campaign.name,
+        **campaign.utm,
+    }

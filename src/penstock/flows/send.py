@@ -81,7 +81,9 @@ class Campaigning:
         self.text_of_html = text_of_html
         self.connections = connections
 
-    async def members(self, audience: Audience, campaign: Campaign) -> AsyncIterator[tuple[Member | None, str]]:
+    async def members(
+        self, audience: Audience, campaign: Campaign
+    ) -> AsyncIterator[tuple[Member | None, str]]:
         """Yield each person with an address once, with the reason if they are not in the audience.
 
         Every person with a verified address has its leaf, and of several addresses the winning one
@@ -106,7 +108,9 @@ class Campaigning:
         if profile.email_leaf != leaf:
             return None
         register = self.serving.suppressions.get([leaf])
-        verdict = matches(audience, profile, refused_topics=refused_topics(register, leaf, campaign.channel))
+        verdict = matches(
+            audience, profile, refused_topics=refused_topics(register, leaf, campaign.channel)
+        )
         return (Member(leaf, profile) if verdict.matches else None), verdict.reason
 
     async def send(
@@ -139,7 +143,11 @@ class Campaigning:
             esp = await asyncio.to_thread(self.esp)
             try:
                 while (member := await queue.get()) is not None:
-                    note(await self._send_one(esp, campaign, member, send, retry_in_doubt=retry_in_doubt))
+                    note(
+                        await self._send_one(
+                            esp, campaign, member, send, retry_in_doubt=retry_in_doubt
+                        )
+                    )
             finally:
                 await asyncio.to_thread(esp.close)
 
@@ -155,7 +163,9 @@ class Campaigning:
             for _ in range(self.connections):
                 await queue.put(None)
         for outcome, number in outcomes.items():
-            self.serving.metrics.count("penstock_sends_total", number, state=outcome.partition(":")[0])
+            self.serving.metrics.count(
+                "penstock_sends_total", number, state=outcome.partition(":")[0]
+            )
         return Progress(seen, outcomes)
 
     async def _send_one(
@@ -231,7 +241,11 @@ class Campaigning:
 def _from(campaign: Campaign, sender: Sender) -> str:
     if not campaign.from_address:
         return sender.address
-    return f"{campaign.from_name} <{campaign.from_address}>" if campaign.from_name else campaign.from_address
+    return (
+        f"{campaign.from_name} <{campaign.from_address}>"
+        if campaign.from_name
+        else campaign.from_address
+    )
 
 
 def _address(mailbox: str) -> str:

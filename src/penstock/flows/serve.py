@@ -204,7 +204,9 @@ class Serving:
             global_share_ppm=self.rules.global_holdout_ppm,
         )  # fmt: skip
         freshness, reason = self._freshness(person, now)
-        items = await self.items(wanted_items(campaign, profile, holdout=holdout, refused_topics=refused))
+        items = await self.items(
+            wanted_items(campaign, profile, holdout=holdout, refused_topics=refused)
+        )
         decision = decide(
             campaign, profile, items,
             tenant=self.rules.tenant, recipient=recipient, send=send,
@@ -285,7 +287,9 @@ class Serving:
             items = [static]
             block = slot.fallback[-1].args.get("block", "")
             try:
-                html = self.renderer.render(block or template_of(slot), _data(campaign, slot, items))
+                html = self.renderer.render(
+                    block or template_of(slot), _data(campaign, slot, items)
+                )
             except PenstockError:
                 html = ""
         return SlotContent([presentable(item) for item in items], html)
@@ -328,7 +332,13 @@ def _data(campaign: Campaign, slot: Slot, items: Sequence[Mapping[str, Any]]) ->
 
 def _nothing(reason: str) -> Outcome:
     answer = Answer(
-        ok=False, served="fallback", reason=reason, decision_id="", profile_as_of="", age_ms=0, slots={}
+        ok=False,
+        served="fallback",
+        reason=reason,
+        decision_id="",
+        profile_as_of="",
+        age_ms=0,
+        slots={},
     )
     return Outcome(answer, None, None, {})
 

@@ -63,7 +63,9 @@ class Decisions(Protocol):
         """Forget outbox entries whose records are durable in the log."""
         ...
 
-    def reserve(self, recipient: bytes, cap: str, *, limit: int, token: str, until_ms: int, now_ms: int) -> bool:
+    def reserve(
+        self, recipient: bytes, cap: str, *, limit: int, token: str, until_ms: int, now_ms: int
+    ) -> bool:
         """Reserve one unit of a frequency cap, atomically; the same token counts once.
 
         A reservation lapses at `until_ms` unless confirmed. Returns False at the limit.
@@ -90,7 +92,9 @@ class Decisions(Protocol):
         """Record the outcome of a hand-over; durable on return."""
         ...
 
-    def sends(self, campaign: str, send: str, *, state: str = "") -> list[tuple[DecisionKey, SendState]]:
+    def sends(
+        self, campaign: str, send: str, *, state: str = ""
+    ) -> list[tuple[DecisionKey, SendState]]:
         """Return the emails of a send, with a state only those, ordered by recipient."""
         ...
 

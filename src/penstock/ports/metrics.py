@@ -41,32 +41,66 @@ class Metric(NamedTuple):
 
 
 METRICS: dict[MetricName, Metric] = {
-    "penstock_events_accepted_total": Metric("counter", (), "Primary records and dead letters appended."),
-    "penstock_events_applied_total": Metric("counter", (), "Primary records applied to their leaf."),
+    "penstock_events_accepted_total": Metric(
+        "counter", (), "Primary records and dead letters appended."
+    ),
+    "penstock_events_applied_total": Metric(
+        "counter", (), "Primary records applied to their leaf."
+    ),
     "penstock_events_deduplicated_total": Metric("counter", (), "Primary records seen before."),
-    "penstock_events_dead_lettered_total": Metric("counter", ("reason",), "Events kept as dead letters, by error code."),
-    "penstock_events_policy_dropped_total": Metric("counter", (), "Primary records that consent did not let count."),
-    "penstock_events_discarded_total": Metric("counter", ("reason",), "Events discarded at the edge, never appended."),
-    "penstock_events_in_flight": Metric("gauge", (), "Primary records appended and not yet folded."),
-    "penstock_fields_undeclared_total": Metric("counter", ("event",), "Fields dropped because no declaration names them."),
-    "penstock_links_appended_total": Metric("counter", (), "Link records appended by this runtime."),
-    "penstock_requests_total": Metric("counter", ("route", "status"), "HTTP requests by route template and status."),
-    "penstock_requests_shed_total": Metric("counter", ("reason",), "Requests refused with 429 or 503."),
+    "penstock_events_dead_lettered_total": Metric(
+        "counter", ("reason",), "Events kept as dead letters, by error code."
+    ),
+    "penstock_events_policy_dropped_total": Metric(
+        "counter", (), "Primary records that consent did not let count."
+    ),
+    "penstock_events_discarded_total": Metric(
+        "counter", ("reason",), "Events discarded at the edge, never appended."
+    ),
+    "penstock_events_in_flight": Metric(
+        "gauge", (), "Primary records appended and not yet folded."
+    ),
+    "penstock_fields_undeclared_total": Metric(
+        "counter", ("event",), "Fields dropped because no declaration names them."
+    ),
+    "penstock_links_appended_total": Metric(
+        "counter", (), "Link records appended by this runtime."
+    ),
+    "penstock_requests_total": Metric(
+        "counter", ("route", "status"), "HTTP requests by route template and status."
+    ),
+    "penstock_requests_shed_total": Metric(
+        "counter", ("reason",), "Requests refused with 429 or 503."
+    ),
     "penstock_append_seconds": Metric("histogram", (), "Time of one durable append."),
     "penstock_append_records": Metric("histogram", (), "Records in one group commit."),
-    "penstock_fold_lag_records": Metric("gauge", ("partition",), "Records in the log not yet folded."),
-    "penstock_freshness_seconds": Metric("histogram", (), "From receipt to folded, ready to be served."),
+    "penstock_fold_lag_records": Metric(
+        "gauge", ("partition",), "Records in the log not yet folded."
+    ),
+    "penstock_freshness_seconds": Metric(
+        "histogram", (), "From receipt to folded, ready to be served."
+    ),
     "penstock_leaves_dirty": Metric("gauge", (), "Leaves changed in memory and not yet written."),
     "penstock_leaves_cached": Metric("gauge", (), "Leaves held decoded in memory."),
-    "penstock_leaves_quarantined_total": Metric("counter", (), "Identifiers set aside for their size."),
+    "penstock_leaves_quarantined_total": Metric(
+        "counter", (), "Identifiers set aside for their size."
+    ),
     "penstock_store_write_seconds": Metric("histogram", (), "Time of one store transaction."),
-    "penstock_served_total": Metric("counter", ("served", "reason"), "Answers by how they were served and why."),
+    "penstock_served_total": Metric(
+        "counter", ("served", "reason"), "Answers by how they were served and why."
+    ),
     "penstock_serve_seconds": Metric("histogram", ("route",), "Time to answer, by route template."),
-    "penstock_decisions_total": Metric("counter", ("outcome",), "Decisions made, repeated or undecided."),
+    "penstock_decisions_total": Metric(
+        "counter", ("outcome",), "Decisions made, repeated or undecided."
+    ),
     "penstock_outbox_pending": Metric("gauge", (), "Decisions not yet in the log."),
     "penstock_sends_total": Metric("counter", ("state",), "Emails by outcome of the hand-over."),
-    "penstock_suppressions_written_total": Metric("counter", ("reason",), "Suppressions and withdrawals written."),
-    "penstock_item_cache_miss_total": Metric("counter", (), "Events stamped with no item because the cache had none."),
+    "penstock_suppressions_written_total": Metric(
+        "counter", ("reason",), "Suppressions and withdrawals written."
+    ),
+    "penstock_item_cache_miss_total": Metric(
+        "counter", (), "Events stamped with no item because the cache had none."
+    ),
 }
 
 

@@ -95,4 +95,3 @@ class Store(Protocol):
     def close(self) -> None:
         """Release files and connections; a second call does nothing."""
         ...
-

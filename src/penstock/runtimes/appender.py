@@ -189,11 +189,15 @@ class GroupAppender:
         lane.records -= taken
         return calls
 
+    async def drained(self) -> None:
+        """Wait until nothing waits for a commit."""
+        while self._commits:
+            await asyncio.gather(*self._commits, return_exceptions=True)
+
     async def close(self) -> None:
         """Take no more, finish the commits under way, and end the thread."""
         self._closed = True
-        while self._commits:
-            await asyncio.gather(*self._commits, return_exceptions=True)
+        await self.drained()
         self._thread.shutdown(wait=True)
 
 

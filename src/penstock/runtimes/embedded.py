@@ -113,7 +113,7 @@ class EmbeddedEngine:
     async def close(self) -> None:
         """Drain: commit what waits, fold it, write every leaf, end the threads."""
         self._closing = True
-        await self.appender_drained()
+        await self.appender.drained()
         self._wake.set()
         for task in self._tasks:
             task.cancel()
@@ -129,11 +129,6 @@ class EmbeddedEngine:
         await self.appender.close()
         self._thread.shutdown(wait=True)
         self.publish()
-
-    async def appender_drained(self) -> None:
-        """Wait until nothing waits for a commit."""
-        while self.appender.backlog():
-            await asyncio.sleep(0.001)
 
     # -- fold
 
@@ -294,7 +289,9 @@ class EmbeddedEngine:
 
     def lag(self) -> int:
         """Return how many records of the log are not folded yet."""
-        return sum(self.log.head(lane.fold.partition) - lane.fold.next_offset for lane in self._lanes)
+        return sum(
+            self.log.head(lane.fold.partition) - lane.fold.next_offset for lane in self._lanes
+        )
 
     async def folded(self) -> None:
         """Wait until everything that is in the log now is folded."""
@@ -302,8 +299,7 @@ class EmbeddedEngine:
 
         def reached() -> bool:
             return self._failure is not None or all(
-                lane.fold.next_offset >= head
-                for lane, head in zip(self._lanes, heads, strict=True)
+                lane.fold.next_offset >= head for lane, head in zip(self._lanes, heads, strict=True)
             )
 
         async with self._folded:
@@ -345,9 +341,12 @@ class EmbeddedEngine:
         count("penstock_events_policy_dropped_total", sums[2] - before[2])
         if sums[3] > before[3]:
             count("penstock_events_dead_lettered_total", sums[3] - before[3], reason="E360")
-        self.metrics.gauge("penstock_leaves_dirty", sum(len(lane.fold.dirty) for lane in self._lanes))
-        self.metrics.gauge("penstock_leaves_cached", sum(len(lane.fold.cache) for lane in self._lanes))
+        self.metrics.gauge(
+            "penstock_leaves_dirty", sum(len(lane.fold.dirty) for lane in self._lanes)
+        )
+        self.metrics.gauge(
+            "penstock_leaves_cached", sum(len(lane.fold.cache) for lane in self._lanes)
+        )
         for lane in self._lanes:
             lag = self.log.head(lane.fold.partition) - lane.fold.next_offset
             self.metrics.gauge("penstock_fold_lag_records", lag, partition=str(lane.fold.partition))
-

@@ -25,7 +25,11 @@ class Grouper(Generic[Item, Result]):
     """
 
     def __init__(
-        self, call: Callable[[Sequence[Item]], Sequence[Result]], *, name: str, batch_max: int = 1_000
+        self,
+        call: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        name: str,
+        batch_max: int = 1_000,
     ) -> None:
         self._call = call
         self._batch_max = batch_max
@@ -41,7 +45,9 @@ class Grouper(Generic[Item, Result]):
             PenstockError: What the call raised.
         """
         if len(self._waiting) > WAITING_MAX:
-            raise Overloaded("E412", "more decisions wait than can be kept", fix="retry a moment later")
+            raise Overloaded(
+                "E412", "more decisions wait than can be kept", fix="retry a moment later"
+            )
         loop = asyncio.get_running_loop()
         waiters = [loop.create_future() for _ in items]
         self._waiting.extend(zip(items, waiters, strict=True))
@@ -52,9 +58,14 @@ class Grouper(Generic[Item, Result]):
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            batch, self._waiting = self._waiting[: self._batch_max], self._waiting[self._batch_max :]
+            batch, self._waiting = (
+                self._waiting[: self._batch_max],
+                self._waiting[self._batch_max :],
+            )
             try:
-                results = await loop.run_in_executor(self._thread, self._call, [i for i, _ in batch])
+                results = await loop.run_in_executor(
+                    self._thread, self._call, [i for i, _ in batch]
+                )
             except Exception as error:  # noqa: BLE001 - every waiter must be answered
                 failure = error if isinstance(error, PenstockError) else Unavailable(
                     "E413", f"a store failed: {type(error).__name__}", fix="retry; see `penstock doctor`"

@@ -56,4 +56,3 @@ class OutboxPump:
             else:
                 self._metrics.gauge("penstock_outbox_pending", 0)
             await asyncio.sleep(self._every_ms / 1000)
-

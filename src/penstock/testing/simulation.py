@@ -9,7 +9,7 @@ a checker that never fails proves nothing.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -50,7 +50,9 @@ class Bug(Enum):
     COMMIT_BEFORE_WRITE = "the applied offset is noted before the leaves are written"
     LINK_LOST = "leaves are written before the links of their primaries are in the log"
     CACHE_OVER_GAP = "cached leaves are kept when the next batch starts elsewhere"
-    REFUSE_OLDER_ONLY = "the same, and a store that refuses only older versions takes the stale base"
+    REFUSE_OLDER_ONLY = (
+        "the same, and a store that refuses only older versions takes the stale base"
+    )
     ACK_BEFORE_APPEND = "an event is acknowledged before the log has it"
     NO_DEDUPLICATION = "copies of an event are given ids of their own"
     SKIP_BY_APPLIED_ONLY = "records a leaf has applied are folded again after a restart"
@@ -89,7 +91,8 @@ class Simulation:
         self.bug = bug
         self.clock = HandClock(1_795_000_000_000)
         self.log = make_log(self.clock)
-        self.store = _PlantedStore(make_store(), bug)
+        inner = make_store()
+        self.store = _PlantedStore(inner, bug)
         self.step = Step(plan, Rules(ConsentRules(), {}))
         self.acknowledged: set[tuple[LeafId, str]] = set()
         self.sent: list[Record] = []
@@ -210,7 +213,8 @@ class Simulation:
                 kept.setdefault(LeafId(record.leaf), set()).add(record.event_id)
         for leaf, message_id in self.acknowledged:
             self._require(
-                event_id(leaf, message_id) in kept.get(leaf, set()), "an acknowledged event is in the log"
+                event_id(leaf, message_id) in kept.get(leaf, set()),
+                "an acknowledged event is in the log",
             )
         distinct = {(record.leaf, record.message_id) for record in self.sent}
         applied = sum(leaf.applied for leaf in leaves.values())
@@ -315,31 +319,29 @@ class Simulation:
 
 
 class _PlantedStore:
-    """A store as it is, or with one of two bugs."""
+    """A store as it is, or one that notes too much or takes a stale base."""
 
     def __init__(self, inner: Store, bug: Bug) -> None:
         self.inner = inner
         self.bug = bug
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.inner, name)
-
-    def read(self, epoch: int, leaves: list[LeafId]) -> list:
-        return self.inner.read(epoch, leaves)
-
-    def applied(self, epoch: int, partition: int) -> Version:
-        return self.inner.applied(epoch, partition)
+        self.read = inner.read
+        self.applied = inner.applied
+        self.scan = inner.scan
+        self.epochs = inner.epochs
+        self.drop = inner.drop
+        self.get_meta = inner.get_meta
+        self.put_meta = inner.put_meta
+        self.close = inner.close
 
     def write(
-        self, epoch: int, writes: list[LeafWrite], *, partition: int, applied: Version
+        self, epoch: int, writes: Sequence[LeafWrite], *, partition: int, applied: Version
     ) -> list[Verdict]:
         if self.bug is Bug.COMMIT_BEFORE_WRITE:
-            newest = max((write.new for write in writes), default=applied)
-            applied = max(applied, newest)
+            applied = max(applied, max((write.new for write in writes), default=applied))
         if self.bug is Bug.REFUSE_OLDER_ONLY:
             stored = self.inner.read(epoch, [write.leaf for write in writes])
             writes = [
-                write._replace(base=now.version if now and now.version < write.new else write.base)
+                write._replace(base=now.version if now.version < write.new else write.base)
                 if now
                 else write._replace(base=NO_VERSION)
                 for write, now in zip(writes, stored, strict=True)
@@ -350,7 +352,7 @@ class _PlantedStore:
 def _forget_versions(fold: PartitionFold) -> None:
     fetch = fold.fetch
 
-    def forgetful(leaves: list[LeafId]) -> list[Leaf | None]:
+    def forgetful(leaves: Sequence[LeafId]) -> list[Leaf | None]:
         found = fetch(leaves)
         for leaf in found:
             if leaf is not None:
@@ -358,7 +360,7 @@ def _forget_versions(fold: PartitionFold) -> None:
                 leaf.ids.clear()
         return found
 
-    fold.fetch = forgetful  # type: ignore[method-assign]
+    fold.fetch = forgetful
 
 
 def _make_leaf(id_type: str, value: str) -> LeafId:
