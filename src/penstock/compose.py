@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from litestar import Litestar
+from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 
 from penstock.adapters.clock import SystemClock
@@ -34,6 +35,7 @@ from penstock.core.errors import SettingsError
 from penstock.core.protect import Protector
 from penstock.core.record import Record
 from penstock.core.step import Step
+from penstock.edges.asgi import refuse
 from penstock.edges.collector.keys import write_key
 from penstock.edges.collector.routes import collector_handlers
 from penstock.edges.operations import operations_handlers
@@ -319,5 +321,6 @@ def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
             *operations_handlers(node.engine.ready, metrics, node.engine.publish),
         ],
         openapi_config=OpenAPIConfig(title="Penstock", version=VERSION, path="/schema"),
+        exception_handlers={HTTPException: refuse},
         logging_config=None,
     )  # fmt: skip

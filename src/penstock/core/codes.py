@@ -404,6 +404,8 @@ CODES: dict[str, Code] = {
         "There is no campaign of that name.",
         "Use the name of a file in campaigns/ without its ending.",
     ),
+    "E380": Code("There is no such route, or it takes another method.",
+                 "See the reference of the HTTP API."),
     # E4xx dependencies
     "E401": Code(
         "The log did not take a batch or did not answer; nothing of the batch is kept.",
@@ -466,6 +468,8 @@ CODES: dict[str, Code] = {
         "The collector failed on a request; nothing is known to be kept.",
         "Retry; the log of the server names the place where it failed, which is a bug to report.",
     ),
+    "E433": Code("The server failed on a request.",
+                 "Retry; the log of the server names the place, which is a bug to report."),
     # E5xx conflicts
     # E6xx fencing
     "E601": Code(

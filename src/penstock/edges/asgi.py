@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
+from litestar import Response
+from litestar.exceptions import HTTPException
 
 from penstock.core.errors import Conflict, EventRejected, Overloaded, PenstockError, Unavailable
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 JSON = (b"content-type", b"application/json")
 UNAVAILABLE_RETRY_S = 1
@@ -85,3 +87,37 @@ def log_access(method: str, route: str, status: int, took_ms: int) -> None:
     """Write one line of the access log: the route's template, never the path that was asked for."""
     if access.isEnabledFor(logging.INFO):
         access.info("%s %s %d %dms", method, route, status, took_ms)
+
+
+def refuse(_: Any, error: HTTPException) -> Response[bytes]:
+    """Return the response to what Litestar itself refuses; no value of the request is quoted.
+
+    Args:
+        _: The request.
+        error: Why it was refused before any of our code saw it.
+    """
+    answer = _refusal(error)
+    headers = {name.decode(): value.decode() for name, value in answer.headers}
+    return Response(answer.body, status_code=answer.status, headers=headers)
+
+
+def _refusal(error: HTTPException) -> Answer:
+    if error.status_code in (404, 405):
+        what = EventRejected("E380", "there is no such route, or it takes another method",
+                             fix="see docs/reference/http.md for the routes")  # fmt: skip
+        return error_answer(what, error.status_code)
+    if error.status_code < 500:  # noqa: PLR2004 - HTTP's own classes
+        what = EventRejected("E397", "the request is not what this route takes", where=_place(error),
+                             fix="see docs/reference/http.md for the fields")  # fmt: skip
+        return error_answer(what, 400)
+    return error_answer(Unavailable("E433", "the server failed on this request",
+                                    fix="retry; the log of the server says where it failed"))  # fmt: skip
+
+
+def _place(error: HTTPException) -> str:
+    """Return the JSON path that a validation names; its message may quote a value, so it is cut."""
+    for note in error.extra if isinstance(error.extra, list) else ():
+        key = note.get("key") if isinstance(note, dict) else None
+        if isinstance(key, str) and len(key) <= 64 and key.replace("_", "").isidentifier():  # noqa: PLR2004
+            return key
+    return "$"

@@ -15,7 +15,9 @@ PROMETHEUS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 Ready = Callable[[], tuple[bool, str]]
 
 
-def operations_handlers(ready: Ready, metrics: Metrics, publish: Callable[[], None]) -> list[HTTPRouteHandler]:
+def operations_handlers(
+    ready: Ready, metrics: Metrics, publish: Callable[[], None]
+) -> list[HTTPRouteHandler]:
     """Return the routes `/health`, `/ready` and `/metrics`.
 
     Args:
@@ -33,7 +35,12 @@ def operations_handlers(ready: Ready, metrics: Metrics, publish: Callable[[], No
         ok, reason = ready()
         return json_answer(200 if ok else 503, {"ok": ok, "reason": reason})
 
-    @get("/metrics", tags=["operations"], summary="Metrics in the Prometheus text format", media_type="text/plain")
+    @get(
+        "/metrics",
+        tags=["operations"],
+        summary="Metrics in the Prometheus text format",
+        media_type="text/plain",
+    )
     async def exposition() -> Answer:
         publish()
         return Answer(200, metrics.exposition(), (PROMETHEUS,))

@@ -142,20 +142,5 @@ def instant(text: str | None) -> int | None:
                             fix="write it like 2026-11-25T10:00:00Z") from None  # fmt: skip
 
 
-def body_of(raw: bytes, kind: type[Any]) -> Any:
-    """Return a request's body.
-
-    Raises:
-        EventRejected: It is no JSON of the kind asked for (E397); no value is quoted.
-    """
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        # A path and an expected type at most; a name in it is the sender's, so only its place is said.
-        place = str(error).rpartition(" - at ")[2].strip("`") if " - at `" in str(error) else "$"
-        raise EventRejected("E397", "the body is not what this route takes", where=place,
-                            fix="see docs/reference/http.md for the fields") from None  # fmt: skip
-
-
 def _shown(id_type: str) -> str:
     return id_type if is_type(id_type) else "type"

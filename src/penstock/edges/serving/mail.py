@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from html import escape
 from typing import Any
 from urllib.parse import parse_qs
@@ -33,7 +34,11 @@ button{{font:inherit;padding:.6rem 1.2rem}}</style></head>
 def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
     """Return the routes that links in emails lead to. None needs a key: each link is signed."""
 
-    @get("/v1/unsubscribe/{token:str}", summary="Show the unsubscribe page; changes nothing", tags=["mail"])
+    @get(
+        "/v1/unsubscribe/{token:str}",
+        summary="Show the unsubscribe page; changes nothing",
+        tags=["mail"],
+    )
     async def unsubscribe_page(token: FromPath[str]) -> Answer:
         try:
             wish = feedback.read_unsubscribe(token)
@@ -76,10 +81,9 @@ def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
         summary="Record an open; always a pixel",
     )  # fmt: skip
     async def open_pixel(request: Request[Any, Any, Any], name: FromPath[str]) -> Answer:
-        try:
+        # An image that fails is shown to a person; a pixel never does.
+        with suppress(PenstockError):
             await feedback.open(name.removesuffix(".gif"), _fetch(request))
-        except PenstockError:
-            pass  # an image that fails is shown to a person; a pixel never is
         return Answer(200, PIXEL, ((b"content-type", b"image/gif"), NO_STORE))
 
     return [unsubscribe_page, unsubscribe, click, open_pixel]

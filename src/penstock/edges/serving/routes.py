@@ -21,7 +21,6 @@ from penstock.edges.serving.asks import (
     MakeLeaf,
     ReadKeys,
     Recipient,
-    body_of,
     instant,
     path_identifier,
     who,
@@ -102,9 +101,8 @@ class ServingEdge:
             return parts.serving.fallback(campaign, error.code)
         return await parts.serving.decide(campaign, whom, send, preview=preview)
 
-    async def decide_many(self, campaign: str, raw: bytes) -> Reply:
+    async def decide_many(self, campaign: str, asked: DecideMany) -> Reply:
         """Return what many recipients see; one that names nobody gets a fallback, not an error."""
-        asked: DecideMany = body_of(raw, DecideMany)
         if len(asked.recipients) > RECIPIENTS_MAX:
             raise EventRejected("E398", f"more than {RECIPIENTS_MAX} recipients in one request",
                                 where="recipients", fix="split them over several requests")  # fmt: skip
@@ -179,10 +177,9 @@ def _profile_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
 
     @post("/v1/profiles/lookup", status_code=200, responses=responses, tags=["serving"],
           summary="A person by email or any identifier, in the body")  # fmt: skip
-    async def look_up(request: Request[Any, Any, Any]) -> Reply:
+    async def look_up(request: Request[Any, Any, Any], data: Lookup) -> Reply:
         async def work() -> Reply:
-            asked: Lookup = body_of(await request.body(), Lookup)
-            return await edge.profile(asked, asked.as_of)
+            return await edge.profile(data, data.as_of)
 
         return await edge.answer(request, "/v1/profiles/lookup", work)
 
@@ -208,9 +205,11 @@ def _decide_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
     @post("/v1/decide/{campaign:str}", status_code=200, tags=["serving"],
           responses=_documented(ManyAnswers, "What each of them sees, in order"),
           summary="What many people see in a campaign")  # fmt: skip
-    async def decide_many(request: Request[Any, Any, Any], campaign: FromPath[str]) -> Reply:
+    async def decide_many(
+        request: Request[Any, Any, Any], campaign: FromPath[str], data: DecideMany
+    ) -> Reply:
         async def work() -> Reply:
-            return await edge.decide_many(campaign, await request.body())
+            return await edge.decide_many(campaign, data)
 
         return await edge.answer(request, "/v1/decide/{campaign}", work)
 
