@@ -272,17 +272,16 @@ def reads_of(rng: Random, log: list[Logged], declared: tuple[f.Feature, ...]) ->
 
 seeds = st.integers(0, 2**32)
 """Worlds are drawn from seeds: drawn part by part they are too sparse to fill a window or a cap."""
-profiles = seeds.map(Random).map(a_profile)
-logs = seeds.map(Random).map(a_log)
 zones = st.sampled_from(["UTC", "Europe/London", "Asia/Kolkata", "America/New_York"])
 laws = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @laws
-@given(profiles, logs, zones, st.data())
+@given(seeds, seeds, zones, st.data())
 def test_any_order_and_any_batching_give_the_same_bytes(
-    declared: tuple[f.Feature, ...], log: list[Logged], tz: str, data: st.DataObject
+    profile_seed: int, log_seed: int, tz: str, data: st.DataObject
 ) -> None:
+    declared, log = a_profile(Random(profile_seed)), a_log(Random(log_seed))
     purged = purges_of(Random(data.draw(seeds)), log)
     plan = plan_of(declared, tz=tz)
     clock_ms = clock_of(log)
@@ -308,10 +307,11 @@ def test_any_order_and_any_batching_give_the_same_bytes(
 
 
 @laws
-@given(profiles, logs, st.data())
+@given(seeds, seeds, st.data())
 def test_any_split_into_leaves_and_any_merge_order_give_the_same_bytes(
-    declared: tuple[f.Feature, ...], log: list[Logged], data: st.DataObject
+    profile_seed: int, log_seed: int, data: st.DataObject
 ) -> None:
+    declared, log = a_profile(Random(profile_seed)), a_log(Random(log_seed))
     purged = purges_of(Random(data.draw(seeds)), log)
     plan = plan_of(declared)
     clock_ms = clock_of(log)
@@ -338,10 +338,9 @@ def test_any_split_into_leaves_and_any_merge_order_give_the_same_bytes(
 
 
 @settings(laws, max_examples=4 * laws.max_examples)
-@given(profiles, logs, zones, seeds)
-def test_reads_equal_the_oracle(
-    declared: tuple[f.Feature, ...], log: list[Logged], tz: str, seed: int
-) -> None:
+@given(seeds, seeds, zones, seeds)
+def test_reads_equal_the_oracle(profile_seed: int, log_seed: int, tz: str, seed: int) -> None:
+    declared, log = a_profile(Random(profile_seed)), a_log(Random(log_seed))
     rng = Random(seed)
     plan = plan_of(declared, tz=tz)
     oracle = Oracle(declared, tz=tz)
@@ -361,10 +360,9 @@ def test_reads_equal_the_oracle(
 
 
 @laws
-@given(profiles, logs)
-def test_a_leaf_never_grows_by_more_than_it_was_charged(
-    declared: tuple[f.Feature, ...], log: list[Logged]
-) -> None:
+@given(seeds, seeds)
+def test_a_leaf_never_grows_by_more_than_it_was_charged(profile_seed: int, log_seed: int) -> None:
+    declared, log = a_profile(Random(profile_seed)), a_log(Random(log_seed))
     plan = plan_of(declared)
     states = plan.new_states()
     limit = plan.measure(states)
@@ -377,10 +375,11 @@ def test_a_leaf_never_grows_by_more_than_it_was_charged(
 
 
 @laws
-@given(profiles, logs)
+@given(seeds, seeds)
 def test_what_is_not_permitted_is_neither_computed_nor_served(
-    declared: tuple[f.Feature, ...], log: list[Logged]
+    profile_seed: int, log_seed: int
 ) -> None:
+    declared, log = a_profile(Random(profile_seed)), a_log(Random(log_seed))
     plan = plan_of(declared)
     clock_ms = clock_of(log)
     none = frozenset[str]()

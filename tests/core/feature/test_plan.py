@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
 from penstock.core.errors import DataCorrupt, DefinitionError
+from penstock.core.feature import algebra
 from penstock.core.feature.plan import Plan, plan_of
 from penstock.core.record import Evidence, Record
 from penstock.dsl import events as dsl
@@ -378,6 +380,32 @@ def test_names_are_checked() -> None:
         plan_of(Shopper.features, tz="Europe/Londonn")
     with pytest.raises(DefinitionError, match="E117"):
         f.each(viewed, "product")
+
+
+def test_an_aggregate_registered_elsewhere_needs_no_other_file() -> None:
+    @dataclass(frozen=True)
+    class Parity(algebra.Aggregate):
+        """Whether the number of events is odd."""
+
+        name: ClassVar[str] = "parity"
+
+        def add(self, acc: int | None, value: Any, at_ms: int, event_id: int) -> int:
+            return (acc or 0) ^ 1
+
+        def merge(self, one: int, other: int) -> int:
+            return one ^ other
+
+        def finish(self, acc: int | None, as_of_ms: int) -> bool:
+            return bool(acc)
+
+    algebra.register(Parity)
+    try:
+        assert False is one_value(f.parity(viewed, over=f.days(7)), HISTORY, T0 + 4 * DAY_MS)
+        assert {"shoes": True, "hats": True} == one_value(
+            f.parity(viewed, by=viewed.category), HISTORY, T0 + 4 * DAY_MS
+        )
+    finally:
+        del algebra.REGISTRY["parity"]
 
 
 def test_profiles_inherit_features() -> None:

@@ -28,6 +28,9 @@ from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 ALGEBRA_VERSION: Final = 1
 """Part of every plan's fingerprint: accumulators of another version are not read."""
 
+VALUE_BYTES: Final = 13
+"""Charged for a number, or an amount with its currency; text is charged by its length besides."""
+
 NUMBERS: Final = frozenset({"integer", "decimal", "money"})
 ORDERED: Final = frozenset({"integer", "decimal", "money", "datetime"})
 KEYS: Final = frozenset({"string", "enum", "integer", "boolean"})

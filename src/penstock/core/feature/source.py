@@ -10,6 +10,7 @@ from typing import Any
 
 from penstock.core.catalog.expr_nodes import FieldRef
 from penstock.core.feature import caps, expr
+from penstock.core.feature.algebra import VALUE_BYTES
 from penstock.core.feature.binding import EACH_MAX, Bound, Naming
 from penstock.core.feature.cell import GROUP_BYTES, TILE_BYTES
 from penstock.core.feature.window import Zone
@@ -219,7 +220,7 @@ def _charge_bytes(bound: Bound) -> int:
         charge += TILE_BYTES
     if bound.cell.layout == "grouped":
         charge += GROUP_BYTES
-    return charge + 9 * (parts - 1)
+    return charge + VALUE_BYTES * (parts - 1)
 
 
 def folders(

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final, cast
 
 from penstock.core.feature.algebra import (
     SCALARS,
+    VALUE_BYTES,
     Adder,
     Aggregate,
     Presenter,
@@ -43,7 +44,7 @@ class _Register(Aggregate):
     takes: ClassVar[frozenset[str]] = _VALUES
     value: ClassVar[str] = "required"
     keeps_value: ClassVar[bool] = True
-    charge_bytes: ClassVar[int] = ENTRY_BYTES + 9
+    charge_bytes: ClassVar[int] = ENTRY_BYTES + VALUE_BYTES
 
     @classmethod
     def bind(cls, value_type: ValueType | None, params: dict[str, Any]) -> Aggregate:
@@ -155,7 +156,7 @@ class LastK(Aggregate):
     value: ClassVar[str] = "required"
     own_time: ClassVar[bool] = True
     keeps_value: ClassVar[bool] = True
-    charge_bytes: ClassVar[int] = ENTRY_BYTES + 18
+    charge_bytes: ClassVar[int] = ENTRY_BYTES + 9 + VALUE_BYTES
 
     @classmethod
     def bind(cls, value_type: ValueType | None, params: dict[str, Any]) -> Aggregate:
