@@ -221,8 +221,8 @@ class Serving:
             except Unavailable:
                 self.metrics.count("penstock_decisions_total", outcome="undecided")
                 return self._fallback(campaign, who, "undecided")
-            if not stands.created:
-                decision = decode_decision(stands.record)
+            # The winner too shows what is recorded: the same bytes now and whenever it is asked.
+            decision = decode_decision(stands.record)
             self.metrics.count(
                 "penstock_decisions_total", outcome="made" if stands.created else "repeated"
             )

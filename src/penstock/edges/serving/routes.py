@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from litestar import Request, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, Parameter
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from penstock.core.errors import EventRejected, PenstockError
 from penstock.edges.asgi import Answer as Reply
@@ -36,7 +36,7 @@ TEXT = (b"content-type", b"text/plain; charset=utf-8")
 HTML = (b"content-type", b"text/html; charset=utf-8")
 RECIPIENTS_AT_ONCE = 100
 
-Query = Annotated[str | None, Parameter(required=False)]
+Query = FromQuery[str | None]
 
 
 class ServingParts(NamedTuple):
@@ -177,7 +177,7 @@ def _profile_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
 
     @post("/v1/profiles/lookup", status_code=200, responses=responses, tags=["serving"],
           summary="A person by email or any identifier, in the body")  # fmt: skip
-    async def look_up(request: Request[Any, Any, Any], data: Lookup) -> Reply:
+    async def look_up(request: Request[Any, Any, Any], data: JSONBody[Lookup]) -> Reply:
         async def work() -> Reply:
             return await edge.profile(data, data.as_of)
 
@@ -192,7 +192,7 @@ def _decide_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
          summary="What one person sees in a campaign")  # fmt: skip
     async def decide_one(
         request: Request[Any, Any, Any], campaign: FromPath[str], user_id: Query = None,
-        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: int = 0,
+        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: FromQuery[int] = 0,
     ) -> Reply:  # fmt: skip
         asked = Recipient(user_id=user_id, anonymous_id=anonymous_id, email_token=email_token)
 
@@ -206,7 +206,7 @@ def _decide_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
           responses=_documented(ManyAnswers, "What each of them sees, in order"),
           summary="What many people see in a campaign")  # fmt: skip
     async def decide_many(
-        request: Request[Any, Any, Any], campaign: FromPath[str], data: DecideMany
+        request: Request[Any, Any, Any], campaign: FromPath[str], data: JSONBody[DecideMany]
     ) -> Reply:
         async def work() -> Reply:
             return await edge.decide_many(campaign, data)
@@ -221,8 +221,8 @@ def _render_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
          summary="The whole email of one person, as HTML or with `part=text` as text")  # fmt: skip
     async def render(
         request: Request[Any, Any, Any], campaign: FromPath[str], user_id: Query = None,
-        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: int = 0,
-        part: str = "html",
+        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: FromQuery[int] = 0,
+        part: FromQuery[str] = "html",
     ) -> Reply:  # fmt: skip
         asked = Recipient(user_id=user_id, anonymous_id=anonymous_id, email_token=email_token)
 
