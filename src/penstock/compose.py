@@ -279,8 +279,9 @@ def make_campaigning(node: Node, links: Links) -> Campaigning:
     return Campaigning(
         serving=node.serving, store=node.stores.store, epoch=node.epoch.number,
         appender=node.engine.appender, esp=lambda: make_esp(project.settings.esp, project.root),
-        links=links, sender=Sender(address, email.sender.rpartition("@")[2], email.reply_to),
-        text_of_html=html_to_text, connections=project.settings.esp.connections,
+        links=links, sender=Sender(address, email.sender.rpartition("@")[2], email.reply_to, tuple(email.seeds)),
+        text_of_html=html_to_text, make_leaf=node.collector.make_leaf,
+        connections=project.settings.esp.connections,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from email.message import EmailMessage
 from typing import NamedTuple
 
 from penstock.core.consent.suppression import may_send
@@ -35,6 +36,8 @@ class Sender(NamedTuple):
     domain: str
     """Right of the `@` in Message-IDs."""
     reply_to: str = ""
+    seeds: tuple[str, ...] = ()
+    """Addresses that get a copy of every campaign, without a decision, holdout or exposure."""
 
 
 class Progress(NamedTuple):
@@ -64,12 +67,14 @@ class Campaigning:
         links: Makes links.
         sender: Who the emails come from.
         text_of_html: Makes a text part of HTML.
+        make_leaf: Makes the leaf of a seed's address.
         connections: Emails handed over side by side.
     """
 
     def __init__(  # noqa: PLR0913 - the one place where sending's parts meet
         self, *, serving: Serving, store: Store, epoch: int, appender: Appender, esp: Callable[[], Esp],
-        links: Links, sender: Sender, text_of_html: Callable[[str], str], connections: int = 4,
+        links: Links, sender: Sender, text_of_html: Callable[[str], str],
+        make_leaf: Callable[[str, str], LeafId], connections: int = 4,
     ) -> None:  # fmt: skip
         self.serving = serving
         self.store = store
@@ -79,6 +84,7 @@ class Campaigning:
         self.links = links
         self.sender = sender
         self.text_of_html = text_of_html
+        self.make_leaf = make_leaf
         self.connections = connections
 
     async def members(
@@ -128,10 +134,14 @@ class Campaigning:
             progress: Told after every email.
 
         Raises:
-            DefinitionError: The campaign can't be sent at all: no template, or too large (E182, E183).
+            DefinitionError: The campaign has no template (E182).
         """
+        if not campaign.template:
+            raise DefinitionError("E182", f"campaign `{campaign.name}` has no template", where=campaign.where,
+                                  fix='name one: template = "email"')  # fmt: skip
         seen = 0
         outcomes: dict[str, int] = {}
+        await self._send_seeds(campaign)
         queue: asyncio.Queue[Member | None] = asyncio.Queue(self.connections * 4)
 
         def note(outcome: str) -> None:
@@ -168,6 +178,27 @@ class Campaigning:
             )
         return Progress(seen, outcomes)
 
+    async def _send_seeds(self, campaign: Campaign) -> None:
+        if not self.sender.seeds:
+            return
+        esp = await asyncio.to_thread(self.esp)
+        try:
+            for address in self.sender.seeds:
+                leaf = self.make_leaf("email", address.strip().lower())
+                outcome = await self.serving.decide(campaign.name, Who(leaf, "email"), preview=True)
+                rendered = self._render(campaign, outcome, leaf, track=False)
+                message = self._compose(
+                    campaign, rendered, address, leaf, outcome.answer.decision_id or "0" * 32
+                )
+                await asyncio.to_thread(
+                    esp.send,
+                    message,
+                    sender=_address(_from(campaign, self.sender)),
+                    recipient=address,
+                )
+        finally:
+            await asyncio.to_thread(esp.close)
+
     async def _send_one(
         self, esp: Esp, campaign: Campaign, member: Member, send: str, *, retry_in_doubt: bool
     ) -> str:
@@ -185,17 +216,14 @@ class Campaigning:
         if address is None:
             return "skipped:no_address"
         try:
-            message_id = message_id_of(outcome.decision.decision_id, self.sender.domain)
             rendered = self._render(campaign, outcome, member.recipient)
-            message = compose_email(
-                sender=_from(campaign, self.sender), recipient=address, subject=rendered.subject,
-                html=rendered.html, text=rendered.text, message_id=message_id,
-                list_unsubscribe_url=self.links.unsubscribe(member.recipient, campaign.topic or "*"),
-                headers=_reply_to(campaign, self.sender),
-            )  # fmt: skip
+            message = self._compose(
+                campaign, rendered, address, member.recipient, outcome.decision.decision_id
+            )
         except PenstockError as error:
             return f"skipped:{error.code}"
         now = serving.clock.now_ms()
+        message_id = message_id_of(outcome.decision.decision_id, self.sender.domain)
         standing = await asyncio.to_thread(serving.decisions.start_send, key, message_id, now)
         if standing is not None:
             again = retry_in_doubt if standing.state == "started" else standing.detail == NOT_SEEN
@@ -226,10 +254,28 @@ class Campaigning:
             await self.appender.append([event], urgent=True)
         return handed.state
 
-    def _render(self, campaign: Campaign, outcome: Outcome, recipient: LeafId) -> Rendered:
+    def _compose(
+        self,
+        campaign: Campaign,
+        rendered: Rendered,
+        address: str,
+        recipient: LeafId,
+        decision_id: str,
+    ) -> EmailMessage:
+        return compose_email(
+            sender=_from(campaign, self.sender), recipient=address, subject=rendered.subject,
+            html=rendered.html, text=rendered.text,
+            message_id=message_id_of(decision_id, self.sender.domain),
+            list_unsubscribe_url=self.links.unsubscribe(recipient, campaign.topic or "*"),
+            headers=_reply_to(campaign, self.sender),
+        )  # fmt: skip
+
+    def _render(
+        self, campaign: Campaign, outcome: Outcome, recipient: LeafId, *, track: bool = True
+    ) -> Rendered:
         rendered = render_email(
             self.serving.renderer, campaign, outcome.answer, outcome.profile, links=self.links,
-            recipient=recipient, text_of_html=self.text_of_html,
+            recipient=recipient, text_of_html=self.text_of_html, track=track,
         )  # fmt: skip
         if rendered.size.verdict == "refuse":
             raise DefinitionError("E183", f"campaign `{campaign.name}` renders to {rendered.size.bytes} bytes, "
