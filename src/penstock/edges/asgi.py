@@ -106,7 +106,7 @@ def _refusal(error: HTTPException) -> Answer:
         what = EventRejected("E380", "there is no such route, or it takes another method",
                              fix="see docs/reference/http.md for the routes")  # fmt: skip
         return error_answer(what, error.status_code)
-    if error.status_code < 500:  # noqa: PLR2004 - HTTP's own classes
+    if error.status_code < 500:
         what = EventRejected("E397", "the request is not what this route takes", where=_place(error),
                              fix="see docs/reference/http.md for the fields")  # fmt: skip
         return error_answer(what, 400)
@@ -118,6 +118,6 @@ def _place(error: HTTPException) -> str:
     """Return the JSON path that a validation names; its message may quote a value, so it is cut."""
     for note in error.extra if isinstance(error.extra, list) else ():
         key = note.get("key") if isinstance(note, dict) else None
-        if isinstance(key, str) and len(key) <= 64 and key.replace("_", "").isidentifier():  # noqa: PLR2004
+        if isinstance(key, str) and len(key) <= 64 and key.replace("_", "").isidentifier():
             return key
     return "$"

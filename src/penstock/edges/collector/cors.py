@@ -47,7 +47,7 @@ def preflight(origin: bytes, asked: bytes) -> Answer:
         origin: The page's origin.
         asked: The header names it wants to send; RudderStack's vary by version.
     """
-    names = list(ALLOWED_HEADERS)
+    names: list[str] = list(ALLOWED_HEADERS)
     for name in asked.decode("latin-1").lower().split(",")[:_ASKED_MAX]:
         stripped = name.strip()
         if stripped.startswith("rsa-") and stripped not in _NAMES:

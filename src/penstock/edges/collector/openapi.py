@@ -5,13 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgspec
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.openapi.spec import (
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    Reference,
+    RequestBody,
+    Schema,
+)
 
 _TEXT = Schema(type=OpenAPIType.STRING)
 _OBJECT = Schema(type=OpenAPIType.OBJECT)
 _NULLABLE_TEXT = Schema(type=[OpenAPIType.STRING, OpenAPIType.NULL])
 
-EVENT_FIELDS = {
+EVENT_FIELDS: dict[str, Schema | Reference] = {
     "type": Schema(
         type=OpenAPIType.STRING, enum=["identify", "track", "page", "screen", "group", "alias"]
     ),
