@@ -12,6 +12,7 @@ from litestar import Litestar
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 
+from penstock import __version__
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.content.html_to_text import html_to_text
 from penstock.adapters.content.inline import inline_css
@@ -64,7 +65,6 @@ from penstock.runtimes.grouping import Grouper
 from penstock.runtimes.outbox import OutboxPump
 from penstock.settings import EspSettings
 
-VERSION = "0.1.0"
 KEY_BYTES = 32
 KEY_NAMES = (IDENTIFIER_KEY, TOKEN_KEY, PSEUDONYM_KEY)
 
@@ -321,7 +321,7 @@ def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
             *mail_handlers(feedback),
             *operations_handlers(node.engine.ready, metrics, node.engine.publish),
         ],
-        openapi_config=OpenAPIConfig(title="Penstock", version=VERSION, path="/schema"),
+        openapi_config=OpenAPIConfig(title="Penstock", version=__version__, path="/schema"),
         exception_handlers={HTTPException: refuse},
         logging_config=None,
     )  # fmt: skip

@@ -152,8 +152,10 @@ def test_a_failed_commit_answers_every_caller_and_the_next_one_is_tried(failure:
         for _ in range(2):
             with pytest.raises(Unavailable):
                 await rig.appender.append([record(1)])
+        failing = [rig.appender.failing()]
         rig.log.failure = None
         await rig.appender.append([record(2)])
+        assert [*failing, rig.appender.failing()] == [True, False]
         await rig.appender.close()
         return rig
 

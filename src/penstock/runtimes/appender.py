@@ -21,6 +21,9 @@ QUEUE_BYTES_MAX = 64 * 1024 * 1024
 SOJOURN_MS_MAX = 2_000
 """A queue whose head has waited longer takes no more, so that waiting never grows without bound."""
 
+FAILING_MS = 5_000
+"""How long the process says that it is not ready after a commit failed."""
+
 LEAD_MS_MAX = 5 * 60 * 1000
 """How far the wall clock may depart from the monotonic clock, or from the log's last stamp."""
 
@@ -68,6 +71,7 @@ class GroupAppender:
         self._commits: set[asyncio.Task[None]] = set()
         self._wall_less_monotonic_ms = clock.now_ms() - clock.monotonic_ms()
         self._closed = False
+        self._failed_at_ms: int | None = None
 
     async def append(
         self, records: Sequence[Record], letters: Sequence[DeadLetter] = (), *, urgent: bool = False
@@ -111,6 +115,11 @@ class GroupAppender:
             raise Unavailable("E411", "the wall clock of this machine moved by more than 5 min",
                               fix="set the clock (NTP) and restart `penstock up`")  # fmt: skip
 
+    def failing(self) -> bool:
+        """Return whether a commit failed lately and none has succeeded since."""
+        failed_at_ms = self._failed_at_ms
+        return failed_at_ms is not None and self._clock.monotonic_ms() - failed_at_ms < FAILING_MS
+
     def backlog(self) -> int:
         """Return how many records wait for a commit."""
         return sum(lane.records for lane in self._lanes)
@@ -153,12 +162,15 @@ class GroupAppender:
                         self._thread, self._log.append, partition, values, letters
                     )
                 except PenstockError as error:
+                    self._failed_at_ms = self._clock.monotonic_ms()
                     _fail(calls, error)
                     continue
                 except Exception as error:  # noqa: BLE001 - a waiter must always be answered
+                    self._failed_at_ms = self._clock.monotonic_ms()
                     _fail(calls, Unavailable("E401", f"the log failed: {type(error).__name__}",
                                              fix="retry; see `penstock doctor`"))  # fmt: skip
                     continue
+                self._failed_at_ms = None
                 self._metrics.observe(
                     "penstock_append_seconds", (self._clock.monotonic_ms() - started) / 1000
                 )
