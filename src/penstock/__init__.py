@@ -3,6 +3,5 @@
 What a project's files import is in `penstock.dsl`; what its tests use is in `penstock.testing`.
 """
 
-__all__ = ["__version__"]
 
 __version__ = "0.1.0"
