@@ -33,11 +33,13 @@ from penstock.core.identity.routing import Routing, route
 from penstock.core.ids import LeafId, event_id, leaf_id
 from penstock.core.leaf import Leaf
 from penstock.core.protect import Protector
-from penstock.core.record import RECORD_FORMAT, DeadLetter, Identifier, Kind, Record
+from penstock.core.record import RECORD_FORMAT, DeadLetter, Evidence, Identifier, Kind, Record
 from penstock.ports.appender import Appender
 from penstock.ports.clock import Clock
 from penstock.ports.metrics import Metrics
 from penstock.ports.suppressions import Suppressions
+
+EVIDENCES_MAX = 10_000
 
 LEAF_CACHE_MAX = 200_000
 
@@ -124,6 +126,7 @@ class Collector:
         self.metrics = metrics
         self.normalise = catalog.compile(protector)
         self.find_item = find_item
+        self._evidences: dict[tuple[Any, ...], tuple[Evidence, str]] = {}
         self._stamps = _stamps_of(catalog)
         self._guards = {
             name: protector.function(field.privacy.protection, "string", f"$.traits.{name}")
@@ -229,11 +232,8 @@ class Collector:
         Raises:
             EventRejected: The event breaks its declaration or names nobody (E3xx).
         """
-        evidence = consent_evidence.stamp(
-            consent_preferences(event), gpc, source.basis, self.consent
-        )
+        evidence, use = self._evidence(source, consent_preferences(event), gpc=gpc)
         name = (event.event or "") if event.type == "track" else event.type
-        use = consent_evidence.useful(evidence, self.consent)
         if use == consent_evidence.DISCARD and name not in PERMISSION_EVENTS:
             self.metrics.count("penstock_events_discarded_total", reason="consent_unknown")
             return None
@@ -285,6 +285,22 @@ class Collector:
             job=job,
             bare=bare,
         )
+
+    def _evidence(
+        self, source: Source, preferences: Mapping[str, object] | None, *, gpc: bool
+    ) -> tuple[Evidence, str]:
+        """Return the evidence to stamp and what to do with the event; few combinations occur."""
+        said = tuple(preferences.items()) if preferences else ()
+        # A list among the values is no key; True and 1 are one key but not one word.
+        plain = all(value.__class__ is bool for _, value in said)
+        key = (source.name, gpc, said)
+        found = self._evidences.get(key) if plain else None
+        if found is None:
+            evidence = consent_evidence.stamp(preferences, gpc, source.basis, self.consent)
+            found = (evidence, consent_evidence.useful(evidence, self.consent))
+            if plain and len(self._evidences) < EVIDENCES_MAX:
+                self._evidences[key] = found
+        return found
 
     def _normalised(self, event: Event, name: str) -> Normalised:
         if name in PERMISSION_EVENTS and name not in self.catalog.event_types:

@@ -167,8 +167,13 @@ def normalise(id_type: str, value: object) -> str | None:
 
 def blocked(value: str, rules: IdentityRules) -> bool:
     """Return whether a normalised value is junk that would glue strangers together."""
+    return blocked_by(value, rules.blocked)
+
+
+def blocked_by(value: str, junk: frozenset[str]) -> bool:
+    """Return whether a normalised value is among junk values, casefolded, or is all zeros."""
     folded = _folded(value)
-    return folded in rules.blocked or _ZEROS.fullmatch(folded) is not None
+    return folded in junk or _ZEROS.fullmatch(folded) is not None
 
 
 def _trimmed(text: str) -> str:
