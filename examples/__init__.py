@@ -1,0 +1,1 @@
+"""Example projects: each folder is a whole Penstock project."""

@@ -1,0 +1,1 @@
+"""The example shop: a Penstock project, a generator of synthetic shoppers, and a demo that runs both."""
