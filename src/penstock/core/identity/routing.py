@@ -60,7 +60,7 @@ class _Sorter:
         if value is None or value == "":
             return None
         if value.__class__ is str:
-            text, reason = _judged(id_type, value, self.rules.blocked)  # type: ignore[arg-type]
+            text, reason = _judged(id_type, value, self.rules.blocked)
         else:
             text, reason = _judge(id_type, value, self.rules.blocked)
         if text is None:
