@@ -142,6 +142,11 @@ def test_a_claim_never_grants_against_a_verified_word(verified, claims):
             assert "denied" == status(all_told[purpose], OPT_IN)
 
 
+def test_a_later_claim_does_not_grant_what_a_verified_leaf_denied():
+    verified, claim = {P: word(1, denied=True)}, {P: word(2, denied=False)}
+    assert frozenset() == permitted_purposes(over_leaves([verified], [claim]), OPT_IN)
+
+
 def test_a_claim_may_deny_and_may_grant_where_nobody_spoke():
     verified, claim = (
         {P: word(1, denied=False)},

@@ -73,6 +73,13 @@ def test_a_cut_wins_a_tie_and_no_claim_undoes_it():
     assert folded([edge(5, joined=False), edge(6)])[(A, B)].joined
 
 
+def test_a_cut_is_remembered_when_the_pair_is_seen_again_and_again():
+    told = [edge(1), edge(2, joined=False), edge(3), edge(4), edge(5)]
+    held = folded(told)[(A, B)]
+    assert (1, 5, 2, True) == (held.at_ms, held.seen_ms, held.cut_ms, held.joined)
+    assert {(A, B): held} == folded(told[::-1])
+
+
 def test_folding_says_whether_the_leaf_holds_one_more():
     held = {}
     assert fold_edge(held, edge(5))
