@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from litestar import Litestar
 from litestar.exceptions import HTTPException
@@ -36,11 +37,13 @@ from penstock.core.errors import SettingsError
 from penstock.core.protect import Protector
 from penstock.core.record import Record
 from penstock.core.step import Step
+from penstock.edges.admin.bodies import Status
+from penstock.edges.admin.routes import AdminParts, admin_handlers
 from penstock.edges.asgi import refuse
 from penstock.edges.collector.keys import write_key
 from penstock.edges.collector.routes import collector_handlers
 from penstock.edges.operations import operations_handlers
-from penstock.edges.serving.asks import ReadKeys
+from penstock.edges.serving.asks import ReadKeys, who_of
 from penstock.edges.serving.mail import mail_handlers
 from penstock.edges.serving.routes import ServingParts, serving_handlers
 from penstock.flows.collect import Collector, Source, source_of
@@ -49,7 +52,8 @@ from penstock.flows.person import Definitions
 from penstock.flows.render import Links
 from penstock.flows.replay import Epoch, choose_epoch, make_live
 from penstock.flows.send import Campaigning, Sender
-from penstock.flows.serve import ServeRules, Serving
+from penstock.flows.serve import ServeRules, Serving, Who
+from penstock.flows.status import conservation
 from penstock.flows.track import decision_record
 from penstock.ports.clock import Clock
 from penstock.ports.decisions import Decided, DecisionKey, Decisions
@@ -285,6 +289,36 @@ def make_campaigning(node: Node, links: Links) -> Campaigning:
     )  # fmt: skip
 
 
+def admin_parts(node: Node, links: Links) -> AdminParts:
+    """Return what the admin routes call."""
+    stores, engine, project = node.stores, node.engine, node.project
+
+    async def status() -> Status:
+        await engine.settled()
+        law = await asyncio.to_thread(
+            conservation, stores.log, stores.store, node.epoch.number, project.plan
+        )
+        ready, reason = engine.ready()
+        return Status(
+            ready=ready, reason=reason, live=engine.live(), epoch=node.epoch.number,
+            head=sum(stores.log.head(partition) for partition in range(stores.log.partitions)),
+            lag=engine.lag(), accepted=law.accepted, applied=law.applied,
+            deduplicated=law.deduplicated, policy_dropped=law.policy_dropped,
+            dead_lettered=law.dead_lettered, in_flight=law.in_flight, conserved=law.holds,
+            links=law.links, leaves=law.leaves,
+        )  # fmt: skip
+
+    def find_who(asked: Any) -> Who:
+        return who_of(asked, node.collector.make_leaf, links.token_key)
+
+    return AdminParts(
+        admin_key=project.settings.server.admin_key, collector=node.collector,
+        campaigning=make_campaigning(node, links), log=stores.log, plan=project.plan,
+        audiences=project.audiences, sources=node.sources, find_who=find_who, status=status,
+        settled=engine.settled,
+    )  # fmt: skip
+
+
 def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
     """Return the HTTP application of a node: collector, serving, mail links, operations, admin.
 
@@ -319,6 +353,7 @@ def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
             ),
             *serving_handlers(parts),
             *mail_handlers(feedback),
+            *admin_handlers(admin_parts(node, links)),
             *operations_handlers(node.engine.ready, metrics, node.engine.publish),
         ],
         openapi_config=OpenAPIConfig(title="Penstock", version=__version__, path="/schema"),

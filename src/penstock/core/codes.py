@@ -337,6 +337,15 @@ CODES: dict[str, Code] = {
         "A dead letter's source is not declared any more.",
         "Declare the source again in `penstock.toml`, then replay.",
     ),
+    "E365": Code(
+        "Rows are loaded for a source that is not declared.",
+        "Declare `[sources.NAME]` in `penstock.toml`, or name another with `--source`.",
+    ),
+    "E366": Code("Nothing can be decided for a person now.", "Look at /ready and at the metrics."),
+    "E367": Code(
+        "There is no audience of that name.",
+        "Define it in audiences.py, or name another with `--audience`.",
+    ),
     "E370": Code(
         "A request to the collector shows no write key.",
         "Send it as the user of Basic authentication, as `X-Write-Key`, or as `writeKey` in the body.",
@@ -404,8 +413,13 @@ CODES: dict[str, Code] = {
         "There is no campaign of that name.",
         "Use the name of a file in campaigns/ without its ending.",
     ),
-    "E380": Code("There is no such route, or it takes another method.",
-                 "See the reference of the HTTP API."),
+    "E379": Code(
+        "A request does not show the admin key.",
+        "Send `Authorization: Bearer KEY` with the key of `server.admin_key`.",
+    ),
+    "E380": Code(
+        "There is no such route, or it takes another method.", "See the reference of the HTTP API."
+    ),
     # E4xx dependencies
     "E401": Code(
         "The log did not take a batch or did not answer; nothing of the batch is kept.",
@@ -468,8 +482,10 @@ CODES: dict[str, Code] = {
         "The collector failed on a request; nothing is known to be kept.",
         "Retry; the log of the server names the place where it failed, which is a bug to report.",
     ),
-    "E433": Code("The server failed on a request.",
-                 "Retry; the log of the server names the place, which is a bug to report."),
+    "E433": Code(
+        "The server failed on a request.",
+        "Retry; the log of the server names the place, which is a bug to report.",
+    ),
     # E5xx conflicts
     # E6xx fencing
     "E601": Code(

@@ -1,0 +1,139 @@
+"""What the admin API takes and answers: the same structs document, validate and encode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class LoadRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Rows of a file."""
+
+    kind: str
+    """`items`, `people` or `events`."""
+    rows: list[dict[str, Any]]
+    source: str
+    job: str
+    first: int = 1
+    """The number of the first row in its file."""
+
+
+class RowRefusal(msgspec.Struct, frozen=True):
+    """A row that was refused: its place in the call, and why."""
+
+    index: int
+    code: str
+    what: str
+    path: str
+
+
+class RowsLoaded(msgspec.Struct, frozen=True):
+    """What became of the rows of one call."""
+
+    kept: int
+    refused: list[RowRefusal]
+
+
+class StartSend(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A campaign to send."""
+
+    campaign: str
+    audience: str = ""
+    """Empty for the campaign's own."""
+    send: str = ""
+    """Empty for the campaign's version and the UTC day."""
+    dry_run: bool = False
+    retry_in_doubt: bool = False
+
+
+class SendReport(msgspec.Struct, frozen=True):
+    """A send so far, or at its end."""
+
+    done: bool
+    campaign: str
+    send: str
+    seen: int
+    outcomes: dict[str, int]
+    in_doubt: list[str] = []
+    """Email tokens of those who may or may not have got it; never addresses."""
+    sample: list[str] = []
+    """For a dry run: email tokens of a few members."""
+    error: dict[str, str] = {}
+
+
+class AskWhy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A decision to explain: of whom, in which campaign and send."""
+
+    campaign: str
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    email: str | None = None
+    email_token: str | None = None
+    send: str = ""
+    slot: str = ""
+
+
+class Why(msgspec.Struct, frozen=True):
+    """A decision explained."""
+
+    recorded: bool
+    """False for a preview: nothing was decided for this send yet."""
+    lines: list[str]
+    explanation: dict[str, Any]
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """A dead letter, without the event itself."""
+
+    letter_id: str
+    source: str
+    received_at: str
+    reason: str
+    path: str
+    what: str
+    message_id: str
+
+
+class Letters(msgspec.Struct, frozen=True):
+    """Dead letters, oldest first."""
+
+    letters: list[Letter]
+    pending: int
+
+
+class ReplayLetters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which dead letters to send in again: all, or those with a reason."""
+
+    reason: str = ""
+
+
+class LettersReplayed(msgspec.Struct, frozen=True):
+    """What became of the letters."""
+
+    accepted: int
+    refused: dict[str, int]
+    quarantined: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """How the node is, and the conservation law over what it holds."""
+
+    ready: bool
+    reason: str
+    live: bool
+    epoch: int
+    head: int
+    """Records in the log."""
+    lag: int
+    accepted: int
+    """Primaries in the log, and events refused at the edge as dead letters."""
+    applied: int
+    deduplicated: int
+    policy_dropped: int
+    dead_lettered: int
+    in_flight: int
+    conserved: bool
+    """Whether accepted = applied + deduplicated + policy-dropped + dead-lettered + in flight."""
+    links: int
+    leaves: int

@@ -1,0 +1,88 @@
+"""The conservation law, counted over durable data: the log's records against the leaves' own counts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from penstock.core.feature.plan import Plan
+from penstock.core.leaf import decode_leaf
+from penstock.core.record import Kind, decode_record
+from penstock.ports.log import Log
+from penstock.ports.store import Store
+
+READ_RECORDS = 5_000
+SCAN_LEAVES = 1_000
+EDGE_LETTER = "edge-"
+
+
+class Conservation(NamedTuple):
+    """accepted = applied + deduplicated + policy-dropped + dead-lettered + in flight.
+
+    Primaries are counted, and events that the edge refused and kept; links have a law of their own.
+    """
+
+    accepted: int
+    applied: int
+    deduplicated: int
+    policy_dropped: int
+    dead_lettered: int
+    in_flight: int
+    links: int
+    leaves: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is lost and nothing counted twice."""
+        return self.accepted == (
+            self.applied
+            + self.deduplicated
+            + self.policy_dropped
+            + self.dead_lettered
+            + self.in_flight
+        )
+
+
+def conservation(log: Log, store: Store, epoch: int, plan: Plan) -> Conservation:
+    """Return the law's terms over durable data: what is written, not what a process remembers.
+
+    In flight are the primaries beyond the version of their leaf: the tail that a restart folds.
+    """
+    applied = deduplicated = dropped = dead = leaves = 0
+    versions: dict[bytes, tuple[int, int]] = {}
+    after = None
+    while page := store.scan(epoch, after, SCAN_LEAVES):
+        for leaf_id, stored in page:
+            leaf = decode_leaf(leaf_id, stored.version, stored.parts[0], plan)
+            versions[leaf_id] = (leaf.generation, leaf.offset)
+            applied += leaf.applied
+            deduplicated += leaf.deduplicated
+            dropped += leaf.dropped
+            dead += leaf.dead
+            leaves += 1
+        after = page[-1][0]
+    primaries = links = in_flight = 0
+    for partition in range(log.partitions):
+        offset = 0
+        while batch := log.read(partition, offset, READ_RECORDS):
+            offset = batch[-1].offset + 1
+            for entry in batch:
+                record = decode_record(entry.value)
+                if record.kind != Kind.PRIMARY:
+                    links += 1
+                    continue
+                primaries += 1
+                if (log.generation, entry.offset) > versions.get(record.leaf, (0, -1)):
+                    in_flight += 1
+    refused = sum(
+        letter.letter_id.startswith(EDGE_LETTER) for letter in log.dead_letters(pending_only=False)
+    )
+    return Conservation(
+        primaries + refused,
+        applied,
+        deduplicated,
+        dropped,
+        dead + refused,
+        in_flight,
+        links,
+        leaves,
+    )
