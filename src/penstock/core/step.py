@@ -8,14 +8,12 @@ from typing import NamedTuple, cast
 
 from penstock.core.consent import evidence as consent_evidence
 from penstock.core.consent import ledger
-from penstock.core.consent.purpose import ConsentRules
+from penstock.core.consent.purpose import PERSONALISATION, ConsentRules
 from penstock.core.feature.plan import Plan
 from penstock.core.identity import graph, routing
+from penstock.core.identity.identifier import ENTITY_TYPES, GROUP
 from penstock.core.leaf import ID_TILE_MS, ID_TILES, LEAF_BYTES_MAX, Leaf, expired_id_tile
 from penstock.core.record import Evidence, Kind, Record
-
-ENTITY_TYPES = frozenset({"item_id", "group_id"})
-"""Leaves that hold traits only: they never join people and have no features."""
 
 VERDICTS_MAX = 10_000
 
@@ -109,7 +107,9 @@ class Step:
             The leaf's bytes are a function of the records folded, in any batching; of their set,
             while their tiles are live and copies are equal.
         """
-        if offset <= leaf.offset and generation <= leaf.generation:
+        if generation <= leaf.generation and (
+            offset <= leaf.offset or generation < leaf.generation
+        ):
             return _SKIPPED
         leaf.generation = generation
         leaf.offset = offset
@@ -121,7 +121,7 @@ class Step:
                 self.expire(leaf)
         if record.kind != _PRIMARY:
             return self._fold_link(leaf, record)
-        if not leaf.id_type:
+        if leaf.value is None:
             _name(leaf, record)
         event, ids = record.event_id, leaf.ids
         seen = ids.get(event)
@@ -129,6 +129,8 @@ class Step:
             record.job and event in leaf.jobs.get(record.job, ())
         ):
             leaf.deduplicated += 1
+            if record.job and not leaf.quarantined:
+                self._remember(leaf, record.job, event)
             return _DEDUPLICATED
         if leaf.quarantined:
             leaf.dead += 1
@@ -138,8 +140,7 @@ class Step:
         ids[event] = id_tile
         leaf.size += _ID_BYTES
         if record.job:
-            leaf.jobs.setdefault(record.job, set()).add(event)
-            leaf.size += _ID_BYTES
+            self._remember(leaf, record.job, event)
         verdict = self._verdicts.get(record.evidence) or self.verdict(record.evidence)
         if verdict.words is None or record.name == ledger.PREFERENCE_UPDATED:
             self._fold_consent(leaf, record)
@@ -160,6 +161,15 @@ class Step:
             self._weigh(leaf)
         return outcome
 
+    def _remember(self, leaf: Leaf, job: str, event: int) -> None:
+        """Keep an event among a job's, even one that came another way first: the job may be run late."""
+        events = leaf.jobs.setdefault(job, set())
+        if event not in events:
+            events.add(event)
+            leaf.size += _ID_BYTES
+            if leaf.size > self.rules.leaf_bytes_max:
+                self._weigh(leaf)
+
     def _fold_person(
         self, leaf: Leaf, record: Record, permitted: frozenset[str], links: list[Record]
     ) -> None:
@@ -169,7 +179,8 @@ class Step:
             for edge in record.edges:
                 if graph.fold_edge(held, edge):
                     leaf.size += _EDGE_BYTES
-        if record.type in ("identify", "group"):
+        # A group's traits are the group's: under a public key the event itself is a person's.
+        if record.type == "identify" or (record.type == "group" and record.id_type == GROUP):
             self._fold_traits(leaf, record, permitted)
 
     def _fold_traits(self, leaf: Leaf, record: Record, permitted: frozenset[str]) -> None:
@@ -178,8 +189,11 @@ class Step:
         rank = record.source_rank if record.verified else min(record.source_rank, 0) - 1
         at = (rank, record.occurred_at_ms, record.event_id)
         for name, value in record.traits.items():
-            if purposes.get(name, "personalisation") not in permitted:
+            purpose = purposes.get(name, PERSONALISATION)
+            if purpose not in permitted:
                 continue
+            if record.occurred_at_ms < leaf.purged.get(purpose, 0):
+                value = None  # noqa: PLW2901 - as if the withdrawal had come after it
             standing = leaf.traits.get(name)
             if standing is None:
                 leaf.size += _TRAIT_BYTES + len(name)
@@ -197,6 +211,14 @@ class Step:
                 leaf.consent[purpose] = ledger.merge(standing, entry)
             if purge_ms is not None and purge_ms > leaf.purged.get(purpose, -1):
                 leaf.purged[purpose] = purge_ms
+                self._purge_traits(leaf, purpose, purge_ms)
+
+    def _purge_traits(self, leaf: Leaf, purpose: str, purge_ms: int) -> None:
+        """Blank what was said before a withdrawal; the registers stand, so that order means nothing."""
+        for name, (rank, at_ms, event, value) in leaf.traits.items():
+            if at_ms < purge_ms and self.rules.trait_purposes.get(name, PERSONALISATION) == purpose:
+                leaf.traits[name] = (rank, at_ms, event, None)
+                leaf.size += _value_bytes(None) - _value_bytes(value)
 
     def _fold_words(
         self, leaf: Leaf, record: Record, words: tuple[tuple[str, bool, str], ...]
@@ -222,9 +244,9 @@ class Step:
 
     def _fold_link(self, leaf: Leaf, record: Record) -> Outcome:
         leaf.links += 1
+        if leaf.value is None:
+            _name(leaf, record)
         for edge in record.edges:
-            if not leaf.id_type:
-                _name(leaf, record)
             if not leaf.quarantined and graph.fold_edge(leaf.edges, edge):
                 leaf.size += _EDGE_BYTES
         if leaf.size > self.rules.leaf_bytes_max:
@@ -270,7 +292,7 @@ def _words(evidence: Evidence) -> tuple[tuple[str, bool, str], ...] | None:
 
 
 def _name(leaf: Leaf, record: Record) -> None:
-    leaf.id_type = record.id_type
+    leaf.id_type = leaf.id_type or record.id_type
     for identifier in record.identifiers:
         if identifier.leaf == record.leaf:
             leaf.value = identifier.value
