@@ -7,7 +7,7 @@ primaries, oldest change first, together with the applied offset.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import NamedTuple
 
 from penstock.core.consent.suppression import (
@@ -135,7 +135,8 @@ class PartitionFold:
                 dirty[leaf.leaf] = entry.offset
             if outcome is _DEAD:
                 folded.letters.append(_letter(record, entry, self.partition, generation))
-            elif record.name in PERMISSION_EVENTS and outcome is not Outcome.DEDUPLICATED:
+            # What a person says of permission counts, quarantined or not.
+            if record.name in PERMISSION_EVENTS and outcome is not Outcome.DEDUPLICATED:
                 folded.suppressions.extend(suppression_of(record))
         self._count(counts)
         self.next_offset = batch[-1].offset + 1
@@ -151,12 +152,13 @@ class PartitionFold:
         tally.linked += counts[Outcome.LINKED]
 
     def _load(self, wanted: Iterable[LeafId]) -> None:
-        missing = [leaf_id for leaf_id in dict.fromkeys(wanted) if leaf_id not in self.cache]
+        needed = dict.fromkeys(wanted)
+        missing = [leaf_id for leaf_id in needed if leaf_id not in self.cache]
         if missing:
             for leaf_id, leaf in zip(missing, self.fetch(missing), strict=True):
                 self.cache[leaf_id] = leaf or Leaf(leaf_id, self.step.plan.new_states())
             if len(self.cache) > self.cached_max:
-                self._evict(set(missing))
+                self._evict(needed)
 
     def fetch(self, leaves: Sequence[LeafId]) -> list[Leaf | None]:
         """Return leaves from the store, decoded; None where there is none."""
@@ -176,7 +178,7 @@ class PartitionFold:
             found = [leaf if leaf is not None else next(stored) for leaf in found]
         return found
 
-    def _evict(self, keep: set[LeafId]) -> None:
+    def _evict(self, keep: Container[LeafId]) -> None:
         # Oldest loaded first; a dirty leaf was used lately, so it goes to the back instead.
         cache = self.cache
         for leaf_id in list(cache)[: len(cache) - self.cached_max + self.cached_max // 20]:
