@@ -56,6 +56,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "settings": set(),
     "compose": {"litestar", "uvicorn", "uvloop"},
     "cli": {"click", "rich", "uvicorn", "uvloop"},
+    "cli/client": {"httpx"},
     "testing": {"litestar", "hypothesis", "pytest", "httpx"},
 }
 """Which client libraries each part may import: an adapter its one product, nothing else any."""

@@ -95,13 +95,14 @@ def make_keys(keys: Keys) -> None:
         keys.put_if_absent(name, secrets.token_bytes(KEY_BYTES))
 
 
-def open_stores(project: Project, clock: Clock) -> Stores:
-    """Open a project's log, store, keys and small stores, and own them.
+def open_stores(project: Project, clock: Clock | None = None) -> Stores:
+    """Open a project's log, store, keys and small stores, and own them; the system's clock by default.
 
     Raises:
         SettingsError: A kind of adapter does not exist (E206).
         Unavailable: Another process owns the data folder (E407).
     """
+    clock = clock or SystemClock()
     settings = project.settings
     memory = settings.log.kind == "memory"
     folder = project.data_dir

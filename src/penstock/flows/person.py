@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from penstock.core.consent import ledger
-from penstock.core.consent.purpose import ConsentRules
+from penstock.core.consent.purpose import PERSONALISATION, ConsentRules
 from penstock.core.consent.suppression import Suppression, SuppressionKey
 from penstock.core.errors import EventRejected
 from penstock.core.feature.plan import Plan
@@ -17,8 +17,8 @@ from penstock.core.leaf import Leaf
 from penstock.core.profile import Profile
 from penstock.ports.profiles import Profiles
 
-HOPS_MAX = 3
-"""A common read is one multi-get, a cold one at most three hops; beyond is `identity_bound`."""
+READS_MAX = 4
+"""The leaf asked for and at most three hops from it; beyond is `identity_bound`."""
 
 
 class Definitions(NamedTuple):
@@ -49,7 +49,7 @@ class Person(NamedTuple):
 
 
 async def find_person(profiles: Profiles, start: LeafId, definitions: Definitions) -> Person:
-    """Return the person that a leaf belongs to, in at most three reads.
+    """Return the person that a leaf belongs to: one read, and at most three hops more.
 
     Raises:
         Unavailable: The store did not answer (E402).
@@ -57,7 +57,7 @@ async def find_person(profiles: Profiles, start: LeafId, definitions: Definition
     known: dict[LeafId, Leaf | None] = {}
     as_of_ms, live = 0, True
     wanted: Sequence[LeafId] = [start]
-    for _ in range(HOPS_MAX):
+    for _ in range(READS_MAX):
         read = await profiles.read(wanted)
         known.update(zip(wanted, read.leaves, strict=True))
         as_of_ms = min(as_of_ms, read.as_of_ms) if as_of_ms else read.as_of_ms
@@ -168,16 +168,25 @@ def _traits(
     person: Person, definitions: Definitions, permitted: frozenset[str], purged: Mapping[str, int],
 ) -> tuple[dict[str, object], list[str]]:  # fmt: skip
     claims = person.resolution.claims
+    purposes = definitions.trait_purposes
+
+    def standing(leaf: Leaf) -> dict[str, graph.Trait]:
+        # What a withdrawal purged must not outrank what another leaf was told after it.
+        return {
+            name: trait
+            for name, trait in leaf.traits.items()
+            if trait[1] >= purged.get(purposes.get(name, PERSONALISATION), trait[1])
+        }
+
     merged = graph.merge_traits(
-        [leaf.traits for leaf in person.leaves if leaf.leaf not in claims],
-        [leaf.traits for leaf in person.leaves if leaf.leaf in claims],
+        [standing(leaf) for leaf in person.leaves if leaf.leaf not in claims],
+        [standing(leaf) for leaf in person.leaves if leaf.leaf in claims],
     )
     traits: dict[str, object] = {}
     withheld: list[str] = []
-    for name, (_, at_ms, _, value) in sorted(merged.items(), key=lambda item: item[0]):
-        purpose = definitions.trait_purposes.get(name, "personalisation")
-        if purpose not in permitted:
+    for name, (_, _, _, value) in sorted(merged.items(), key=lambda item: item[0]):
+        if purposes.get(name, PERSONALISATION) not in permitted:
             withheld.append(name)
-        elif at_ms >= purged.get(purpose, at_ms):
+        else:
             traits[name] = value
     return traits, withheld

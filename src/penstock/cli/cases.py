@@ -1,0 +1,38 @@
+"""`penstock test`: the project's own cases, with the shipped driver."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from penstock.cli.main import JSON, PROJECT, err, out, show
+from penstock.project import load_project
+from penstock.testing.cases import run_cases
+
+
+@click.command()
+@click.argument("words", nargs=-1)
+@PROJECT
+@JSON
+def command(words: tuple[str, ...], project_dir: Path, as_json: bool) -> None:
+    """Run the functions `test_*` in the project's tests/; with WORDS, those whose name holds one."""
+    project = load_project(project_dir)
+    results = run_cases(project, words)
+    failed = [one for one in results if one.fault]
+    result = {
+        "passed": len(results) - len(failed), "failed": len(failed),
+        "cases": [{"name": one.name, "where": one.where, "fault": one.fault} for one in results],
+    }  # fmt: skip
+
+    def say() -> None:
+        for one in results:
+            out.print(f"{'FAIL' if one.fault else ' ok '} {one.name}", markup=False)
+            if one.fault:
+                err.print(f"     {one.where}: {one.fault}", markup=False, soft_wrap=True)
+        out.print(f"{result['passed']} passed, {result['failed']} failed")
+
+    show(result, as_json, say)
+    if failed or not results:
+        sys.exit(1)

@@ -1,0 +1,48 @@
+"""`penstock explain`: why a person sees what they see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from penstock.cli.client import Admin, with_admin
+from penstock.cli.main import JSON, PROJECT, out, show
+
+
+@click.command()
+@click.argument("person")
+@click.option("--campaign", required=True, help="In which campaign.")
+@click.option("--slot", default="", help="Only this slot.")
+@click.option("--send", "send", default="", help="Which send; today's by default.")
+@PROJECT
+@JSON
+def command(
+    person: str, campaign: str, slot: str, send: str, project_dir: Path, as_json: bool
+) -> None:  # fmt: skip
+    """Explain what PERSON (an email, `user_id:…`, `anonymous_id:…`, an email token) sees, and why."""
+    body = {"campaign": campaign, "slot": slot, "send": send, **identifier(person)}
+
+    async def work(admin: Admin) -> dict[str, Any]:
+        return await admin.post("/v1/admin/explain", body)
+
+    why = with_admin(project_dir, work)
+
+    def say() -> None:
+        if not why["recorded"]:
+            out.print("Nothing was decided for this send yet; this is what would be decided now.")
+        for line in why["lines"]:
+            out.print(line, markup=False, soft_wrap=True)
+
+    show(why, as_json, say)
+
+
+def identifier(person: str) -> dict[str, str]:
+    """Return what a person's name on the command line stands for."""
+    kind, colon, value = person.partition(":")
+    if colon and kind in ("user_id", "anonymous_id", "email", "email_token"):
+        return {kind: value}
+    if "@" in person:
+        return {"email": person}
+    return {"user_id": person}

@@ -1,0 +1,62 @@
+"""`penstock dead-letters`: what was refused, and sending it in again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from penstock.cli.client import Admin, with_admin
+from penstock.cli.main import JSON, PROJECT, out, show
+
+REASON = click.option("--reason", default="", help="Only those with this error code.")
+SHOWN = 50
+
+
+@click.group()
+def command() -> None:
+    """List what was refused, or send it in again."""
+
+
+@command.command("list")
+@REASON
+@PROJECT
+@JSON
+def list_letters(reason: str, project_dir: Path, as_json: bool) -> None:
+    """List pending dead letters, oldest first: why and where each was refused, never its values."""
+
+    async def work(admin: Admin) -> dict[str, Any]:
+        return await admin.get("/v1/admin/dead-letters", reason=reason)
+
+    found = with_admin(project_dir, work)
+
+    def say() -> None:
+        out.print(f"{found['pending']} dead letters are pending")
+        for one in found["letters"][:SHOWN]:
+            out.print(f"  {one['received_at']} {one['source']} {one['reason']} at {one['path'] or '$'}: "
+                      f"{one['what']} (message {one['message_id'] or 'without id'})", markup=False, soft_wrap=True)  # fmt: skip
+
+    show(found, as_json, say)
+
+
+@command.command("replay")
+@REASON
+@PROJECT
+@JSON
+def replay_letters(reason: str, project_dir: Path, as_json: bool) -> None:
+    """Send pending dead letters in again, by today's definitions and with their own message ids."""
+
+    async def work(admin: Admin) -> dict[str, Any]:
+        return await admin.post("/v1/admin/dead-letters/replay", {"reason": reason})
+
+    done = with_admin(project_dir, work)
+
+    def say() -> None:
+        out.print(f"{done['accepted']} accepted")
+        for code, number in sorted(done["refused"].items()):
+            out.print(f"{number} refused again: {code}")
+        if done["quarantined"]:
+            out.print(f"{done['quarantined']} left: their identifiers are quarantined")
+
+    show(done, as_json, say)

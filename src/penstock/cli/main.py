@@ -1,0 +1,75 @@
+"""The `penstock` command: its options, and how errors are shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from penstock import __version__
+from penstock.core.errors import PenstockError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+PROJECT = click.option(
+    "--project", "project_dir", default=".", show_default=True,
+    type=click.Path(file_okay=False, path_type=Path), help="The project's folder.",
+)  # fmt: skip
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def show(result: Any, as_json: bool, say: Callable[[], None]) -> None:
+    """Print a result, for machines or for people."""
+    if as_json:
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        say()
+
+
+class Commands(click.Group):
+    """The group; an error that Penstock raises on purpose is shown without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; a PenstockError ends the process with its own exit code."""
+        try:
+            return super().invoke(ctx)
+        except PenstockError as error:
+            err.print(str(error), markup=False)
+            sys.exit(error.exit_code)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, loading its module only when it is asked for."""
+        if cmd_name in MODULES and cmd_name not in self.commands:
+            module = __import__(f"penstock.cli.{MODULES[cmd_name]}", fromlist=["command"])
+            self.add_command(module.command, cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all commands, in the order in which a newcomer meets them."""
+        return list(MODULES)
+
+
+MODULES = {
+    "init": "init",
+    "up": "up",
+    "load": "load",
+    "send": "send",
+    "explain": "explain",
+    "test": "cases",
+    "dead-letters": "letters",
+    "replay": "replay",
+    "doctor": "doctor",
+}
+"""Command -> the module in this package that holds it as `command`."""
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="penstock")
+def main() -> None:
+    """Real-time personalization for email campaigns."""

@@ -1,0 +1,71 @@
+"""`penstock send`: a campaign to an audience, each email decided at the last moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from penstock.cli.client import Admin, with_admin
+from penstock.cli.main import JSON, PROJECT, err, out, show
+from penstock.core.errors import EventRejected
+
+
+@click.command()
+@click.argument("campaign")
+@click.option("--audience", default="", help="Whom to; the campaign's own audience by default.")
+@click.option(
+    "--send", "send", default="", help="The send's id: the same id never mails anybody twice."
+)
+@click.option("--dry-run", is_flag=True, help="Count and sample; send nothing.")
+@click.option("--retry-in-doubt", is_flag=True,
+              help="Hand over again what was started and never confirmed; it may be a second copy.")  # fmt: skip
+@PROJECT
+@JSON
+def command(
+    campaign: str, audience: str, send: str, dry_run: bool, retry_in_doubt: bool, project_dir: Path,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Send CAMPAIGN. A send that was interrupted goes on where it was."""
+    body = {
+        "campaign": campaign, "audience": audience, "send": send, "dry_run": dry_run,
+        "retry_in_doubt": retry_in_doubt,
+    }  # fmt: skip
+
+    async def work(admin: Admin) -> dict[str, Any]:
+        last: dict[str, Any] = {}
+        with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+                      disable=as_json, transient=True, console=err) as bar:  # fmt: skip
+            task = bar.add_task(f"sending {campaign}", total=None)
+            async for report in admin.stream("/v1/admin/sends", body):
+                last = report
+                bar.update(task, description=f"sending {campaign}: {_line(report)}")
+        return last
+
+    report = with_admin(project_dir, work)
+    if report.get("error"):
+        error = report["error"]
+        raise EventRejected(error["code"], error["what"], fix=error["fix"], where=error["where"])
+    show(report, as_json, lambda: _say(report, dry_run=dry_run))
+    if report["in_doubt"] and not retry_in_doubt:
+        raise SystemExit(1)
+
+
+def _line(report: dict[str, Any]) -> str:
+    counts = ", ".join(f"{number} {name}" for name, number in sorted(report["outcomes"].items()))
+    return f"{report['seen']} people seen; {counts or 'nobody yet'}"
+
+
+def _say(report: dict[str, Any], *, dry_run: bool) -> None:
+    what = "would go" if dry_run else "went"
+    out.print(f"Campaign `{report['campaign']}`, send `{report['send']}` {what} out:", markup=False)
+    out.print(f"  {report['seen']} people with an address")
+    for name, number in sorted(report["outcomes"].items()):
+        out.print(f"  {number:>7} {name}", markup=False)
+    for token in report["sample"]:
+        out.print(f"  for example {token}", markup=False)
+    if report["in_doubt"]:
+        err.print(f"{len(report['in_doubt'])} emails are in doubt: started, and never confirmed.")
+        err.print("  fix: look them up at the ESP; to hand them over again, add --retry-in-doubt")

@@ -1,0 +1,131 @@
+"""`penstock up`: collect, fold, serve and send, in one process, until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+
+import click
+import uvicorn
+
+from penstock.cli.client import up_file
+from penstock.cli.main import out
+from penstock.compose import Node, make_app, make_node, open_stores
+from penstock.core.errors import SettingsError
+from penstock.project import Project, load_project
+
+GC_THRESHOLDS = (100_000, 50, 50)
+"""The fold makes many objects and no cycles. Measured, Python's own thresholds halve its speed, and
+what is loaded at the start need not be looked at again at all."""
+
+
+@click.command()
+@click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--port", type=int, help="Listen here instead; 0 picks a free port.")
+def command(folder: Path, port: int | None) -> None:
+    """Run the project in FOLDER: collect, fold, serve and send."""
+    project = load_project(folder)
+    asyncio.run(serve(project, project.settings.server.port if port is None else port))
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+async def serve(project: Project, port: int) -> None:
+    """Run a project until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        SettingsError: The address can't be listened on (E210).
+        Unavailable: Another process owns the data folder (E407).
+    """
+    listener = _listen(project.settings.server.host, port)
+    url = f"http://{project.settings.server.host}:{listener.getsockname()[1]}"
+    stores = open_stores(project)
+    node = make_node(project, stores)
+    node.on_replay = lambda: _say_replay(node)
+    try:
+        await node.start()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        server = _Server(uvicorn.Config(
+            make_app(node, url), loop="none", http="httptools", lifespan="off", log_config=None,
+            access_log=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,
+        ))  # fmt: skip
+        await _serve(server, listener, project, url)
+    finally:
+        await node.close()
+        stores.close()
+
+
+async def _serve(
+    server: _Server, listener: socket.socket, project: Project, url: str
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    task = asyncio.create_task(server._serve([listener]))  # noqa: SLF001 - `serve` installs handlers
+    await asyncio.wait(
+        [task, asyncio.create_task(server.listening.wait())], return_when=asyncio.FIRST_COMPLETED
+    )
+    path = up_file(project)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
+    _say_up(project, url)
+    try:
+        await task
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError("E210", f"port {port} can't be listened on: {error.strerror}", where="server.port",
+                            fix="stop what listens there, or choose another with --port") from error  # fmt: skip
+    listener.listen(2048)
+    listener.setblocking(False)
+    return listener
+
+
+def _say_replay(node: Node) -> None:
+    if node.stores.log.head(0) == 0:
+        return
+    out.print("The definitions changed: replaying the log before anything is served as live.")
+
+
+def _say_up(project: Project, url: str) -> None:
+    sources = ", ".join(
+        f"{name} ({source.kind})" for name, source in project.settings.sources.items()
+    )
+    out.print(f"Penstock is up at {url}", soft_wrap=True)
+    out.print(
+        f"  events:   POST {url}/v1/batch, sources: {sources or 'none declared'}", soft_wrap=True
+    )
+    for campaign in project.campaigns:
+        out.print(f"  decide:   GET {url}/v1/decide/{campaign}?user_id=…", soft_wrap=True)
+    out.print(f"  API:      {url}/schema/swagger", soft_wrap=True)
+    out.print("  stop:     Ctrl-C")
+    out.file.flush()
