@@ -72,9 +72,7 @@ async def serve(project: Project, port: int) -> None:
         stores.close()
 
 
-async def _serve(
-    server: _Server, listener: socket.socket, project: Project, url: str
-) -> None:
+async def _serve(server: _Server, listener: socket.socket, project: Project, url: str) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

@@ -205,8 +205,10 @@ CODES: dict[str, Code] = {
         "An email is larger than mail clients show whole.",
         "Shorten the template or its texts to less than 100 kB.",
     ),
-    "E184": Code("A case of the project's tests asks for something the driver does not give.",
-                 "Take one argument, `driver`."),
+    "E184": Code(
+        "A case of the project's tests asks for something the driver does not give.",
+        "Take one argument, `driver`.",
+    ),
     # E2xx settings
     "E200": Code(
         "There is no `penstock.toml` in the folder.",
@@ -227,11 +229,20 @@ CODES: dict[str, Code] = {
         "A setting names an adapter that does not exist.",
         "Use one of the adapters the message lists.",
     ),
-    "E210": Code("The address of the server can't be listened on.",
-                 "Stop what listens there, or choose another port with `--port`."),
-    "E211": Code("A line of a file can't be read.", "Mend the line that the message names, and load it again."),
-    "E212": Code("No reader knows files of this ending.", "Use a file that ends in .csv, .jsonl or .ndjson."),
-    "E213": Code("The folder for a new project is not empty.", "Name a folder that does not exist yet."),
+    "E210": Code(
+        "The address of the server can't be listened on.",
+        "Stop what listens there, or choose another port with `--port`.",
+    ),
+    "E211": Code(
+        "A line of a file can't be read.",
+        "Mend the line that the message names, and load it again.",
+    ),
+    "E212": Code(
+        "No reader knows files of this ending.", "Use a file that ends in .csv, .jsonl or .ndjson."
+    ),
+    "E213": Code(
+        "The folder for a new project is not empty.", "Name a folder that does not exist yet."
+    ),
     # E3xx events, rows and requests
     "E300": Code(
         "A request, or one event of a batch, is not well-formed JSON.",
@@ -340,6 +351,10 @@ CODES: dict[str, Code] = {
         "A row of people has no identifier.", "Add a column user_id, anonymous_id or email."
     ),
     "E363": Code("A row of items has no item id.", "Add a column item_id, product_id, sku or id."),
+    "E365": Code(
+        "The source that people are loaded from declares no lawful basis, so nothing of them may be kept.",
+        "Declare it in penstock.toml: basis under the source, by purpose.",
+    ),
     "E364": Code(
         "A dead letter's source is not declared any more.",
         "Declare the source again in `penstock.toml`, then replay.",
@@ -477,8 +492,10 @@ CODES: dict[str, Code] = {
         "A store failed on a batch; it is not known what was kept.",
         "Retry; the process's log says what failed.",
     ),
-    "E414": Code("The engine did not answer the command line.",
-                 "Start it with `penstock up`, or stop it and try again."),
+    "E414": Code(
+        "The engine did not answer the command line.",
+        "Start it with `penstock up`, or stop it and try again.",
+    ),
     "E430": Code(
         "More requests are in flight than the collector takes.",
         "Retry after the time in `Retry-After`; raise `server.requests_max` if the machine can bear it.",
@@ -538,10 +555,14 @@ CODES: dict[str, Code] = {
         "The key file does not read back.",
         "Restore the key file from its backup; never let it be made anew.",
     ),
-    "E710": Code("Leaves differ from a replay of the log.",
-                 "Keep the data folder and report it; the old leaves go on serving."),
-    "E711": Code("The conservation law does not hold over the data.",
-                 "Rebuild the store from the log with `penstock replay`."),
+    "E710": Code(
+        "Leaves differ from a replay of the log.",
+        "Keep the data folder and report it; the old leaves go on serving.",
+    ),
+    "E711": Code(
+        "The conservation law does not hold over the data.",
+        "Rebuild the store from the log with `penstock replay`.",
+    ),
     "E720": Code(
         "A stored decision does not decode.", "Run `penstock doctor`; it names the record."
     ),
