@@ -229,6 +229,14 @@ CODES: dict[str, Code] = {
         "A setting names an adapter that does not exist.",
         "Use one of the adapters the message lists.",
     ),
+    "E207": Code(
+        "A setting is out of its range, or two settings do not go together.",
+        "Give it a value within the bounds that the message names.",
+    ),
+    "E208": Code(
+        "The data folder holds a log, and its keys are missing.",
+        "Restore keys.json from its backup: with new keys every identifier would be somebody else.",
+    ),
     "E210": Code(
         "The address of the server can't be listened on.",
         "Stop what listens there, or choose another port with `--port`.",
@@ -351,10 +359,6 @@ CODES: dict[str, Code] = {
         "A row of people has no identifier.", "Add a column user_id, anonymous_id or email."
     ),
     "E363": Code("A row of items has no item id.", "Add a column item_id, product_id, sku or id."),
-    "E365": Code(
-        "The source that people are loaded from declares no lawful basis, so nothing of them may be kept.",
-        "Declare it in penstock.toml: basis under the source, by purpose.",
-    ),
     "E364": Code(
         "A dead letter's source is not declared any more.",
         "Declare the source again in `penstock.toml`, then replay.",
@@ -367,6 +371,10 @@ CODES: dict[str, Code] = {
     "E367": Code(
         "There is no audience of that name.",
         "Define it in audiences.py, or name another with `--audience`.",
+    ),
+    "E368": Code(
+        "The source that people are loaded from declares no lawful basis, so nothing of them may be kept.",
+        "Declare it in penstock.toml: basis under the source, by purpose.",
     ),
     "E370": Code(
         "A request to the collector shows no write key.",
