@@ -20,6 +20,7 @@ def shown(tmp_path, expression, **data):
     [
         ("v | money", [1234, "GBP"], "£12.34"),
         ("v | money", {"GBP": 1234}, "£12.34"),
+        ("v | money", {"amount_minor": 1234, "currency": "GBP"}, "£12.34"),
         ("v | money: 'GBP'", 1234, "£12.34"),
         ("v | money: 'gbp'", "12.34", "£12.34"),
         ("v | money", [0, "GBP"], "£0.00"),

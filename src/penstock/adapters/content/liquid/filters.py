@@ -32,10 +32,13 @@ def money(value: object, currency: object = None) -> str:
     """Return an amount as text: `[1234, "GBP"]`, `{"GBP": 1234}`, or `1234 | money: "GBP"` → £12.34.
 
     A whole number is minor units; a text is a decimal number of whole units, as in a catalogue.
-    Several currencies are shown one after the other, by code, and never added up.
+    Several currencies are shown one after the other, by code, and never added up. The money of a
+    decided item, `{"amount_minor": 1234, "currency": "GBP"}`, is taken too.
     """
     if _nothing(value):
         return ""
+    if isinstance(value, Mapping) and "amount_minor" in value:
+        return _amount(value["amount_minor"], value.get("currency"))
     if isinstance(value, Mapping):
         return " + ".join(_amount(value[code], code) for code in sorted(value, key=str))
     if isinstance(value, list | tuple) and len(value) == 2:
