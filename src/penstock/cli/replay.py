@@ -11,7 +11,15 @@ from penstock.cli.main import JSON, PROJECT, err, out, show
 from penstock.compose import open_stores
 from penstock.core.errors import DataCorrupt
 from penstock.core.step import Step
-from penstock.flows.replay import LIVE_EPOCH, compare, fingerprint_name, make_live, replay
+from penstock.flows.replay import (
+    LIVE_EPOCH,
+    compare,
+    covered_offsets,
+    fingerprint_name,
+    keeper,
+    make_live,
+    replay,
+)
 from penstock.project import load_project
 
 
@@ -27,16 +35,19 @@ def command(project_dir: Path, as_json: bool) -> None:
         live = int(store.get_meta(LIVE_EPOCH) or 0)
         same = bool(live) and store.get_meta(fingerprint_name(live)) == project.fingerprint
         step = Step(project.plan, project.step_rules())
+        covered, keep = covered_offsets(log, store, live), keeper(log, stores.suppressions)
         if same:
             # What the last process left unwritten is folded first, so that like is compared with like.
-            replay(log, store, step, live)
+            replay(log, store, step, live, covered=covered, keep=keep)
+            covered = None
         epoch = max([live, *store.epochs()]) + 1
         store.put_meta(fingerprint_name(epoch), project.fingerprint)
         total = sum(log.head(partition) for partition in range(log.partitions))
         with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                       TimeRemainingColumn(), disable=as_json, transient=True, console=err) as bar:  # fmt: skip
             task = bar.add_task("replaying", total=total)
-            replay(log, store, step, epoch, progress=lambda count: bar.advance(task, count))
+            replay(log, store, step, epoch, covered=covered, keep=keep,
+                   progress=lambda count: bar.advance(task, count))  # fmt: skip
         compared = compare(store, live, epoch) if same else None
         result = {
             "records": total, "epoch": epoch, "definitions_changed": not same,

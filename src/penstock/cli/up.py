@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import uvicorn
+import uvloop
 
 from penstock.cli.client import up_file
 from penstock.cli.main import out
@@ -30,7 +31,8 @@ what is loaded at the start need not be looked at again at all."""
 def command(folder: Path, port: int | None) -> None:
     """Run the project in FOLDER: collect, fold, serve and send."""
     project = load_project(folder)
-    asyncio.run(serve(project, project.settings.server.port if port is None else port))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(project, project.settings.server.port if port is None else port))
 
 
 class _Server(uvicorn.Server):
@@ -52,10 +54,16 @@ async def serve(project: Project, port: int) -> None:
         SettingsError: The address can't be listened on (E210).
         Unavailable: Another process owns the data folder (E407).
     """
-    listener = _listen(project.settings.server.host, port)
-    url = f"http://{project.settings.server.host}:{listener.getsockname()[1]}"
-    stores = open_stores(project)
-    node = make_node(project, stores)
+    with _listen(project.settings.server.host, port) as listener:
+        url = f"http://{project.settings.server.host}:{listener.getsockname()[1]}"
+        stores = open_stores(project)
+        try:
+            await _run(make_node(project, stores), listener, url)
+        finally:
+            stores.close()
+
+
+async def _run(node: Node, listener: socket.socket, url: str) -> None:
     node.on_replay = lambda: _say_replay(node)
     try:
         await node.start()
@@ -66,10 +74,9 @@ async def serve(project: Project, port: int) -> None:
             make_app(node, url), loop="none", http="httptools", lifespan="off", log_config=None,
             access_log=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,
         ))  # fmt: skip
-        await _serve(server, listener, project, url)
+        await _serve(server, listener, node.project, url)
     finally:
         await node.close()
-        stores.close()
 
 
 async def _serve(server: _Server, listener: socket.socket, project: Project, url: str) -> None:

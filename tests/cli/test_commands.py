@@ -1,0 +1,222 @@
+"""Every command but `up`, run in this process on a fresh project."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from penstock.cli.main import MODULES, main
+
+ITEMS = """item_id,title,url,price,category,stock
+p1,Red shoe,https://shop.example/p1,19.99,shoes,3
+p2,"Blue hat, small",https://shop.example/p2,abc,hats,1
+p3,a
+p4,Green bag,https://shop.example/p4,5,bags,
+"""
+
+EVENTS = [
+    {"type": "identify", "messageId": "i1", "userId": "u1", "traits": {"email": "ann@example.com", "first_name": "Ann"}},
+    {"type": "track", "event": "Product Viewed", "messageId": "v1", "userId": "u1", "properties": {"product_id": "p1"}},
+    {"type": "track", "event": "Product Viewed", "messageId": "v2", "userId": "u2", "properties": {"product_id": ["secret-value"]}},
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    result = run("init", str(tmp_path / "shop"))
+    assert result.exit_code == 0, result.output
+    return tmp_path / "shop"
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def result_of(*args: str) -> Any:
+    result = run(*args, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def loaded(folder: Path) -> Path:
+    (folder / "items.csv").write_text(ITEMS)
+    granted = {"consent": {"categoryPreferences": {"personalisation": True}}}
+    lines = [json.dumps({**event, "context": granted}) for event in EVENTS]
+    (folder / "events.jsonl").write_text("\n".join([*lines, "{not json", "[1]"]) + "\n")
+    run("load", folder / "items.csv", "--as", "items", "--project", folder)
+    run(
+        "load",
+        folder / "events.jsonl",
+        "--as",
+        "events",
+        "--source",
+        "backend",
+        "--job",
+        "j1",
+        "--project",
+        folder,
+    )
+    return folder
+
+
+def test_help_is_what_it_was(golden: Callable[[str, object], None]) -> None:
+    pages = [run("--help").output, *(run(name, "--help").output for name in MODULES)]
+    pages += [run("dead-letters", name, "--help").output for name in ("list", "replay")]
+    golden("cli-help.txt", "\n".join(pages))
+
+
+def test_init_writes_secrets_that_only_the_owner_reads(folder: Path) -> None:
+    text = (folder / "penstock.toml").read_text()
+
+    assert stat.S_IMODE((folder / "penstock.toml").stat().st_mode) == 0o600
+    assert "<<" not in text
+    keys = re.findall(r'(?:_key|read_keys) = \[?"([^"]+)"', text)
+    assert len(keys) == len(set(keys)) == 4
+
+
+def test_init_overwrites_nothing(folder: Path) -> None:
+    result = run("init", folder)
+
+    assert result.exit_code == 3
+    assert "E213" in result.output
+
+
+def test_the_template_passes_its_own_cases(folder: Path) -> None:
+    assert result_of("test", "--project", folder)["failed"] == 0
+
+
+def test_a_case_that_fails_is_shown_with_its_line(folder: Path) -> None:
+    (folder / "tests" / "test_more.py").write_text("def test_it(driver):\n    assert 1 == 2\n")
+
+    result = run("test", "--project", folder)
+
+    assert result.exit_code == 1
+    assert "tests/test_more.py:2: AssertionError: assert 1 == 2" in result.output
+
+
+def test_load_keeps_what_is_good_and_sets_the_rest_aside(folder: Path) -> None:
+    (folder / "items.csv").write_text(ITEMS)
+
+    result = result_of("load", folder / "items.csv", "--as", "items", "--project", folder)
+
+    assert (result["kept"], result["rejected"]) == (2, 2)
+    assert [(one["line"], one["code"]) for one in result["reasons"]] == [(4, "E211"), (3, "E322")]
+    aside = (folder / "items.rejected.csv").read_text()
+    assert aside.splitlines() == [ITEMS.splitlines()[0], "p3,a", ITEMS.splitlines()[2]]
+
+
+def test_load_of_a_job_again_changes_nothing(loaded: Path) -> None:
+    again = result_of("load", loaded / "events.jsonl", "--as", "events", "--source", "backend", "--job", "j1",
+                      "--project", loaded)  # fmt: skip
+    run("load", loaded / "items.csv", "--as", "items", "--project", loaded)
+    why = result_of("explain", "user_id:u1", "--campaign", "welcome", "--project", loaded)
+
+    assert again["kept"] == 2
+    assert why["recorded"] is False
+    assert any("Product Viewed p1" in line for line in why["lines"])
+
+
+@pytest.mark.parametrize("name", ["items.xlsx", "items"])
+def test_load_of_an_unknown_kind_of_file_says_which_are_known(folder: Path, name: str) -> None:
+    (folder / name).write_text("x")
+
+    result = run("load", folder / name, "--as", "items", "--project", folder)
+
+    assert result.exit_code == 3
+    assert "E212" in result.output
+    assert ".csv" in result.output
+
+
+def test_send_mails_each_person_once(loaded: Path) -> None:
+    dry = result_of("send", "welcome", "--dry-run", "--project", loaded)
+    first = result_of("send", "welcome", "--send", "s1", "--project", loaded)
+    second = result_of("send", "welcome", "--send", "s1", "--project", loaded)
+    emails = list((loaded / "outbox").glob("*.eml"))
+
+    assert (dry["outcomes"], len(dry["sample"])) == ({"member": 1}, 1)
+    assert (first["outcomes"], second["outcomes"]) == ({"accepted": 1}, {"already": 1})
+    assert len(emails) == 1
+    assert b"List-Unsubscribe-Post: List-Unsubscribe=One-Click" in emails[0].read_bytes()
+    assert "ann@example.com" not in json.dumps([dry, first, second])
+
+
+def test_send_of_what_does_not_exist_says_so(folder: Path) -> None:
+    campaign = run("send", "nothing", "--project", folder)
+    audience = run("send", "welcome", "--audience", "nobody", "--project", folder)
+
+    assert ("E399" in campaign.output, "E367" in audience.output) == (True, True)
+    assert campaign.exit_code != 0
+    assert audience.exit_code != 0
+
+
+def test_dead_letters_are_listed_and_replayed_by_new_definitions(loaded: Path) -> None:
+    # Events of a file are set aside there, so one is sent through the collector's own door here.
+    listed = result_of("dead-letters", "list", "--project", loaded)
+    replayed = result_of("dead-letters", "replay", "--project", loaded)
+
+    assert (listed["pending"], replayed["accepted"]) == (0, 0)
+    aside = json.loads(run("load", loaded / "events.jsonl", "--as", "events", "--source", "backend",
+                           "--project", loaded, "--json").stdout)  # fmt: skip
+    assert {one["code"] for one in aside["reasons"]} == {"E211", "E322"}
+    assert "secret-value" not in json.dumps(aside)
+
+
+def test_replay_gives_the_same_bytes(loaded: Path) -> None:
+    result = result_of("replay", "--project", loaded)
+
+    assert result["leaves_different"] == 0
+    assert result["leaves_equal"] >= 4
+    assert result["definitions_changed"] is False
+
+
+def test_doctor_says_what_is_right_and_what_is_wrong(loaded: Path) -> None:
+    good = run("doctor", "--project", loaded)
+    (loaded / "slots.py").write_text("from penstock.dsl.slots import slot\nhero = slot(\n")
+    bad = run("doctor", "--project", loaded)
+
+    assert good.exit_code == 0
+    assert "conserved" in good.output
+    assert bad.exit_code == 2
+    assert "E181" in bad.output
+    assert "slots.py:2" in bad.output
+    assert "fix:" in bad.output
+
+
+def test_a_slot_that_names_a_missing_feature_is_an_error_with_its_line(folder: Path) -> None:
+    text = (folder / "slots.py").read_text().replace('viewed="viewed"', 'viewed="viewd"')
+    (folder / "slots.py").write_text(text)
+
+    result = run("test", "--project", folder)
+
+    assert result.exit_code == 2
+    assert "E150" in result.output
+    assert "viewed" in result.output  # did you mean
+
+
+def test_an_unknown_setting_names_the_nearest(folder: Path) -> None:
+    text = (folder / "penstock.toml").read_text().replace("read_keys", "read_key")
+    (folder / "penstock.toml").write_text(text)
+
+    result = run("doctor", "--project", folder)
+
+    assert result.exit_code == 3
+    assert "E202" in result.output
+    assert "server.read_keys" in result.output
+
+
+def test_a_liquid_error_names_the_file_and_line(folder: Path) -> None:
+    (folder / "content" / "hero.liquid").write_text("<p>\n{% if item.title %}\n</p>")
+
+    result = run("doctor", "--project", folder)
+
+    assert result.exit_code == 2
+    assert "E141" in result.output
+    assert "hero.liquid" in result.output

@@ -1,0 +1,153 @@
+"""`penstock up` as a real process: it listens, drains on SIGTERM, survives kill -9, owns its folder."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from penstock.cli.main import main
+
+GRANTED = {"consent": {"categoryPreferences": {"personalisation": True}}}
+
+
+class Up:
+    """A running `penstock up`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.said: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from penstock.cli.main import main; main()", "up", str(folder), "--port", "0"],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said.append(line)
+            if line.startswith("Penstock is up at "):
+                self.url = line.split()[-1]
+                break
+        else:
+            raise AssertionError("it never came up: " + "".join(self.said))
+
+    def call(self, path: str, body: Any = None, **headers: str) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read())
+
+    def send(self, *events: dict[str, Any]) -> Any:
+        key = settings(self.folder)["sources"]["backend"]["write_key"]
+        token = base64.b64encode(f"{key}:".encode()).decode()
+        batch = [{"context": GRANTED, **event} for event in events]
+        return self.call("/v1/batch", {"batch": batch}, Authorization=f"Basic {token}")
+
+    def profile(self, user: str) -> Any:
+        key = settings(self.folder)["server"]["read_keys"][0]
+        return self.call(f"/v1/profiles/user_id:{user}", Authorization=f"Bearer {key}")
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        code = self.process.wait(20)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    return tomllib.loads((folder / "penstock.toml").read_text())
+
+
+def view(number: int) -> dict[str, Any]:
+    return {"type": "track", "event": "Product Viewed", "messageId": f"m{number}", "userId": "u1",
+            "properties": {"product_id": f"p{number}"}}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    result = CliRunner().invoke(main, ["init", str(tmp_path / "shop")])
+    assert result.exit_code == 0, result.output
+    return tmp_path / "shop"
+
+
+@pytest.fixture
+def ups(folder: Path) -> Iterator[list[Up]]:
+    started: list[Up] = []
+    yield started
+    for up in started:
+        if up.process.poll() is None:
+            up.end(signal.SIGKILL)
+
+
+def test_it_drains_on_sigterm_and_goes_on_where_it_was(folder: Path, ups: list[Up]) -> None:
+    ups.append(Up(folder))
+    ups[0].send(view(1), view(2))
+    said = json.loads((folder / "data" / "up.json").read_text())
+    assert (said["url"], said["pid"]) == (ups[0].url, ups[0].process.pid)
+
+    assert ups[0].end(signal.SIGTERM) == 0
+    assert not (folder / "data" / "up.json").exists()
+
+    ups.append(Up(folder))
+    assert ups[1].profile("u1")["features"]["views_7d"] == 2
+
+
+def test_what_it_acknowledged_survives_kill_9(folder: Path, ups: list[Up]) -> None:
+    ups.append(Up(folder))
+    for number in range(20):
+        assert ups[0].send(view(number))["accepted"] == 1
+    ups[0].end(signal.SIGKILL)
+
+    ups.append(Up(folder))
+    assert ups[1].profile("u1")["features"]["views_7d"] == 20
+
+
+def test_a_second_process_is_told_who_owns_the_folder(folder: Path, ups: list[Up]) -> None:
+    ups.append(Up(folder))
+
+    result = CliRunner().invoke(main, ["up", str(folder), "--port", "0"])
+
+    assert result.exit_code == 69
+    assert "E407" in result.output
+    assert "fix:" in result.output
+
+
+def test_commands_ask_the_process_that_runs(folder: Path, ups: list[Up]) -> None:
+    ups.append(Up(folder))
+    ups[0].send({"type": "identify", "messageId": "i1", "userId": "u1", "traits": {"email": "ann@example.com"}},
+                view(1))  # fmt: skip
+
+    sent = CliRunner().invoke(main, ["send", "welcome", "--project", str(folder), "--json"])
+    report = json.loads(sent.stdout)
+
+    assert report["seen"] == 1
+    assert sum(report["outcomes"].values()) == 1
+    assert len(list((folder / "outbox").glob("*.eml"))) == report["outcomes"].get("accepted", 0)
+
+
+def test_changed_definitions_are_replayed_and_it_says_so(folder: Path, ups: list[Up]) -> None:
+    ups.append(Up(folder))
+    ups[0].send(view(1), view(2))
+    ups[0].end(signal.SIGTERM)
+    features = folder / "features.py"
+    features.write_text(
+        features.read_text() + "    views_ever = count(product_viewed, over=lifetime())\n"
+    )
+
+    ups.append(Up(folder))
+
+    assert any("definitions changed" in line for line in ups[1].said)
+    profile = ups[1].profile("u1")
+    assert (profile["features"]["views_ever"], profile["served"]) == (2, "live")
