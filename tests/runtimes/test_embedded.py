@@ -1,6 +1,7 @@
 """The embedded engine: it folds what is appended, writes behind, and continues after any stop."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 
 import msgspec
@@ -206,6 +207,66 @@ def test_a_store_in_doubt_sends_the_fold_back_to_the_log() -> None:
         return found
 
     assert asyncio.run(story())["views"] == 4
+
+
+class GatedStore(MemoryStore):
+    """A store whose writes wait at a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.waiting = threading.Event()
+
+    def write(
+        self, epoch: int, writes: Sequence[LeafWrite], *, partition: int, applied: Version
+    ) -> list[Verdict]:
+        self.waiting.set()
+        assert self.gate.wait(10)
+        return super().write(epoch, writes, partition=partition, applied=applied)
+
+
+def test_two_who_flush_at_once_lose_nothing() -> None:
+    async def story() -> list[int]:
+        store = GatedStore()
+        world = World(store)
+        engine = await world.start()
+        await engine.appender.append([view(1, "u1")])
+        assert await asyncio.to_thread(store.waiting.wait, 10)
+        # The loop's flush is being written. The leaf changes, and somebody else flushes too.
+        await engine.appender.append([view(2, "u1")])
+        settled = asyncio.create_task(engine.settled())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await engine.appender.append([view(3, "u2")])
+        await engine.folded()
+        store.gate.set()
+        await settled
+        await engine.settled()
+        found = [(await features(engine, "user_id", user))["views"] for user in ("u1", "u2")]
+        await engine.close()
+        assert world.same_as_replay()
+        return found
+
+    assert asyncio.run(story()) == [2, 1]
+
+
+def test_who_stops_waiting_for_a_flush_does_not_stop_it() -> None:
+    async def story() -> None:
+        store = GatedStore()
+        world = World(store)
+        engine = await world.start()
+        await engine.appender.append([view(1, "u1")])
+        assert await asyncio.to_thread(store.waiting.wait, 10)
+        closing = asyncio.create_task(engine.close())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not closing.done()
+        store.gate.set()
+        await closing
+        assert world.same_as_replay()
+        assert Version(1, 0) == store.applied(1, 0)
+
+    asyncio.run(story())
 
 
 def test_links_are_in_the_log_before_the_leaves_that_cover_their_primaries() -> None:

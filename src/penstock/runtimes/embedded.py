@@ -35,6 +35,7 @@ LIVE_LAG_MS = 1_000
 class _Lane(NamedTuple):
     fold: PartitionFold
     waiting: deque[LogRecord]
+    flushing: asyncio.Lock
 
 
 class EmbeddedEngine:
@@ -74,6 +75,7 @@ class EmbeddedEngine:
                 PartitionFold(step=step, store=store, epoch=epoch, partition=partition,
                               generation=log.generation, cached_max=cached_max),
                 deque(),
+                asyncio.Lock(),
             )
             for partition in range(log.partitions)
         ]  # fmt: skip
@@ -118,6 +120,9 @@ class EmbeddedEngine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for lane in self._lanes:
+            async with lane.flushing:
+                pass  # the flush that the loop above had begun
         if self._failure is None:
             for lane in self._lanes:
                 while lane.waiting:
@@ -199,7 +204,19 @@ class EmbeddedEngine:
             raise
 
     async def _flush(self, lane: _Lane) -> None:
-        """Make links, letters and suppressions durable, then write the leaves that cover them."""
+        """Make links, letters and suppressions durable, then write the leaves that cover them.
+
+        One flush at a time: two would write a leaf from one base, and while the second is being
+        refused the first could go on and note an applied offset beyond what was refused. A caller
+        that goes away does not stop it between taking leaves and knowing what became of them.
+        """
+        await asyncio.shield(asyncio.create_task(self._flush_alone(lane)))
+
+    async def _flush_alone(self, lane: _Lane) -> None:
+        async with lane.flushing:
+            await self._flush_all(lane)
+
+    async def _flush_all(self, lane: _Lane) -> None:
         loop = asyncio.get_running_loop()
         fold = lane.fold
         while True:
