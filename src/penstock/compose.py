@@ -50,7 +50,7 @@ from penstock.flows.collect import Collector, Source, source_of
 from penstock.flows.feedback import Feedback
 from penstock.flows.person import Definitions
 from penstock.flows.render import Links
-from penstock.flows.replay import Epoch, choose_epoch, make_live
+from penstock.flows.replay import LIVE_EPOCH, Epoch, choose_epoch, covered_offsets, make_live
 from penstock.flows.send import Campaigning, Sender
 from penstock.flows.serve import ServeRules, Serving, Who
 from penstock.flows.status import conservation
@@ -70,6 +70,7 @@ from penstock.runtimes.outbox import OutboxPump
 from penstock.settings import EspSettings
 
 KEY_BYTES = 32
+KEYS_FILE = "keys.json"
 KEY_NAMES = (IDENTIFIER_KEY, TOKEN_KEY, PSEUDONYM_KEY)
 
 
@@ -99,7 +100,8 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
     """Open a project's log, store, keys and small stores, and own them; the system's clock by default.
 
     Raises:
-        SettingsError: A kind of adapter does not exist (E206).
+        SettingsError: A kind of adapter does not exist (E206), two kinds do not go together (E207),
+            or there is a log without its keys (E208).
         Unavailable: Another process owns the data folder (E407).
     """
     clock = clock or SystemClock()
@@ -108,9 +110,17 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
     folder = project.data_dir
     _require_kind("log.kind", settings.log.kind, ("sqlite", "memory"))
     _require_kind("store.kind", settings.store.kind, ("sqlite", "memory"))
+    if memory and settings.store.kind != "memory":
+        # What the store has applied would be skipped in the next run's log, which begins anew.
+        raise SettingsError("E207", "a store on disk cannot follow a log in memory", where="store.kind",
+                            fix='set store.kind to "memory" too, or log.kind to "sqlite"')  # fmt: skip
     if not memory or settings.store.kind != "memory":
         folder.mkdir(parents=True, exist_ok=True)
-    keys: Keys = MemoryKeys() if memory else FileKeys(folder / "keys.json")
+    if not memory and (folder / "log.db").exists() and not (folder / KEYS_FILE).exists():
+        raise SettingsError("E208", "the data folder holds a log, and its keys are missing",
+                            where=str(folder / KEYS_FILE), fix="restore the keys from their backup; with "
+                            "new ones every identifier would be somebody else")  # fmt: skip
+    keys: Keys = MemoryKeys() if memory else FileKeys(folder / KEYS_FILE)
     make_keys(keys)
     # The log first: it holds the lock on the folder.
     log: Log = (
@@ -219,10 +229,12 @@ def make_node(
     settings = project.settings
     tenant = settings.project.tenant
     epoch = choose_epoch(stores.store, project.fingerprint)
+    live = int(stores.store.get_meta(LIVE_EPOCH) or 0)
     engine = EmbeddedEngine(
         log=stores.log, store=stores.store, suppressions=stores.suppressions,
         step=Step(project.plan, project.step_rules()), epoch=epoch.number, clock=clock, metrics=metrics,
         flush_ms=settings.store.flush_ms, cached_max=settings.store.cached_leaves_max,
+        covered=[] if epoch.current else covered_offsets(stores.log, stores.store, live),
     )  # fmt: skip
     identifier_key = stores.keys.get(IDENTIFIER_KEY)
     collector = Collector(

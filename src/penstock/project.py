@@ -9,17 +9,20 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
+
 from penstock.core.catalog.catalog import Catalog
 from penstock.core.catalog.schema import EventType, Field
-from penstock.core.consent.purpose import ConsentRules
-from penstock.core.decision.audience import Audience, check_audience
+from penstock.core.consent.purpose import PERSONALISATION, ConsentRules
+from penstock.core.decision.audience import Audience, audiences_by_name, check_audience
 from penstock.core.decision.campaign import Campaign, parse_campaign
 from penstock.core.decision.predicate import Names
-from penstock.core.decision.slot import Slot, check_slot
+from penstock.core.decision.slot import Slot, check_slot, slots_by_name
 from penstock.core.errors import DefinitionError, PenstockError
 from penstock.core.feature.plan import Plan
 from penstock.core.identity.identifier import IdentityRules
@@ -51,8 +54,17 @@ class Project:
 
     @property
     def fingerprint(self) -> str:
-        """What the stored leaves depend on: if it changes, the store is built anew."""
-        return self.plan.fingerprint
+        """What the stored leaves depend on: if it changes, the store is built anew.
+
+        The features, and all that the step goes by: purposes of traits, what silence means, limits.
+        """
+        rules = self.step_rules()
+        purposes = {
+            name: one for name, one in rules.trait_purposes.items() if one != PERSONALISATION
+        }
+        parts = [self.plan.fingerprint, sorted(purposes.items()), rules.consent.regime,
+                 rules.consent.purposes, rules.leaf_bytes_max]  # fmt: skip
+        return blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
 
     def consent_rules(self) -> ConsentRules:
         """Return the consent rules of the settings."""
@@ -101,12 +113,10 @@ def load_project(root: Path) -> Project:
         if isinstance(value, type) and issubclass(value, Profile) and value is not Profile
     ]
     plan = compile_plan(profiles, tz=settings.project.timezone)
-    slots = {slot.name: slot for slot in _values(modules.get("slots")) if isinstance(slot, Slot)}
-    audiences = {
-        audience.name: audience
-        for audience in _values(modules.get("audiences"))
-        if isinstance(audience, Audience)
-    }
+    slots = slots_by_name(one for one in _values(modules.get("slots")) if isinstance(one, Slot))
+    audiences = audiences_by_name(
+        one for one in _values(modules.get("audiences")) if isinstance(one, Audience)
+    )
     names = _names(root, settings, catalog, plan, slots, audiences)
     for slot in slots.values():
         check_slot(slot, names)
@@ -133,15 +143,15 @@ def _names(
 
 
 def _catalog(modules: dict[str, ModuleType], settings: Settings) -> Catalog:
-    events: dict[str, EventType] = {}
+    events: list[EventType] = []
     tables: dict[str, dict[str, Field]] = {"traits": {}, "group_traits": {}, "items": {}}
     for value in _values(modules.get("events")):
         if isinstance(value, EventType):
-            events[value.name] = value
+            events.append(value)
         elif isinstance(value, FieldTable):
             tables[value.belongs_to].update(value)
     return Catalog(
-        [events[name] for name in sorted(events)],
+        sorted(events, key=lambda one: one.name),
         tables["traits"],
         group_traits=tables["group_traits"],
         items=tables["items"],
@@ -158,6 +168,12 @@ def _campaigns(
         where = f"campaigns/{path.name}"
         try:
             raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DefinitionError("E180", f"the campaign cannot be read: {error.strerror}", where=where,
+                                  fix="check what it is and who may read it") from error  # fmt: skip
+        except UnicodeDecodeError as error:
+            raise DefinitionError("E180", f"the campaign is not UTF-8 text, from byte {error.start} on",
+                                  where=where, fix="save it as UTF-8") from error  # fmt: skip
         except tomllib.TOMLDecodeError as error:
             raise DefinitionError("E180", f"the campaign is not TOML: {error}", where=where,
                                   fix="mend the line named") from error  # fmt: skip
@@ -193,11 +209,14 @@ def _import(root: Path, name: str) -> ModuleType:
 
 
 def _place(error: BaseException, root: Path) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        # The file that does not parse is in no frame: only the files that import it are.
+        path = Path(error.filename)
+        name = path.relative_to(root) if path.is_relative_to(root) else path.name
+        return f"{name}:{error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if Path(frame.filename).is_relative_to(root):
             return f"{Path(frame.filename).relative_to(root)}:{frame.lineno}"
-    if isinstance(error, SyntaxError):
-        return f"{Path(error.filename or '').name}:{error.lineno}"
     return ""
 
 
@@ -205,11 +224,15 @@ def _place(error: BaseException, root: Path) -> str:
 def _importable(root: Path) -> Iterator[None]:
     """Let the project's files import one another by name, and leave no trace of those names."""
     saved = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
+    before = set(sys.modules)
     sys.path.insert(0, str(root))
     try:
         yield
     finally:
         sys.path.remove(str(root))
-        for name in MODULES:
-            sys.modules.pop(name, None)
+        # Files beside the known ones go too: another project may have its own of the same name.
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if name in MODULES or (file and Path(file).parent == root):
+                del sys.modules[name]
         sys.modules.update(saved)

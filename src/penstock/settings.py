@@ -183,18 +183,44 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
+RANGES: dict[str, tuple[float, float]] = {
+    "server.port": (0, 65_535),
+    "server.requests_max": (1, 1_000_000),
+    "server.requests_per_s_per_key": (0, 1_000_000),
+    "log.partitions": (1, 4_096),
+    "store.flush_ms": (1, 60_000),
+    "store.cached_leaves_max": (100, 100_000_000),
+    "store.leaf_bytes_max": (4_096, 1_048_576),
+    "sources.*.rank": (0, 1_000_000),
+    "esp.port": (1, 65_535),
+    "esp.connections": (1, 256),
+    "decision.holdout_share": (0, 1),
+    "decision.global_holdout_share": (0, 1),
+    "decision.stale_after_ms": (1, 86_400_000),
+    "decision.serve_timeout_ms": (1, 60_000),
+}
+"""The least and the greatest value. Ranks begin at 0 because claims of public keys rank below."""
+
+
 def load_settings(path: Path) -> Settings:
     """Read `penstock.toml`.
 
     Raises:
         SettingsError: The file is missing (E200), is not TOML (E201), has a key that does not exist
-            (E202), a value of the wrong type (E203), or one that is not among the choices (E204).
+            (E202), a value of the wrong type (E203), one that is not among the choices (E204), or
+            one that is out of its range (E207).
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SettingsError("E200", "there is no penstock.toml here", where=str(path),
                             fix="run `penstock init DIR`, or give the project's folder") from None  # fmt: skip
+    except OSError as error:
+        raise SettingsError("E201", f"penstock.toml cannot be read: {error.strerror}", where=str(path),
+                            fix="check what it is and who may read it") from error  # fmt: skip
+    except UnicodeDecodeError as error:
+        raise SettingsError("E201", f"penstock.toml is not UTF-8 text, from byte {error.start} on",
+                            where=str(path), fix="save it as UTF-8") from error  # fmt: skip
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -213,6 +239,7 @@ def parse_settings(raw: dict[str, Any], where: str = "penstock.toml") -> Setting
         raise SettingsError("E203", f"a setting has the wrong type: {error}", where=where,
                             fix="see docs/reference/settings.md for its type") from None  # fmt: skip
     _require_choices(settings, where)
+    _require_ranges(settings, where)
     return settings
 
 
@@ -251,6 +278,14 @@ def _require_choices(settings: Settings, where: str) -> None:
     if len(keys) != len(set(keys)):
         raise SettingsError("E205", "two sources have the same write key", where=where,
                             fix="give each source a key of its own")  # fmt: skip
+
+
+def _require_ranges(settings: Settings, where: str) -> None:
+    for dotted, (least, most) in RANGES.items():
+        for place, value in _values(settings, dotted):
+            if not least <= value <= most:
+                raise SettingsError("E207", f"setting `{place}` is out of its range", where=where,
+                                    fix=f"give it a value between {least} and {most}")  # fmt: skip
 
 
 def _values(settings: Settings, dotted: str) -> list[tuple[str, Any]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from penstock.core.ids import LeafId
+from penstock.core.ids import LeafId, partition_of
+from penstock.core.record import encode_record
 from penstock.core.step import Step
-from penstock.flows.process import PartitionFold, Tally, catch_up, flush_all
+from penstock.flows.process import Folded, PartitionFold, Tally, catch_up, flush_all
 from penstock.ports.log import Log
 from penstock.ports.store import Store, StoredLeaf
+from penstock.ports.suppressions import Suppressions
 
 SCAN_LEAVES = 1_000
 LIVE_EPOCH = "live_epoch"
@@ -51,12 +53,45 @@ def make_live(store: Store, epoch: int) -> None:
             store.drop(other)
 
 
+def covered_offsets(log: Log, store: Store, epoch: int) -> list[int]:
+    """Return, by partition, the last offset that an epoch's written leaves cover, -1 for none.
+
+    What records up to there ask for (links, letters, suppressions) is durable: it was made so before
+    the leaves were written.
+    """
+    applied = [store.applied(epoch, partition) for partition in range(log.partitions)]
+    return [one.offset if one.generation == log.generation else -1 for one in applied]
+
+
+def keeper(log: Log, suppressions: Suppressions) -> Callable[[Folded], None]:
+    """Return what makes durable what a batch asks for, as the live runtime does before it writes."""
+
+    def keep(folded: Folded) -> None:
+        if folded.suppressions:
+            suppressions.put(folded.suppressions)
+        if folded.letters:
+            log.append(0, [], folded.letters)
+        for partition in range(log.partitions):
+            links = [
+                encode_record(link)
+                for link in folded.links
+                if partition_of(link.leaf, log.partitions) == partition
+            ]
+            if links:
+                log.append(partition, links)
+
+    return keep
+
+
 def replay(
     log: Log, store: Store, step: Step, epoch: int, *, progress: Callable[[int], None] | None = None,
+    covered: Sequence[int] | None = None, keep: Callable[[Folded], None] = lambda _: None,
 ) -> Tally:  # fmt: skip
     """Fold the whole log into an epoch that is empty or was left unfinished.
 
-    Replay never appends: links and dead letters of the log's records are in the log already.
+    Replay never appends: links and dead letters of the log's records are in the log already. Only
+    of the tail that no leaf covered when the last process ended that is not known: what it asks for
+    is kept as the runtime would have done.
 
     Args:
         log: The log; only read.
@@ -64,6 +99,8 @@ def replay(
         step: The step of the definitions.
         epoch: The epoch to fill.
         progress: Told how many records were folded, after every batch.
+        covered: By partition, the last offset that the live leaves cover; None for all.
+        keep: Makes durable what the records beyond it ask for; see `keeper`.
     """
     total = Tally()
     for partition in range(log.partitions):
@@ -71,13 +108,21 @@ def replay(
             step=step, store=store, epoch=epoch, partition=partition, generation=log.generation
         )
 
-        def read(offset: int, limit: int, partition: int = partition) -> list:
+        end = log.head(partition) if covered is None else covered[partition]
+
+        def read(offset: int, limit: int, partition: int = partition, end: int = end) -> list:
+            if offset <= end:
+                limit = min(limit, end - offset + 1)
             batch = log.read(partition, offset, limit)
             if batch and progress is not None:
                 progress(len(batch))
             return batch
 
-        catch_up(fold, read, keep=lambda _: None)
+        def keep_tail(folded: Folded, fold: PartitionFold = fold, end: int = end) -> None:
+            if fold.next_offset > end + 1:
+                keep(folded)
+
+        catch_up(fold, read, keep=keep_tail)
         flush_all(fold)
         for name in Tally.__slots__:
             setattr(total, name, getattr(total, name) + getattr(fold.tally, name))

@@ -55,11 +55,13 @@ class EmbeddedEngine:
         metrics: Where to count.
         flush_ms: How long a changed leaf may wait to be written.
         cached_max: Decoded leaves held a partition.
+        covered: By partition, the last offset that the leaves of the epoch before covered: the links
+            of records up to there are in the log, so folding them anew appends none. Empty for none.
     """
 
     def __init__(  # noqa: PLR0913 - the one place where an engine's parts meet
         self, *, log: Log, store: Store, suppressions: Suppressions, step: Step, epoch: int, clock: Clock,
-        metrics: Metrics, flush_ms: int = 250, cached_max: int = 200_000,
+        metrics: Metrics, flush_ms: int = 250, cached_max: int = 200_000, covered: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self.log = log
         self.store = store
@@ -79,6 +81,7 @@ class EmbeddedEngine:
             )
             for partition in range(log.partitions)
         ]  # fmt: skip
+        self._covered = [*covered] or [-1] * log.partitions
         self._unkept = [Folded([], [], []) for _ in self._lanes]
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-store")
         self._wake = asyncio.Event()
@@ -177,6 +180,8 @@ class EmbeddedEngine:
         waiting = lane.waiting
         batch = [waiting.popleft() for _ in range(min(SLICE_RECORDS, len(waiting)))]
         folded = lane.fold.feed(batch)
+        if batch[-1].offset <= self._covered[lane.fold.partition]:
+            return
         unkept = self._unkept[lane.fold.partition]
         unkept.links.extend(folded.links)
         unkept.letters.extend(folded.letters)
