@@ -1,6 +1,13 @@
 """What the shop knows of a shopper: each attribute is a feature, kept fresh with every event."""
 
-from events import order_completed, product_added, product_viewed, products_searched
+from events import (
+    email_link_clicked,
+    order_completed,
+    product_added,
+    product_viewed,
+    products_searched,
+)
+
 from penstock.dsl.features import (
     Profile,
     count,
@@ -25,12 +32,13 @@ class Shopper(Profile):
 
     viewed = last_k(product_viewed.product_id, k=12, distinct=True, over=days(30))
     views_7d = count(product_viewed, over=days(7))
-    views_today = count(product_viewed, over=hours(24))
+    views_24h = count(product_viewed, over=hours(24))
     favourite_categories = top_k(product_viewed.category, k=3, over=days(30))
+    searched = last(products_searched.query, over=days(30))
 
     added = last_k(product_added.product_id, k=12, distinct=True, over=days(7))
     adds_7d = count(product_added, over=days(7))
-    last_search = last(products_searched.query, over=days(30))
+    adds_per_view = ratio(adds_7d, views_7d)
 
     bought = last_k(lines.product_id, k=50, distinct=True, over=lifetime())
     orders = count(order_completed, over=lifetime())
@@ -38,4 +46,4 @@ class Shopper(Profile):
     mean_order = mean(order_completed.total, over=lifetime())
     since_order = recency(order_completed, over=lifetime())
 
-    adds_per_view = ratio(adds_7d, views_7d)
+    clicks_90d = count(email_link_clicked, over=days(90), purpose="measurement")
