@@ -153,15 +153,26 @@ def _withdrawn(
 
 
 def _email_leaf(person: Person) -> LeafId | None:
+    """Return the leaf of the person's verified address, if there is one.
+
+    A verified edge leads to it, or a record under a server key had it as its primary. An address
+    that only a public key named is a claim: whoever typed it may not be who reads it.
+    """
     winning = person.resolution.email_leaf
-    if winning is not None:
-        return winning
-    # No edge leads to an address, but the leaf asked for may be one: a record under a server key
-    # had it as its primary, which a public key never can.
     for leaf in person.leaves:
-        if leaf.leaf == person.start and leaf.id_type == "email" and leaf.applied + leaf.dropped:
+        if leaf.id_type != "email" or leaf.leaf not in {winning, person.start}:
+            continue
+        joined = any(edge.verified and edge.joined for edge in leaf.edges.values())
+        if joined and leaf.leaf == winning:
+            return winning
+        if (
+            winning in {None, leaf.leaf}
+            and leaf.leaf == person.start
+            and leaf.applied + leaf.dropped
+        ):
             return leaf.leaf
-    return None
+    known = {leaf.leaf for leaf in person.leaves}
+    return winning if winning not in known else None
 
 
 def _traits(

@@ -15,7 +15,7 @@ from penstock.core.ids import LeafId
 from penstock.core.profile import Profile
 from penstock.flows.compose_email import compose_email, message_id_of
 from penstock.flows.render import Links, Rendered, render_email
-from penstock.flows.serve import Outcome, Serving, Who, refused_topics
+from penstock.flows.serve import Outcome, Serving, Who, refused_topics, used_purposes
 from penstock.flows.track import email_event
 from penstock.ports.appender import Appender
 from penstock.ports.decisions import DecisionKey, SendState
@@ -113,9 +113,9 @@ class Campaigning:
         profile, _ = await self.serving.profile(Who(leaf, "email"))
         if profile.email_leaf != leaf:
             return None
-        register = self.serving.suppressions.get([leaf])
+        register = self.serving.suppressions.get(_leaves(leaf, profile))
         verdict = matches(
-            audience, profile, refused_topics=refused_topics(register, leaf, campaign.channel)
+            audience, profile, refused_topics=refused_topics(register, campaign.channel)
         )
         return (Member(leaf, profile) if verdict.matches else None), verdict.reason
 
@@ -155,23 +155,26 @@ class Campaigning:
                 while (member := await queue.get()) is not None:
                     note(
                         await self._send_one(
-                            esp, campaign, member, send, retry_in_doubt=retry_in_doubt
+                            esp, campaign, audience, member, send, retry_in_doubt=retry_in_doubt
                         )
                     )
             finally:
                 await asyncio.to_thread(esp.close)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self.connections):
-                group.create_task(work())
-            async for member, reason in self.members(audience, campaign):
-                seen += 1
-                if member is None:
-                    note(f"skipped:{reason}")
-                else:
-                    await queue.put(member)
-            for _ in range(self.connections):
-                await queue.put(None)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.connections):
+                    group.create_task(work())
+                async for member, reason in self.members(audience, campaign):
+                    seen += 1
+                    if member is None:
+                        note(f"skipped:{reason}")
+                    else:
+                        await queue.put(member)
+                for _ in range(self.connections):
+                    await queue.put(None)
+        except BaseExceptionGroup as failed:
+            raise _reason(failed) from failed
         for outcome, number in outcomes.items():
             self.serving.metrics.count(
                 "penstock_sends_total", number, state=outcome.partition(":")[0]
@@ -200,15 +203,22 @@ class Campaigning:
             await asyncio.to_thread(esp.close)
 
     async def _send_one(
-        self, esp: Esp, campaign: Campaign, member: Member, send: str, *, retry_in_doubt: bool
-    ) -> str:
+        self, esp: Esp, campaign: Campaign, audience: Audience, member: Member, send: str, *,
+        retry_in_doubt: bool,
+    ) -> str:  # fmt: skip
         serving = self.serving
         key = DecisionKey(serving.rules.tenant, member.recipient, campaign.name, send)
         outcome = await serving.decide(campaign.name, Who(member.recipient, "email"), send)
-        if outcome.decision is None:
+        if outcome.decision is None or outcome.profile is None:
             return f"skipped:{outcome.answer.reason}"
-        # At this very instant: what was withdrawn while the scan ran is honoured.
-        register = await asyncio.to_thread(serving.suppressions.get, [member.recipient])
+        # At this very instant: what was withdrawn while the scan ran is honoured, and so is what was
+        # withdrawn since the decision was made, which an earlier run may have done.
+        needs = used_purposes(campaign, outcome.decision) | ({audience.purpose} - {""})
+        if not needs <= outcome.profile.permitted:
+            return "skipped:consent"
+        register = await asyncio.to_thread(
+            serving.suppressions.get, _leaves(member.recipient, outcome.profile)
+        )
         allowed, reason = may_send(register, campaign.channel, campaign.topic)
         if not allowed:
             return f"skipped:{reason}"
@@ -226,7 +236,7 @@ class Campaigning:
         message_id = message_id_of(outcome.decision.decision_id, self.sender.domain)
         standing = await asyncio.to_thread(serving.decisions.start_send, key, message_id, now)
         if standing is not None:
-            again = retry_in_doubt if standing.state == "started" else standing.detail == NOT_SEEN
+            again = retry_in_doubt if standing.state == "started" else _not_taken(standing)
             if not again:
                 return "in_doubt" if standing.state == "started" else "already"
             await asyncio.to_thread(
@@ -242,6 +252,8 @@ class Campaigning:
                 serving.decisions.finish_send, key, SendState("refused", now, NOT_SEEN)
             )
             return "refused"
+        except Exception:  # noqa: BLE001 - one email that is in doubt must not stop the others
+            return "in_doubt"
         if handed.state == "in_doubt":
             return "in_doubt"
         await asyncio.to_thread(
@@ -252,6 +264,7 @@ class Campaigning:
                 outcome.decision, SENT, at_ms=now, message_id=f"{outcome.decision.decision_id}#sent"
             )
             await self.appender.append([event], urgent=True)
+            serving.metrics.count("penstock_events_accepted_total")
         return handed.state
 
     def _compose(
@@ -282,6 +295,29 @@ class Campaigning:
                                   "which mail clients clip", where=campaign.where,
                                   fix="shorten the template to less than 100 kB")  # fmt: skip
         return rendered
+
+
+def _leaves(recipient: LeafId, profile: Profile) -> list[LeafId]:
+    return list(dict.fromkeys([recipient, *profile.leaves]))
+
+
+def _not_taken(standing: SendState) -> bool:
+    """Return whether an email was left by the ESP for now: not seen, or refused for the moment.
+
+    Source: RFC 5321 §4.2.1, a 4yz answer asks to try again later.
+    """
+    code = standing.detail
+    transient = len(code) == 3 and code.isdigit() and code.startswith("4")
+    return standing.state == "refused" and (code == NOT_SEEN or transient)
+
+
+def _reason(failed: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error an operator needs: several connections mostly fail for one reason."""
+    known = failed.subgroup(PenstockError) or failed
+    one: BaseException = known
+    while isinstance(one, BaseExceptionGroup):
+        one = one.exceptions[0]
+    return one
 
 
 def _from(campaign: Campaign, sender: Sender) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from penstock.core.consent.suppression import Suppression, SuppressionKey
+from penstock.core.consent.suppression import Suppression, SuppressionKey, may_send
 from penstock.core.decision.campaign import Campaign
 from penstock.core.decision.decide import decide, wanted_items
 from penstock.core.decision.item import Item, item_of
@@ -197,8 +197,11 @@ class Serving:
             if standing is not None:
                 self.metrics.count("penstock_decisions_total", outcome="repeated")
                 decision = decode_decision(standing)
+                if not used_purposes(campaign, decision) <= profile.permitted:
+                    # The record stands; what was permitted then is not served against a withdrawal.
+                    return self._fallback(campaign, who, "consent")
                 return self._outcome(campaign, decision, profile, person, register)
-        refused = refused_topics(register, recipient, campaign.channel)
+        refused = refused_topics(register, campaign.channel)
         holdout = "" if preview else holdout_of(
             recipient, campaign.name, campaign_share_ppm=campaign.holdout_share_ppm,
             global_share_ppm=self.rules.global_holdout_ppm,
@@ -350,15 +353,22 @@ def _register_leaves(person: Person, start: LeafId) -> list[LeafId]:
     return list(leaves)
 
 
-def refused_topics(
-    register: Mapping[SuppressionKey, Suppression], recipient: bytes, channel: str
-) -> frozenset[str]:
-    """Return the topics of a channel that a recipient has refused; `*` is all of them."""
-    return frozenset(
-        key.name
-        for key, entry in register.items()
-        if key.leaf == recipient and key.plane == channel and entry.denied
-    )
+def used_purposes(campaign: Campaign, decision: Decision) -> set[str]:
+    """Return the purposes for which a decision's content uses what is known of the person."""
+    used = {slot.name for slot in decision.slots if not slot.fallback_used}
+    return {slot.purpose for slot in campaign.slots if slot.name in used and slot.purpose}
+
+
+def refused_topics(register: Mapping[SuppressionKey, Suppression], channel: str) -> frozenset[str]:
+    """Return the topics of a channel that a person has refused; `*` is all of them.
+
+    Args:
+        register: The entries of all leaves of the person: who unsubscribes by their user id is not
+            written to by their address.
+        channel: Such as `email`.
+    """
+    topics = {key.name for key in register if key.plane == channel}
+    return frozenset(topic for topic in topics if not may_send(register, channel, topic)[0])
 
 
 def presentable(fields: Mapping[str, Any]) -> dict[str, Any]:

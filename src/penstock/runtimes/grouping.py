@@ -66,6 +66,7 @@ class Grouper(Generic[Item, Result]):
                 results = await loop.run_in_executor(
                     self._thread, self._call, [i for i, _ in batch]
                 )
+                assert len(results) == len(batch), "a call returns a result an item"
             except Exception as error:  # noqa: BLE001 - every waiter must be answered
                 failure = error if isinstance(error, PenstockError) else Unavailable(
                     "E413", f"a store failed: {type(error).__name__}", fix="retry; see `penstock doctor`"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
-from penstock.core.errors import PenstockError
 from penstock.core.record import Record
 from penstock.ports.appender import Appender
 from penstock.ports.decisions import Decisions
@@ -40,6 +40,7 @@ class OutboxPump:
         while entries := await asyncio.to_thread(self._decisions.outbox, PUMP_RECORDS):
             records = [self._to_record(raw) for _, raw in entries]
             await self._appender.append(records, urgent=True)
+            self._metrics.count("penstock_events_accepted_total", len(records))
             await asyncio.to_thread(self._decisions.outbox_done, [number for number, _ in entries])
             moved += len(entries)
             if len(entries) < PUMP_RECORDS:
@@ -47,12 +48,11 @@ class OutboxPump:
         return moved
 
     async def run(self) -> None:
-        """Pump until cancelled; a failing log is tried again."""
+        """Pump until cancelled; whatever fails is tried again."""
         while True:
-            try:
+            with suppress(Exception):  # the gauge says that decisions wait; the next round tries
                 await self.pump()
-            except PenstockError:
-                self._metrics.gauge("penstock_outbox_pending", PUMP_RECORDS)
-            else:
-                self._metrics.gauge("penstock_outbox_pending", 0)
+            with suppress(Exception):
+                waiting = await asyncio.to_thread(self._decisions.outbox, PUMP_RECORDS)
+                self._metrics.gauge("penstock_outbox_pending", len(waiting))
             await asyncio.sleep(self._every_ms / 1000)
