@@ -5,6 +5,7 @@ the log and the instant it was logged are not inside it: they are stamped by the
 come back beside the bytes.
 """
 
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +31,7 @@ class Kind(IntEnum):
     """The end of a partition in this generation."""
 
 
-class Identifier(msgspec.Struct, frozen=True, array_like=True):
+class Identifier(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An identifier that an event mentions: its type, its leaf, and its protected raw value."""
 
     id_type: str
@@ -38,7 +39,7 @@ class Identifier(msgspec.Struct, frozen=True, array_like=True):
     value: str | None = None
 
 
-class Edge(msgspec.Struct, frozen=True, array_like=True, order=True):
+class Edge(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
     """A reversible edge between two leaves, with provenance. Its identity is (a, b).
 
     `a` is the leaf whose record said it; for an unverified edge a read of `b` includes `a`, never
@@ -64,7 +65,7 @@ class Edge(msgspec.Struct, frozen=True, array_like=True, order=True):
     """In a register: the latest cut, zero if there is none. Zero in a statement."""
 
 
-class Evidence(msgspec.Struct, frozen=True, array_like=True):
+class Evidence(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The consent evidence stamped at the edge, strongest source first.
 
     `source` is `gpc`, `context`, `basis` or `unknown`: the strongest that said anything. A purpose
@@ -150,6 +151,9 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     replayed_at_ms: int = 0
 
 
+_ARRAY_16 = 0xDC
+"""How msgpack opens an array of 16 elements or more; formats and kinds are single bytes after it."""
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 
@@ -174,6 +178,30 @@ def decode_record(value: bytes) -> Record:
         raise DataCorrupt("E702", f"a record has format {record.format}, newer than this version reads",
                           fix="upgrade Penstock")  # fmt: skip
     return record
+
+
+def decode_records(values: Iterable[bytes]) -> list[Record]:
+    """Return the records of some bytes: `decode_record` of each, at two thirds of its cost.
+
+    Raises:
+        DataCorrupt: Bytes among them are not a record of this format (E701, E702).
+    """
+    values = tuple(values)
+    decode = _decoder.decode
+    try:
+        records = [decode(value) for value in values]
+    except msgspec.MsgspecError:
+        return [decode_record(value) for value in values]  # says what is wrong
+    for record in records:
+        if record.format > RECORD_FORMAT:
+            return [decode_record(value) for value in values]
+    return records
+
+
+def kind_of(value: bytes) -> int:
+    """Return the kind of a record of its bytes, without decoding it: the second element of its array."""
+    head = 3 if value[0] == _ARRAY_16 else 1
+    return value[head + 1]
 
 
 def as_leaf(raw: bytes) -> LeafId:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from penstock.core.errors import Fenced, PenstockError, Unavailable
 from penstock.core.ids import LeafId, partition_of
 from penstock.core.leaf import Leaf
-from penstock.core.record import LogRecord
+from penstock.core.record import Kind, LogRecord, kind_of
 from penstock.core.step import Step
 from penstock.flows.process import Folded, PartitionFold
 from penstock.ports.clock import Clock
@@ -370,6 +370,10 @@ class EmbeddedEngine:
         )
         self.metrics.gauge(
             "penstock_leaves_cached", sum(len(lane.fold.cache) for lane in self._lanes)
+        )
+        self.metrics.gauge(
+            "penstock_events_in_flight",
+            sum(kind_of(entry.value) == Kind.PRIMARY for lane in self._lanes for entry in lane.waiting),
         )
         for lane in self._lanes:
             lag = self.log.head(lane.fold.partition) - lane.fold.next_offset
