@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from penstock.core.catalog.normalise import Normalised
+from penstock.core.consent.evidence import COLLECT, stamp, useful
 from penstock.core.consent.purpose import ConsentRules
 from penstock.core.errors import EventRejected
 from penstock.core.event import SEGMENT, Decoded, Event, decode_single
@@ -44,12 +45,15 @@ async def load_rows(
         first: The number of the first row in its file, for message ids.
 
     Raises:
-        EventRejected: The kind does not exist, or there are too many rows (E361).
+        EventRejected: The kind does not exist, or there are too many rows (E361), or the source of
+            people declares no lawful basis (E368).
         Unavailable: Nothing of the call is known to be kept; loading again is safe.
     """
     if kind not in KINDS or len(rows) > ROWS_MAX:
         raise EventRejected("E361", "rows are `items`, `people` or `events`, at most "
                             f"{ROWS_MAX} in a call", where="kind", fix="split the file")  # fmt: skip
+    if kind == "people":
+        _require_basis(collector, source)
     if kind == "items":
         return await _load_items(collector, rows, source, job, first)
     events: list[tuple[int, Event]] = []
@@ -64,19 +68,32 @@ async def load_rows(
     intake = await collector.take(
         source, Decoded(events, [], None, None, [b""] * len(rows)), job=job, letters=False
     )
-    return Loaded(intake.accepted, [*refused, *intake.refused])
+    return Loaded(intake.accepted, sorted([*refused, *intake.refused], key=lambda one: one.index))
+
+
+def _require_basis(collector: Collector, source: Source) -> None:
+    # A row of a CRM cannot say what its person permits: only its source can.
+    evidence = stamp(None, gpc=False, basis=source.basis, rules=collector.consent)
+    if useful(evidence, collector.consent) != COLLECT:
+        raise EventRejected("E368", f"nothing of people from source `{source.name}` may be kept", where="source",
+                            fix="declare its lawful basis in penstock.toml, such as "
+                            f'[sources.{source.name}] basis = {{ personalisation = "contract" }}')  # fmt: skip
 
 
 def _event(row: Mapping[str, Any]) -> Event:
     decoded = decode_single(msgspec.json.encode(row, enc_hook=str), None, SEGMENT)
+    if decoded.rejected:
+        raise decoded.rejected[0].error
     return decoded.events[0][1]
 
 
 def _person(row: Mapping[str, Any], collector: Collector, job: str, number: int) -> Event:
-    columns = {name: value for name, value in row.items() if value not in ("", None)}
-    user_id = columns.pop("user_id", None)
-    anonymous_id = columns.pop("anonymous_id", None)
-    updated_at = columns.pop("updated_at", None)
+    columns = dict(row)
+    user_id, anonymous_id, updated_at = (
+        _text(columns.pop(name, None)) for name in ("user_id", "anonymous_id", "updated_at")
+    )
+    if not _text(columns.get("email")):
+        columns.pop("email", None)  # an address that is not known names nobody
     if user_id is None and anonymous_id is None and "email" not in columns:
         raise EventRejected("E362", "the row has none of user_id, anonymous_id and email", where="$",
                             fix="add a column of that name")  # fmt: skip
@@ -84,10 +101,10 @@ def _person(row: Mapping[str, Any], collector: Collector, job: str, number: int)
     return Event(
         type="identify",
         message_id=f"{job}:{number}",
-        user_id=None if user_id is None else str(user_id),
-        anonymous_id=None if anonymous_id is None else str(anonymous_id),
+        user_id=user_id,
+        anonymous_id=anonymous_id,
         traits=_typed(columns, collector.catalog.traits),
-        timestamp=str(updated_at or now),
+        timestamp=updated_at or now,
         sent_at=now,
     )
 
@@ -118,8 +135,8 @@ def _item(
     number: int,
 ) -> Record:
     columns = dict(row)
-    raw = next((columns.pop(name) for name in ITEM_ID_COLUMNS if columns.get(name)), None)
-    item_id = normalise(ITEM, str(raw)) if raw is not None else None
+    named = next((name for name in ITEM_ID_COLUMNS if columns.get(name) not in ("", None)), None)
+    item_id = normalise(ITEM, columns.pop(named)) if named is not None else None
     if item_id is None:
         raise EventRejected("E363", "the row has no item id", where="$",
                             fix=f"name the column one of {', '.join(ITEM_ID_COLUMNS)}")  # fmt: skip
@@ -159,16 +176,22 @@ def _not_personal(rules: ConsentRules) -> Evidence:
 
 
 def _typed(columns: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return columns as JSON would have them: a CSV knows only text, and the empty text is null."""
+    """Return columns as JSON would have them: a CSV knows only text, and the empty text is null.
+
+    A row says what is so now: an empty cell takes a value back, since null is a value that can win.
+    A column that the file does not have says nothing.
+    """
     return {name: _cell(value, fields.get(name)) for name, value in columns.items()}
 
 
 def _cell(value: Any, field: Any) -> Any:
-    if not isinstance(value, str) or isinstance(value, Literal) or field is None:
+    if not isinstance(value, str) or isinstance(value, Literal):
         return value
     text = value.strip()
     if not text:
         return None
+    if field is None:
+        return value
     kind = field.kind
     if kind == "boolean":
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
@@ -180,6 +203,11 @@ def _cell(value: Any, field: Any) -> Any:
     if kind == "strings":
         return [part.strip() for part in text.split("|") if part.strip()]
     return text
+
+
+def _text(value: Any) -> str | None:
+    text = "" if value is None else str(value).strip()
+    return text or None
 
 
 def _refusal(index: int, error: EventRejected) -> Refusal:
