@@ -181,7 +181,7 @@ def decode_record(value: bytes) -> Record:
 
 
 def decode_records(values: Iterable[bytes]) -> list[Record]:
-    """Return the records of some bytes: `decode_record` of each, at two thirds of its cost.
+    """Return the records of some bytes: `decode_record` of each, without the cost of as many calls.
 
     Raises:
         DataCorrupt: Bytes among them are not a record of this format (E701, E702).

@@ -224,19 +224,24 @@ class Step:
         self, leaf: Leaf, record: Record, words: tuple[tuple[str, bool, str], ...]
     ) -> None:
         """Fold explicit words as `_fold_consent` does, without the entries that change nothing."""
-        at_ms = max(0, min(record.occurred_at_ms, record.received_at_ms))
+        at_ms = record.occurred_at_ms
+        if at_ms > record.received_at_ms:
+            at_ms = record.received_at_ms
+        if at_ms < 0:
+            at_ms = 0
         event, consent = record.event_id, leaf.consent
+        entry = None
         for purpose, denied, source in words:
             standing = consent.get(purpose)
-            if standing is not None and standing.source:
-                newer = at_ms - standing.at_ms
-                if newer < 0:
-                    continue
-                if newer and not standing.basis:
-                    consent[purpose] = ledger.ConsentEntry(at_ms, denied, event, source)
-                    continue
-            entry = ledger.ConsentEntry(at_ms, denied, event, source)
-            if standing is None:
+            explicit = standing is not None and standing.source
+            if explicit and at_ms < standing.at_ms:  # type: ignore[union-attr] - it stands
+                continue
+            # Entries never change, so purposes of which the same was said share one.
+            if entry is None or entry.denied is not denied or entry.source != source:
+                entry = ledger.ConsentEntry(at_ms, denied, event, source)
+            if explicit and at_ms > standing.at_ms and not standing.basis:  # type: ignore[union-attr]
+                consent[purpose] = entry
+            elif standing is None:
                 leaf.size += _CONSENT_BYTES
                 consent[purpose] = entry
             else:

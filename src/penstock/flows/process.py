@@ -7,7 +7,7 @@ primaries, oldest change first, together with the applied offset.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
 from penstock.core.consent.suppression import (
@@ -19,7 +19,7 @@ from penstock.core.consent.suppression import (
 from penstock.core.errors import Fenced
 from penstock.core.ids import LeafId, as_hex
 from penstock.core.leaf import Leaf, decode_leaf, encode_leaf
-from penstock.core.record import DeadLetter, LogRecord, Record, Version, decode_record
+from penstock.core.record import DeadLetter, LogRecord, Record, Version, decode_records
 from penstock.core.step import Outcome, Step
 from penstock.ports.store import LeafWrite, Store, Verdict
 
@@ -119,20 +119,21 @@ class PartitionFold:
         return folded
 
     def _feed_slice(self, batch: Sequence[LogRecord], folded: Folded) -> None:
-        records = [decode_record(entry.value) for entry in batch]
-        self._load(LeafId(record.leaf) for record in records)
+        records = decode_records([entry.value for entry in batch])
+        self._load(records)
         cache, dirty, fold, generation = self.cache, self.dirty, self.step.fold, self.generation
         links = folded.links
         counts = [0] * len(Outcome)
         for entry, record in zip(batch, records, strict=True):
+            offset, logged_at_ms, _ = entry
             leaf = cache[record.leaf]  # type: ignore[index] - LeafId is bytes
-            outcome = fold(leaf, record, generation, entry.offset, entry.logged_at_ms, links)
+            outcome = fold(leaf, record, generation, offset, logged_at_ms, links)
             counts[outcome] += 1
             if outcome is _SKIPPED:
                 continue
             if leaf.dirty_from < 0:
-                leaf.dirty_from = entry.offset
-                dirty[leaf.leaf] = entry.offset
+                leaf.dirty_from = offset
+                dirty[leaf.leaf] = offset
             if outcome is _DEAD:
                 folded.letters.append(_letter(record, entry, self.partition, generation))
             # What a person says of permission counts, quarantined or not.
@@ -151,14 +152,15 @@ class PartitionFold:
         tally.dead += counts[Outcome.DEAD]
         tally.linked += counts[Outcome.LINKED]
 
-    def _load(self, wanted: Iterable[LeafId]) -> None:
-        needed = dict.fromkeys(wanted)
-        missing = [leaf_id for leaf_id in needed if leaf_id not in self.cache]
-        if missing:
+    def _load(self, records: Sequence[Record]) -> None:
+        cache = self.cache
+        absent = [record.leaf for record in records if record.leaf not in cache]
+        if absent:
+            missing = list(map(LeafId, dict.fromkeys(absent)))
             for leaf_id, leaf in zip(missing, self.fetch(missing), strict=True):
-                self.cache[leaf_id] = leaf or Leaf(leaf_id, self.step.plan.new_states())
-            if len(self.cache) > self.cached_max:
-                self._evict(needed)
+                cache[leaf_id] = leaf or Leaf(leaf_id, self.step.plan.new_states())
+            if len(cache) > self.cached_max:
+                self._evict({record.leaf for record in records})
 
     def fetch(self, leaves: Sequence[LeafId]) -> list[Leaf | None]:
         """Return leaves from the store, decoded; None where there is none."""

@@ -6,7 +6,7 @@ plan.fold(states, record, plan.mask(frozenset({"personalisation"})))
 plan.read(states, as_of_ms, clock_ms, purged, frozenset({"personalisation"}))
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -68,6 +68,8 @@ class Plan:
         fingerprint: A hash of the canonical definitions: equal fingerprints, equal bytes.
         features: All features, in the order they were declared.
         purposes: All purposes that a feature needs, ascending; bit i of a mask is purpose i.
+        folder: From an event's name to its compiled fold by (states, record, mask), or None if no
+            feature folds it. A dict's own look-up: it is called once an event.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Plan:
         self._cells = tuple(bound.cell for bound in cells)
         self._outputs = tuple(outputs)
         self._folders, self._source = folders(cells, self._masks, zone)
+        self.folder: Callable[[str], Folder | None] = self._folders.get
         self._mask_cache: dict[frozenset[str], int] = {}
         self._by_name = {feature.name: feature for feature in features}
         canonical = [ALGEBRA_VERSION, zone.name, [cell.key for cell in self._cells],
@@ -125,10 +128,6 @@ class Plan:
         if permitted.__class__ is not int:
             permitted = self.mask(permitted)  # type: ignore[arg-type]
         return folder(states, record, permitted)  # type: ignore[arg-type]
-
-    def folder(self, event: str) -> Folder | None:
-        """Return the compiled fold of an event by (states, record, mask), or None if none folds it."""
-        return self._folders.get(event)
 
     def expire(self, states: list[Any], clock_ms: int, purged: Mapping[str, int]) -> None:
         """Drop what is dead at T and under purges, in place. It never changes what is read or encoded.

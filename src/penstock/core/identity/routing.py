@@ -291,7 +291,10 @@ def missing_links(primary: Record, held: Mapping[EdgeKey, Edge]) -> list[Record]
     Laws:
         After all links are folded, both leaves of a pair hold the same earliest join and trust.
     """
-    if all(not would_change(held, edge) for edge in primary.edges):
+    for edge in primary.edges:
+        if would_change(held, edge):
+            break
+    else:
         return []  # the common case: an event of somebody who is already known
     links = link_records(primary)
     return [link for link in links if would_change(held, link.edges[0])]
