@@ -14,6 +14,7 @@ rely on:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -119,6 +120,10 @@ class Decoded(NamedTuple):
     sent_at_ms: int | None
     bodies: list[bytes]
     """The bytes of every event, by index."""
+    type_name: str | None = None
+    """The type that the path said, of events whose bytes need not."""
+    shared: Mapping[str, Any] | None = None
+    """Of a batch: `context` and `sentAt`, for all events that have none of their own."""
 
     def raw(self, index: int) -> bytes:
         """Return the bytes of an event, for the dead letter of one that is refused later."""
@@ -144,6 +149,7 @@ class _MessageId(msgspec.Struct, rename="camel"):
 _event_decoder = msgspec.json.Decoder(Event, float_hook=Literal)
 _beside_decoder = msgspec.json.Decoder(_Beside, float_hook=Literal)
 _batch_decoder = msgspec.json.Decoder(_Batch, float_hook=Literal)
+_members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _message_id_decoder = msgspec.json.Decoder(_MessageId)
 
 _TEXTS: Final = frozenset((
@@ -185,8 +191,8 @@ def decode_single(
         if error.code in _NOT_AN_EVENT:
             raise
         refused = Rejected(0, _message_id(body), error, body)
-        return Decoded([], [refused], *_key_and_time(beside), [body])
-    return Decoded([(0, event)], [], *_key_and_time(beside), [body])
+        return Decoded([], [refused], *_key_and_time(beside), [body], type_name)
+    return Decoded([(0, event)], [], *_key_and_time(beside), [body], type_name)
 
 
 def decode_batch(body: bytes, limits: Limits, *, source: str = "") -> Decoded:
@@ -228,7 +234,50 @@ def decode_batch(body: bytes, limits: Limits, *, source: str = "") -> Decoded:
             rejected.append(Rejected(index, _message_id(raw), error, raw))
         else:
             events.append((index, event))
-    return Decoded(events, rejected, *_key_and_time(beside), bodies)
+    shared = {"context": beside.context, "sentAt": beside.sent_at}
+    return Decoded(events, rejected, *_key_and_time(beside), bodies, None, shared)
+
+
+def kept_body(raw: bytes, decoded: Decoded, message_id: str, *, gpc: bool) -> bytes:
+    """Return an event's bytes for a dead letter: with all that is needed to take it in by itself.
+
+    That is the type its path said, the batch's `context` (a denial of consent may stand there) and
+    `sentAt`, the message id it was given, and `"_gpc": true` if its request carried `Sec-GPC: 1`.
+    What the event says itself is kept as it was written. Bytes that are no object are returned.
+    """
+    try:
+        members = _members(raw)
+        said = len(members)
+        if decoded.type_name is not None:
+            members["type"] = _raw(decoded.type_name)
+        if message_id and "messageId" not in members:
+            members["messageId"] = _raw(message_id)
+        shared = decoded.shared or {}
+        if type(shared.get("sentAt")) is str and "sentAt" not in members:
+            members["sentAt"] = _raw(shared["sentAt"])
+        beside = _object(shared.get("context"))
+        if beside:
+            own = _members(bytes(members.get("context", b"{}")))
+            members["context"] = _raw({name: _raw(one) for name, one in beside.items()} | own)
+        if gpc:
+            members["_gpc"] = _raw(True)
+        changed = len(members) > said or beside or decoded.type_name is not None
+        return msgspec.json.encode(members) if changed else raw
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError):
+        return raw
+
+
+def _members(raw: bytes) -> dict[str, msgspec.Raw]:
+    return _members_decoder.decode(raw)
+
+
+def _raw(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value, enc_hook=_number))
+
+
+def _number(value: Any) -> msgspec.Raw:
+    # A decimal keeps its digits as they were written.
+    return msgspec.Raw(str(value).encode())
 
 
 def occurred_at_ms(event: Event, received_at_ms: int) -> int:

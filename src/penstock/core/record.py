@@ -136,7 +136,7 @@ NO_VERSION: Final = Version(0, -1)
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """An event that could not be processed, kept with its reason and the path of the fault.
 
-    `body` is the event as it came; `reason` is an error code; `path` is a JSON path. Neither of the
+    `body` is the event as it came, completed with what stood beside it in its request; `reason` is an error code; `path` is a JSON path. Neither of the
     two ever holds a value of the event.
     """
 

@@ -25,6 +25,7 @@ from penstock.core.event import (
     Rejected,
     consent_preferences,
     external_ids,
+    kept_body,
     occurred_at_ms,
     person_email,
 )
@@ -183,13 +184,13 @@ class Collector:
         shaped = _Shaped([], [], [], [], urgent=False, accepted=0)
         urgent, accepted = False, 0
         for rejected in decoded.rejected:
-            self._refuse(shaped, source, received_at_ms, rejected)
+            self._refuse(shaped, source, received_at_ms, rejected, decoded, gpc=gpc)
         for index, event in decoded.events:
             try:
                 record = self.record_of(source, event, received_at_ms, gpc=gpc, job=job)
             except EventRejected as error:
                 rejected = Rejected(index, event.message_id, error, decoded.raw(index))
-                self._refuse(shaped, source, received_at_ms, rejected)
+                self._refuse(shaped, source, received_at_ms, rejected, decoded, gpc=gpc)
                 continue
             accepted += 1
             if record is None:
@@ -202,8 +203,9 @@ class Collector:
         return shaped._replace(urgent=urgent, accepted=accepted)
 
     def _refuse(
-        self, shaped: _Shaped, source: Source, received_at_ms: int, rejected: Rejected
-    ) -> None:
+        self, shaped: _Shaped, source: Source, received_at_ms: int, rejected: Rejected, decoded: Decoded,
+        *, gpc: bool,
+    ) -> None:  # fmt: skip
         error = rejected.error
         message_id = rejected.message_id or ""
         shaped.refused.append(
@@ -220,7 +222,7 @@ class Collector:
                 path=error.where,
                 what=error.what,
                 message_id=message_id,
-                body=rejected.raw,
+                body=kept_body(rejected.raw, decoded, message_id, gpc=gpc),
             )
         )
 

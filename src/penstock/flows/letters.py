@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from penstock.core.errors import EventRejected
 from penstock.core.event import RUDDERSTACK, decode_single
@@ -23,6 +25,15 @@ class Replayed(NamedTuple):
     accepted: int
     refused: dict[str, int]
     quarantined: int
+
+
+class _Beside(msgspec.Struct):
+    """What the edge noted in a letter's body beside the event; see `penstock.core.event.kept_body`."""
+
+    gpc: Any = msgspec.field(default=None, name="_gpc")
+
+
+_beside_decoder = msgspec.json.Decoder(_Beside)
 
 
 async def replay_letters(
@@ -59,12 +70,18 @@ async def _replay(collector: Collector, letter: DeadLetter, source: Source | Non
     if source is None:
         return "E364"
     try:
-        decoded = decode_single(letter.body, None, RUDDERSTACK)
+        decoded = decode_single(letter.body, None, RUDDERSTACK, source=letter.source)
     except EventRejected as error:
         return error.code
     if decoded.rejected:
         return decoded.rejected[0].error.code
+    gpc = _beside_decoder.decode(letter.body).gpc is True
     intake = await collector.take(
-        source, decoded, job=REPLAY_JOB, letters=False, received_at_ms=letter.received_at_ms
+        source,
+        decoded,
+        gpc=gpc,
+        job=REPLAY_JOB,
+        letters=False,
+        received_at_ms=letter.received_at_ms,
     )
     return intake.refused[0].code if intake.refused else ""
