@@ -32,4 +32,5 @@ def parse_instant(text: str) -> int:
 def format_instant(at_ms: int) -> str:
     """Return an instant as ISO 8601 in UTC with milliseconds, such as `2026-11-25T10:00:00.000Z`."""
     moment = EPOCH + timedelta(milliseconds=at_ms)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
+    # Not strftime: its %Y writes the year 999 with three digits.
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
