@@ -71,6 +71,9 @@ class Intake(NamedTuple):
 
     accepted: int
     refused: list[Refusal]
+    discarded: int = 0
+    """Of the accepted: nothing of them was kept, since consent or the project's rule for undeclared
+    events lets nothing be; `penstock_events_discarded_total` says which."""
 
 
 FindItem = Callable[[LeafId], Leaf | None]
@@ -169,7 +172,7 @@ class Collector:
             for _, entry in shaped.suppressions:
                 self.metrics.count("penstock_suppressions_written_total", reason=entry.reason)
         self._count(shaped)
-        return Intake(shaped.accepted, shaped.refused)
+        return Intake(shaped.accepted, shaped.refused, shaped.accepted - len(shaped.records))
 
     def _count(self, shaped: _Shaped) -> None:
         kept = len(shaped.records) + len(shaped.letters)
@@ -389,4 +392,6 @@ def answer(intake: Intake) -> dict[str, Any]:
             }
             for r in intake.refused
         ]
+    if intake.discarded:
+        body["discarded"] = intake.discarded
     return body

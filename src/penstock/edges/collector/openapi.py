@@ -73,6 +73,8 @@ class Accepted(msgspec.Struct, frozen=True):
     success: bool
     accepted: int
     rejected: list[Rejection] = []
+    discarded: int = 0
+    """Of the accepted, those of which consent or the project's rules let nothing be kept."""
 
 
 @dataclass
