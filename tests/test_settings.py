@@ -1,0 +1,171 @@
+"""Settings: every mistake in penstock.toml is one clear error, and no secret is in it."""
+
+import os
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import msgspec
+import pytest
+
+from penstock.core.codes import CODES
+from penstock.core.errors import SettingsError
+from penstock.settings import CHOICES, DOCS, RANGES, Settings, load_settings, parse_settings
+
+SECRET = "canary-secret-7f3a"
+
+
+def refused(raw: dict[str, Any]) -> SettingsError:
+    with pytest.raises(SettingsError) as failed:
+        parse_settings(raw)
+    error = failed.value
+    assert error.code in CODES
+    assert error.fix
+    assert error.where
+    assert SECRET not in str(error)
+    return error
+
+
+def names(struct: type[msgspec.Struct], prefix: str = "") -> list[str]:
+    """Every dotted name of the tree, as DOCS and CHOICES write them."""
+    found = []
+    for field in msgspec.structs.fields(struct):
+        kind, name = field.type, f"{prefix}{field.name}"
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            found += names(kind, f"{name}.")
+        elif get_origin(kind) is dict and issubclass(get_args(kind)[1], msgspec.Struct):
+            found += [name, *names(get_args(kind)[1], f"{name}.*.")]
+        else:
+            found.append(name)
+    return found
+
+
+def test_every_setting_is_described_and_nothing_else() -> None:
+    assert sorted(DOCS) == sorted(names(Settings))
+    assert all(
+        (text.endswith(".") and text[0].isupper()) or text[0] == "`" for text in DOCS.values()
+    )
+    assert set(CHOICES) | set(RANGES) <= set(DOCS)
+
+
+def test_every_default_is_within_choices_and_ranges() -> None:
+    assert parse_settings({}) == Settings()
+    assert parse_settings({"sources": {"web": {}}}).sources["web"].kind == "browser"
+
+
+@pytest.mark.parametrize(
+    ("raw", "place", "fix"),
+    [
+        ({"projct": {}}, "projct", "did you mean `project`?"),
+        ({"server": {"prot": 1}}, "server.prot", "did you mean `server.port`?"),
+        ({"sources": {"web": {"write_kye": SECRET}}}, "sources.web.write_kye",
+         "did you mean `sources.web.write_key`?"),
+        ({"esp": {"zzz": SECRET}}, "esp.zzz", "known are kind"),
+        ({"": 1}, "``", "remove it"),
+    ],
+)  # fmt: skip
+def test_an_unknown_key_names_the_nearest(raw: dict[str, Any], place: str, fix: str) -> None:
+    error = refused(raw)
+    assert error.code == "E202"
+    assert place in error.what
+    assert fix in error.fix
+
+
+@pytest.mark.parametrize(
+    ("raw", "place"),
+    [
+        ({"server": {"port": SECRET}}, "server.port"),
+        ({"server": {"read_keys": SECRET}}, "server.read_keys"),
+        ({"server": {"read_keys": [SECRET, 7]}}, "server.read_keys[1]"),
+        ({"server": SECRET}, "server"),
+        ({"sources": SECRET}, "sources"),
+        ({"sources": {"web": SECRET}}, "sources[...]"),
+        ({"sources": {"web": {"write_key": 17, "kind": SECRET}}}, "sources[...].write_key"),
+        ({"esp": {"password": 12345}}, "esp.password"),
+        ({"consent": {"categories": {"C1": SECRET}}}, "consent.categories[...]"),
+        ({"decision": {"holdout_share": SECRET}}, "decision.holdout_share"),
+        ({"data_dir": 1}, "data_dir"),
+    ],
+)
+def test_a_wrong_type_names_its_place_and_not_its_value(raw: dict[str, Any], place: str) -> None:
+    error = refused(raw)
+    assert error.code == "E203"
+    assert f"$.{place}`" in error.what
+
+
+@pytest.mark.parametrize("dotted", CHOICES)
+def test_a_value_that_is_no_choice_lists_the_choices(dotted: str) -> None:
+    error = refused(nested(dotted, SECRET))
+    assert error.code == "E204"
+    assert dotted.replace("*", "web") in error.what
+    assert all(choice in error.fix for choice in CHOICES[dotted])
+    for choice in CHOICES[dotted]:
+        parse_settings(nested(dotted, choice))
+
+
+@pytest.mark.parametrize("dotted", RANGES)
+def test_a_value_out_of_its_range_names_the_range(dotted: str) -> None:
+    least, most = RANGES[dotted]
+    for value in (least - 1, most + 1):
+        error = refused(nested(dotted, value))
+        assert error.code == "E207"
+        assert dotted.replace("*", "web") in error.what
+        assert str(least) in error.fix
+    for value in (least, most):
+        parse_settings(nested(dotted, value))
+
+
+def nested(dotted: str, value: Any) -> dict[str, Any]:
+    head, _, rest = dotted.replace("*", "web").partition(".")
+    return {head: nested(rest, value)} if rest else {head: value}
+
+
+def test_two_sources_may_not_share_a_key() -> None:
+    both = {name: {"write_key": SECRET} for name in ("web", "app")}
+    assert refused({"sources": both}).code == "E205"
+    # A source without a key is for files and may be many.
+    parse_settings({"sources": {"crm": {}, "files": {}}})
+
+
+def write(path: Path, raw: bytes) -> Path:
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "what"),
+    [
+        (b"[server\nport = 1", "E201", "line 1"),
+        (b"[server]\nport = 1\nport = 2\n", "E201", "line 3"),
+        (b"[a]\nx = 1\n[a]\n", "E201", "line 3"),
+        (b'password = "' + SECRET.encode(), "E201", "penstock.toml is not TOML"),
+        (b"\xff\xfe\x00", "E201", "not UTF-8 text, from byte 0"),
+    ],
+)
+def test_a_file_that_is_no_toml_says_where(
+    tmp_path: Path, raw: bytes, code: str, what: str
+) -> None:
+    with pytest.raises(SettingsError) as failed:
+        load_settings(write(tmp_path / "penstock.toml", raw))
+    assert failed.value.code == code
+    assert what in failed.value.what
+    assert failed.value.where.endswith("penstock.toml")
+    assert SECRET not in str(failed.value)
+
+
+def test_a_file_that_is_missing_or_no_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as missing:
+        load_settings(tmp_path / "penstock.toml")
+    assert (missing.value.code, missing.value.fix[:13]) == ("E200", "run `penstock")
+    (tmp_path / "penstock.toml").mkdir()
+    with pytest.raises(SettingsError) as folder:
+        load_settings(tmp_path / "penstock.toml")
+    assert folder.value.code == "E201"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "penstock.toml", b"")
+    path.chmod(0)
+    with pytest.raises(SettingsError) as failed:
+        load_settings(path)
+    assert failed.value.code == "E201"
