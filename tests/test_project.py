@@ -1,0 +1,153 @@
+"""A project's folder: every mistake in it names the author's file and line, and what to do."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from penstock.compose import make_renderer
+from penstock.core.codes import CODES
+from penstock.core.errors import DefinitionError, PenstockError
+from penstock.project import load_project
+
+sys.path.insert(0, str(Path(__file__).parent / "edges" / "serving"))
+
+from tests_serving import FILES, folder  # noqa: F401 - a fixture
+
+Edit = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def edit(folder: Path) -> Edit:  # noqa: F811
+    """Return what writes a file of the project, or adds to it if the text begins with `+`."""
+
+    def write(name: str, text: str) -> Path:
+        path = folder / name
+        path.write_text(path.read_text() + text[1:] if text.startswith("+") else text)
+        return folder
+
+    return write
+
+
+def fault(root: Path) -> PenstockError:
+    with pytest.raises(PenstockError) as failed:
+        make_renderer(load_project(root))
+    error = failed.value
+    assert error.code in CODES
+    assert error.fix
+    return error
+
+
+def test_a_project_is_all_that_its_files_define(folder: Path) -> None:  # noqa: F811
+    project = load_project(folder)
+    assert list(project.slots) == ["hero"]
+    assert list(project.audiences) == ["viewers"]
+    assert sorted(project.campaigns) == ["held", "spring"]
+    assert [feature.name for feature in project.plan.features] == ["viewed", "bought", "views_7d"]
+    assert project.data_dir == folder.resolve() / "data"
+    assert project.trait_purposes() == {"email": "personalisation", "first_name": "personalisation"}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "code", "where"),
+    [
+        ("events.py", "+\ndef broken(:\n", "E181", "events.py:8"),
+        ("features.py", "x = = 1\n", "E181", "features.py:1"),
+        ("slots.py", "from penstock.dsl.slots import slott\n", "E181", "slots.py:1"),
+        ("slots.py", "+\nraise ValueError('no')\n", "E181", "slots.py:10"),
+        ("audiences.py", "1 / 0\n", "E181", "audiences.py:1"),
+        ("features.py", "+    wrong = count(product_viewed, over=days(0))\n", "", "features.py:10"),
+        ("slots.py", FILES["slots.py"].replace('"viewed"', '"viwed"'), "E150", "slots.py:4"),
+        ("audiences.py", FILES["audiences.py"].replace("views_7d", "views_8d"), "E150", "audiences.py:5"),
+        ("audiences.py", FILES["audiences.py"].replace('"offers"', '"ofers"'), "E162", "audiences.py:5"),
+        ("slots.py", FILES["slots.py"].replace('"hero",', '"hero", render="heroo",'), "E163", "slots.py:4"),
+        ("campaigns/spring.toml", 'slots = ["herro"]', "", "campaigns/spring.toml"),
+        ("campaigns/spring.toml", "slots = [", "E180", "campaigns/spring.toml"),
+        ("campaigns/spring.toml", 'slots = ["hero"]\ntempalte = "email"', "", "campaigns/spring.toml"),
+        ("content/hero.liquid", "{% if item %}", "E141", "content/hero.liquid:1"),
+        ("content/hero.liquid", "<p>\n{{ item.title | nope }}", "E141", "content/hero.liquid:2"),
+        ("penstock.toml", "[project]\nnam = 1", "E202", "penstock.toml"),
+        ("penstock.toml", '[project]\ntimezone = "Mars/Base"', "", ""),
+        ("penstock.toml", '[project]\ncurrency = "pounds"', "E109", ""),
+    ],
+)  # fmt: skip
+def test_a_mistake_names_its_file_and_line(
+    edit: Edit, file: str, text: str, code: str, where: str
+) -> None:
+    error = fault(edit(file, text))
+    assert code in {"", error.code}
+    assert where in error.where.replace("\\", "/")
+
+
+def test_a_file_beside_the_known_ones_is_named_too(edit: Edit) -> None:
+    edit("prices.py", "LIMIT = 3\n\nbroken = (\n")
+    assert fault(edit("features.py", "+\nimport prices\n")).where == "prices.py:3"
+    edit("prices.py", "LIMIT = 3\nboom = LIMIT.nothing\n")
+    assert fault(edit("features.py", "+\n")).where == "prices.py:2"
+
+
+def test_a_campaign_that_is_no_text_or_no_file_says_so(folder: Path) -> None:  # noqa: F811
+    path = folder / "campaigns" / "winter.toml"
+    path.write_bytes(b'subject = "\xff\xfe"')
+    error = fault(folder)
+    assert (error.code, error.where) == ("E180", "campaigns/winter.toml")
+    assert "byte 11" in error.what
+    path.unlink()
+    path.mkdir()
+    assert fault(folder).code == "E180"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "code"),
+    [
+        ("slots.py", '\nother = slot("hero", candidates=[viewed_not_bought(viewed="viewed", bought="bought")], fallback={"title": "x"})\n', "E156"),
+        ("audiences.py", '\nsame = audience("viewers", topic="offers")\n', "E156"),
+        ("events.py", '\nfrom penstock.dsl.events import event\nmine = event("Product Viewed", c=string())\n', "E108"),
+    ],
+)  # fmt: skip
+def test_two_definitions_of_one_name_are_refused(
+    edit: Edit, file: str, text: str, code: str
+) -> None:
+    assert fault(edit(file, "+" + text)).code == code
+
+
+def test_one_definition_under_two_names_is_one(edit: Edit) -> None:
+    edit("audiences.py", "+\nagain = viewers\n")
+    assert list(load_project(edit("slots.py", "+\nagain = hero\n")).slots) == ["hero"]
+
+
+def test_loading_leaves_no_trace_and_two_projects_do_not_mix(edit: Edit, tmp_path: Path) -> None:
+    modules, path = set(sys.modules), list(sys.path)
+    edit("prices.py", "DAYS = 3\n")
+    edit("features.py", FILES["features.py"].replace("days(7)", "days(DAYS)").replace(
+        "\n\nclass", "\nfrom prices import DAYS\n\nclass"))  # fmt: skip
+    first = load_project(edit("slots.py", "+\n"))
+    assert not {"prices", "events", "features", "slots"} & (set(sys.modules) - modules)
+    assert path == sys.path
+    other = tmp_path / "other"
+    for name, text in FILES.items():
+        (other / name).parent.mkdir(parents=True, exist_ok=True)
+        (other / name).write_text(text)
+    (other / "prices.py").write_text("DAYS = 9\n")
+    (other / "features.py").write_text((first.root / "features.py").read_text())
+    assert load_project(other).fingerprint != first.fingerprint
+
+
+def test_an_empty_project_loads(tmp_path: Path) -> None:
+    (tmp_path / "penstock.toml").write_text("")
+    project = load_project(tmp_path)
+    assert (project.slots, project.audiences, project.campaigns) == ({}, {}, {})
+
+
+def test_a_project_without_settings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PenstockError) as failed:
+        load_project(tmp_path)
+    assert failed.value.code == "E200"
+
+
+def test_an_error_of_the_author_says_what_python_said(edit: Edit) -> None:
+    error = fault(edit("events.py", "+\nundefined_name\n"))
+    assert isinstance(error, DefinitionError)
+    assert "NameError" in error.what
+    assert error.exit_code == 2
