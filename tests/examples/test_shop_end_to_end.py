@@ -326,7 +326,7 @@ def test_each_email_shows_what_was_decided_and_can_be_left(story):
         decided = story.decided[address]
         html = html_of(letter)
         assert escaped(titles[decided.hero]) in html
-        assert f"Still thinking about “{titles[decided.hero]}”?" == letter["Subject"]
+        assert f"{titles[decided.hero]}, still in stock" == letter["Subject"]
         shown = [one for one in decided.more if one != decided.hero][:3]
         assert all(escaped(titles[one]) in html for one in shown)
         assert letter["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
