@@ -9,6 +9,7 @@ from penstock.core import tokens
 from penstock.core.consent.suppression import suppression_of
 from penstock.core.decision.record import Decision, decode_decision
 from penstock.core.errors import EventRejected
+from penstock.core.ids import event_id
 from penstock.core.record import Record
 from penstock.flows.track import CLICKED, OPENED, email_event, unsubscribe_record
 from penstock.ports.appender import Appender
@@ -138,9 +139,11 @@ class Feedback:
         self, decision: Decision, name: str, properties: dict[str, str], what: str
     ) -> Record:
         now = self.clock.now_ms()
+        # A target may be long, and may name somebody: its hash tells targets apart as well.
+        digest = event_id(decision.recipient, what)
         record = email_event(
             decision, name, at_ms=now, properties=properties,
-            message_id=f"{decision.decision_id}:{name}:{what}:{now // FETCH_BUCKET_MS}"[:512],
+            message_id=f"{decision.decision_id}:{name}:{digest:016x}:{now // FETCH_BUCKET_MS}",
         )  # fmt: skip
         await self.appender.append([record])
         self.metrics.count("penstock_events_accepted_total")
