@@ -65,6 +65,7 @@ START_WITHIN_S = 20.0
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 FOLDER = ROOT / "run" / "demo"
+"""Where it all happens, unless the first argument names another folder."""
 
 console = Console(highlight=False)
 
@@ -79,6 +80,7 @@ class Promise(NamedTuple):
 class Story(NamedTuple):
     """What the demo came to."""
 
+    folder: Path
     shoppers: Shoppers
     intake: Intake
     probes: list[Probe]
@@ -102,22 +104,23 @@ def main() -> None:
     """Run the demo; the exit code is 1 if a promise does not hold."""
     start = time.perf_counter()
     console.print("\n[bold]Penstock[/bold]  a click, and the next email knows it\n")
-    prepare(FOLDER)
-    with engine(FOLDER) as url:
-        step(f"engine up at {url}, SQLite files in {shown(FOLDER / 'data')}")
+    folder = Path(sys.argv[1]).resolve() if sys.argv[1:] else FOLDER
+    prepare(folder)
+    with engine(folder) as url:
+        step(f"engine up at {url}, SQLite files in {shown(folder / 'data')}")
         shoppers = Shoppers(SEED, SystemClock().now_ms(), people=PEOPLE)
-        load(FOLDER, shoppers)
-        story = asyncio.run(play(url, shoppers))
+        load(folder, shoppers)
+        story = asyncio.run(play(url, folder, shoppers))
         tell_freshness(story)
         tell_send(story)
         hero = next((seen.probe for seen in story.emails if seen.outcome == "shown"), None)
         if hero is not None:
             tell_one(story, hero)
     step("engine stopped; `penstock doctor` reads every byte back:")
-    for finding in command("doctor"):
+    for finding in command(folder, "doctor"):
         console.print(f"     [dim]{finding['what']}[/dim]", soft_wrap=True)
     promises = [*promised(story)]
-    tell_promises(promises, time.perf_counter() - start)
+    tell_promises(promises, folder, time.perf_counter() - start)
     sys.exit(0 if all(promise.holds for promise in promises) else 1)
 
 
@@ -126,6 +129,11 @@ def main() -> None:
 
 def prepare(folder: Path) -> None:
     """Copy the example's project into a folder of its own, without data of an earlier run."""
+    if folder.exists() and not (folder / "engine.log").exists():
+        console.print(
+            f"[red]{folder} is no folder of an earlier demo[/red]; name one that does not exist"
+        )
+        sys.exit(2)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns("__pycache__", "data", "outbox"))
 
@@ -172,10 +180,10 @@ def penstock() -> str:
     return str(Path(sys.executable).parent / "penstock")
 
 
-def command(*words: str) -> Any:
+def command(folder: Path, *words: str) -> Any:
     """Run a `penstock` command on the demo's project and return its JSON."""
     done = subprocess.run(
-        [penstock(), *words, "--project", str(FOLDER), "--json"], capture_output=True, text=True, check=False,
+        [penstock(), *words, "--project", str(folder), "--json"], capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         console.print(f"[red]penstock {' '.join(words)}[/red]\n{done.stderr}")
@@ -191,24 +199,28 @@ def load(folder: Path, shoppers: Shoppers) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    items = command("load", str(folder / "catalogue.csv"), "--as", "items", "--job", "catalogue")
-    crm = command("load", str(people), "--as", "people", "--job", "crm")
+    items = command(
+        folder, "load", str(folder / "catalogue.csv"), "--as", "items", "--job", "catalogue"
+    )
+    crm = command(folder, "load", str(people), "--as", "people", "--job", "crm")
     step(
         f"{items['kept']} products and {crm['kept']} people of the CRM loaded with `penstock load`"
     )
 
 
-async def play(url: str, shoppers: Shoppers) -> Story:
+async def play(url: str, folder: Path, shoppers: Shoppers) -> Story:
     """Send everything, watch visitors meanwhile, check the books, and send the campaign."""
     events = shoppers.events()
     watched = visitors(shoppers)
     intake, probes = await traffic(url, events, watched)
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         law = (await http.get("/v1/admin/status", headers=ADMIN)).json()
-    send = await asyncio.to_thread(command, "send", CAMPAIGN)
-    letters = {letter["To"]: path for path in sorted((FOLDER / "outbox").glob("*.eml"))
+    send = await asyncio.to_thread(command, folder, "send", CAMPAIGN)
+    letters = {letter["To"]: path for path in sorted((folder / "outbox").glob("*.eml"))
                for letter in [read_letter(path)]}  # fmt: skip
-    return Story(shoppers, intake, probes, law, send, letters, await look(url, probes, letters))
+    return Story(
+        folder, shoppers, intake, probes, law, send, letters, await look(url, probes, letters)
+    )
 
 
 async def look(url: str, probes: Sequence[Probe], letters: dict[str, Path]) -> list[Seen]:
@@ -331,7 +343,7 @@ def tell_send(story: Story) -> None:
     outcomes = story.send["outcomes"]
     skipped = ", ".join(f"{number} {name.partition(':')[2]}" for name, number in sorted(outcomes.items())
                         if name.startswith("skipped:"))  # fmt: skip
-    step(f"`penstock send {CAMPAIGN}`: {outcomes.get('accepted', 0)} emails in {shown(FOLDER / 'outbox')}; "
+    step(f"`penstock send {CAMPAIGN}`: {outcomes.get('accepted', 0)} emails in {shown(story.folder / 'outbox')}; "
          f"left out: {skipped or 'nobody'}")  # fmt: skip
     law = story.law
     console.print(
@@ -345,7 +357,7 @@ def tell_one(story: Story, one: Probe) -> None:
     """Print one email's path and why its content was chosen, and write it as a page."""
     visitor, path = one.visitor, story.letters[one.visitor.email]
     letter = read_letter(path)
-    page = FOLDER / "email.html"
+    page = story.folder / "email.html"
     page.write_text(with_pictures(html_of(letter), read_catalogue()), encoding="utf-8")
     lines = Text()
     for what, fact in (
@@ -361,7 +373,9 @@ def tell_one(story: Story, one: Probe) -> None:
     lines.rstrip()
     console.print()
     console.print(Panel(lines, title="one email's path", title_align="left", border_style="dim"))
-    why = command("explain", f"user_id:{visitor.user}", "--campaign", CAMPAIGN, "--slot", "hero")
+    why = command(
+        story.folder, "explain", f"user_id:{visitor.user}", "--campaign", CAMPAIGN, "--slot", "hero"
+    )
     story_lines = Text("\n".join(line for line in why["lines"]), overflow="ellipsis", no_wrap=True)
     title = f"penstock explain user_id:{visitor.user} --campaign {CAMPAIGN} --slot hero"
     console.print(Panel(story_lines, title=title, title_align="left", border_style="dim"))
@@ -418,13 +432,13 @@ def promised(story: Story) -> Iterator[Promise]:
     )  # fmt: skip
 
 
-def tell_promises(promises: Sequence[Promise], elapsed_s: float) -> None:
+def tell_promises(promises: Sequence[Promise], folder: Path, elapsed_s: float) -> None:
     """Print which promises held, and what to do next."""
     console.print()
     for promise in promises:
         mark = "[green]✓[/green]" if promise.holds else "[red]✗ BROKEN:[/red]"
         console.print(f" {mark} {promise.what}", soft_wrap=True)
-    console.print(f"\n   {elapsed_s:.0f} s. Everything is left in {shown(FOLDER)}.")
+    console.print(f"\n   {elapsed_s:.0f} s. Everything is left in {shown(folder)}.")
     console.print(
         "   Next: [bold]make up[/bold] keeps one running; docs/tutorial/README.md makes your own.\n"
     )
