@@ -115,13 +115,7 @@ def encode_leaf(leaf: Leaf, plan: Plan) -> bytes:
 
     Two leaves that folded the same records in any batching have the same bytes.
     """
-    floor = expired_id_tile(leaf.clock_ms)
-    tiles: dict[int, list[int]] = {}
-    for event, tile in leaf.ids.items():
-        if tile > floor:
-            tiles.setdefault(tile, []).append(event)
-    for events in tiles.values():
-        events.sort()
+    # Most leaves have no jobs, edges, purges or traits: what is empty is not sorted.
     body = _Body(
         format=LEAF_FORMAT,
         fingerprint=plan.fingerprint,
@@ -129,17 +123,35 @@ def encode_leaf(leaf: Leaf, plan: Plan) -> bytes:
         value=leaf.value,
         clock_ms=leaf.clock_ms,
         counts=(leaf.applied, leaf.deduplicated, leaf.dropped, leaf.dead, leaf.links),
-        ids=sorted(tiles.items()),
-        jobs=[(job, sorted(events)) for job, events in sorted(leaf.jobs.items())],
-        edges=[edge for _, edge in sorted(leaf.edges.items())],
-        consent=sorted(leaf.consent.items()),
-        purged=sorted(leaf.purged.items()),
-        traits=sorted(leaf.traits.items(), key=lambda item: item[0]),
+        ids=_ids_by_tile(leaf),
+        jobs=[(job, sorted(events)) for job, events in sorted(leaf.jobs.items())]
+        if leaf.jobs
+        else [],
+        edges=[leaf.edges[key] for key in sorted(leaf.edges)] if leaf.edges else [],
+        consent=[(name, leaf.consent[name]) for name in sorted(leaf.consent)],
+        purged=sorted(leaf.purged.items()) if leaf.purged else [],
+        traits=[(name, leaf.traits[name]) for name in sorted(leaf.traits)] if leaf.traits else [],
         size=leaf.size,
         quarantined=leaf.quarantined,
         states=plan.encode(leaf.states, leaf.clock_ms, leaf.purged),
     )
     return _encoder.encode(body)
+
+
+def _ids_by_tile(leaf: Leaf) -> list[tuple[int, list[int]]]:
+    """Return the ids that are remembered, by tile, both ascending."""
+    floor = expired_id_tile(leaf.clock_ms)
+    tiles: dict[int, list[int]] = {}
+    for event, tile in leaf.ids.items():
+        if tile > floor:
+            events = tiles.get(tile)
+            if events is None:
+                tiles[tile] = [event]
+            else:
+                events.append(event)
+    for events in tiles.values():
+        events.sort()
+    return sorted(tiles.items())
 
 
 def decode_leaf(leaf_id: LeafId, version: Version, raw: bytes, plan: Plan) -> Leaf:

@@ -71,12 +71,13 @@ def merged(many: Iterable[CapMap], join: Callable[[Any, Any], Any], cap: int | N
     return union
 
 
-def encoded(kept: CapMap, encode: Callable[[Any], Any]) -> list[Any]:
-    """Return a capped map as `[truncated, key, value, …]`, keys ascending."""
-    flat: list[Any] = [1 if TRUNCATED in kept else 0]
-    for key in sorted(key for key in kept if key is not TRUNCATED):
+def encoded(kept: CapMap, encode: Callable[[Any], Any] | None) -> list[Any]:
+    """Return a capped map as `[truncated, key, value, …]`, keys ascending; None: values as they are."""
+    truncated = TRUNCATED in kept
+    flat: list[Any] = [1 if truncated else 0]
+    for key in sorted(key for key in kept if key is not TRUNCATED) if truncated else sorted(kept):
         flat.append(key)
-        flat.append(encode(kept[key]))
+        flat.append(encode(kept[key]) if encode else kept[key])
     return flat
 
 

@@ -79,21 +79,26 @@ class Cell:
             return state
         return {tile: acc for tile, acc in state.items() if tile >= floor} or None
 
-    def encode(self, state: Any) -> Any:
-        """Return a projected state as msgpack holds it: `[tile, acc, …]`, tiles ascending."""
+    def encode(self, state: Any, floor: int) -> Any:
+        """Return the live part of a state as msgpack holds it, `[tile, acc, …]`; None if none.
+
+        Args:
+            state: A state, projected or not.
+            floor: From `floor`.
+        """
         encode = self.aggregate.encode
         if self.layout == "register":
-            return encode(state)
+            acc = self._since(state, floor)
+            return None if acc is None else encode(acc)
+        grouped = self.layout == "grouped"
         flat: list[Any] = []
-        if self.layout == "tiled":
-            for tile in sorted(state):
+        # One tile is the most frequent case.
+        for tile in sorted(state) if len(state) > 1 else state:
+            if tile >= floor:
+                acc = state[tile]
                 flat.append(tile)
-                flat.append(encode(state[tile]))
-        else:
-            for tile in sorted(state):
-                flat.append(tile)
-                flat.append(caps.encoded(state[tile], encode))
-        return flat
+                flat.append(caps.encoded(acc, encode) if grouped else encode(acc))
+        return flat or None
 
     def decode(self, raw: Any) -> Any:
         """Return the state of its encoding."""

@@ -86,6 +86,7 @@ class Plan:
         self._folders, self._source = folders(cells, self._masks, zone)
         self.folder: Callable[[str], Folder | None] = self._folders.get
         self._mask_cache: dict[frozenset[str], int] = {}
+        self._floors: dict[int, tuple[int, ...]] = {}
         self._by_name = {feature.name: feature for feature in features}
         canonical = [ALGEBRA_VERSION, zone.name, [cell.key for cell in self._cells],
                      sorted(_canonical(output) for output in outputs)]  # fmt: skip
@@ -152,11 +153,25 @@ class Plan:
         Laws:
             Equal sets of live events have equal encodings, in any order and batching.
         """
+        floors = self._floors_at(clock_ms) if not purged else None
         raw: list[Any] = []
-        for cell, state in zip(self._cells, states, strict=True):
-            live = None if state is None else cell.projected(state, cell.floor(clock_ms, purged))
-            raw.append(None if live is None else cell.encode(live))
+        for index, state in enumerate(states):
+            if state is not None:
+                cell = self._cells[index]
+                floor = cell.floor(clock_ms, purged) if floors is None else floors[index]
+                state = cell.encode(state, floor)  # noqa: PLW2901 - None if nothing of it lives
+            raw.append(state)
         return raw
+
+    def _floors_at(self, clock_ms: int) -> tuple[int, ...]:
+        """Return each cell's floor at T without purges: leaves written together share few Ts."""
+        floors = self._floors.get(clock_ms)
+        if floors is None:
+            if len(self._floors) >= 1024:
+                self._floors.clear()
+            floors = tuple(cell.floor(clock_ms, {}) for cell in self._cells)
+            self._floors[clock_ms] = floors
+        return floors
 
     def decode(self, raw: Sequence[Any]) -> list[Any]:
         """Return the states of their encoding.

@@ -80,7 +80,7 @@ class TopK(Aggregate):
 
     def encode(self, acc: caps.CapMap) -> list[Any]:
         """Return values and counts, values ascending."""
-        return caps.encoded(acc, int)
+        return caps.encoded(acc, None)
 
     def decode(self, raw: list[Any]) -> caps.CapMap:
         """Return the counts of their encoding."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, ClassVar, Final, cast
 
 from penstock.core.feature.algebra import (
@@ -252,7 +253,12 @@ class LastK(Aggregate):
         return acc.copy()
 
     def since(self, acc: Any, floor_ms: int) -> Any:
-        """Return the entries that are recent enough."""
+        """Return the entries that are recent enough; as they are if all of them are."""
+        if not acc:
+            return None
+        oldest = next(iter(self._entries(acc)))
+        if oldest[0] >= floor_ms:
+            return acc
         if self.distinct:
             return {key: entry for key, entry in acc.items() if entry[0] >= floor_ms} or None
         return [entry for entry in acc if entry[0] >= floor_ms] or None
@@ -269,7 +275,7 @@ class LastK(Aggregate):
         """Return time, id and value of each entry, and its key if distinct, oldest first."""
         if self.keyed:
             return [part for key, entry in acc.items() for part in (*entry, key)]
-        return [part for entry in self._entries(acc) for part in entry]
+        return list(chain.from_iterable(self._entries(acc)))
 
     def decode(self, raw: list[Any]) -> Any:
         """Return the entries of their encoding."""
