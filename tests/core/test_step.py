@@ -219,6 +219,13 @@ def test_the_clock_is_the_greatest_stamp_and_one_from_the_future_wipes_nothing()
     assert folding.read()["views"] == 3
 
 
+def test_a_stamp_from_before_does_not_turn_the_clock_back() -> None:
+    folding = Folding()
+    folding.log(record("a"), NOW + DAY_MS)
+    folding.log(record("b"), NOW)
+    assert folding.leaf.clock_ms == NOW + DAY_MS
+
+
 def test_expiry_happens_at_the_tile_and_is_seen_in_the_bytes() -> None:
     folding = Folding()
     folding.log(record("a", at_ms=NOW), NOW)
@@ -265,6 +272,12 @@ def test_a_denial_at_the_edge_leaves_the_word_and_nothing_else() -> None:
         "measurement": True, "personalisation": True,
     }  # fmt: skip
     assert folding.read()["views"] == 0
+
+
+def test_a_bare_record_is_dropped_whatever_its_regime_permits_besides() -> None:
+    partly = Evidence("gpc", denied=("personalisation",), regime="opt_out")
+    folding = Folding()
+    assert folding.log(record("a", evidence=partly, bare=True)) is Outcome.DROPPED
 
 
 def test_a_dropped_event_is_remembered_so_that_its_copy_does_not_count() -> None:
