@@ -10,6 +10,7 @@ import asyncio
 import csv
 import email
 import email.policy
+import fcntl
 import json
 import random
 import re
@@ -105,7 +106,16 @@ def main() -> None:
     start = time.perf_counter()
     console.print("\n[bold]Penstock[/bold]  a click, and the next email knows it\n")
     folder = Path(sys.argv[1]).resolve() if sys.argv[1:] else FOLDER
-    prepare(folder)
+    with alone(folder):
+        prepare(folder)
+        story = tell(folder)
+    promises = [*promised(story)]
+    tell_promises(promises, folder, time.perf_counter() - start)
+    sys.exit(0 if all(promise.holds for promise in promises) else 1)
+
+
+def tell(folder: Path) -> Story:
+    """Run everything and tell it as it comes."""
     with engine(folder) as url:
         step(f"engine up at {url}, SQLite files in {shown(folder / 'data')}")
         shoppers = Shoppers(SEED, SystemClock().now_ms(), people=PEOPLE)
@@ -119,12 +129,25 @@ def main() -> None:
     step("engine stopped; `penstock doctor` reads every byte back:")
     for finding in command(folder, "doctor"):
         console.print(f"     [dim]{finding['what']}[/dim]", soft_wrap=True)
-    promises = [*promised(story)]
-    tell_promises(promises, folder, time.perf_counter() - start)
-    sys.exit(0 if all(promise.holds for promise in promises) else 1)
+    return story
 
 
 # -- the parts
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder, so that two demos do not run over each other."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(folder.name + ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print(
+                f"[red]another demo is running in {folder}[/red]; wait, or name another folder"
+            )
+            sys.exit(2)
+        yield
 
 
 def prepare(folder: Path) -> None:
@@ -154,7 +177,7 @@ def engine(folder: Path) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGTERM)
         if process.wait(timeout=30) != 0:
-            console.print((folder / "engine.log").read_text(encoding="utf-8"))
+            console.print((folder / "engine.log").read_text(encoding="utf-8"), markup=False)
             console.print(f"[red]the engine ended with exit code {process.returncode}[/red]")
             sys.exit(1)
 
@@ -170,7 +193,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], folder: Path) -> str:
         except (OSError, ValueError, httpx.HTTPError):
             pass
         time.sleep(0.05)
-    console.print((folder / "engine.log").read_text(encoding="utf-8"))
+    console.print((folder / "engine.log").read_text(encoding="utf-8"), markup=False)
     console.print("[red]the engine did not come up[/red]")
     sys.exit(1)
 
@@ -186,7 +209,7 @@ def command(folder: Path, *words: str) -> Any:
         [penstock(), *words, "--project", str(folder), "--json"], capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        console.print(f"[red]penstock {' '.join(words)}[/red]\n{done.stderr}")
+        console.print(f"penstock {' '.join(words)}\n{done.stderr}", style="red", markup=False)
         sys.exit(1)
     return json.loads(done.stdout)
 
@@ -214,12 +237,20 @@ async def play(url: str, folder: Path, shoppers: Shoppers) -> Story:
     watched = visitors(shoppers)
     intake, probes = await traffic(url, events, watched)
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-        law = (await http.get("/v1/admin/status", headers=ADMIN)).json()
+        status = await http.get("/v1/admin/status", headers=ADMIN)
+        status.raise_for_status()
     send = await asyncio.to_thread(command, folder, "send", CAMPAIGN)
     letters = {letter["To"]: path for path in sorted((folder / "outbox").glob("*.eml"))
                for letter in [read_letter(path)]}  # fmt: skip
     return Story(
-        folder, shoppers, intake, probes, law, send, letters, await look(url, probes, letters)
+        folder,
+        shoppers,
+        intake,
+        probes,
+        status.json(),
+        send,
+        letters,
+        await look(url, probes, letters),
     )
 
 
