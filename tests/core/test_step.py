@@ -1,124 +1,38 @@
-"""The step: what becomes of a record, and the laws its bytes keep under batches, crashes and order."""
+"""The step: what becomes of a record, and of a withdrawal, a claim, a crawler."""
 
 import random
-from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from step_records import (
+    DENIED,
+    GRANTED,
+    NOW,
+    PLAN,
+    RULES,
+    UPDATED,
+    Folding,
+    folded,
+    make_leaf,
+    record,
+    without_size,
+)
 
 from penstock.core.consent.purpose import ConsentRules
-from penstock.core.feature.plan import Plan
-from penstock.core.identity.identifier import IdentityRules
-from penstock.core.identity.routing import cut_records, link_records, route
-from penstock.core.ids import LeafId, event_id, leaf_id
-from penstock.core.leaf import ID_TILE_MS, ID_TILES, Leaf, decode_leaf, encode_leaf
+from penstock.core.identity.routing import cut_records, link_records
+from penstock.core.ids import LeafId
+from penstock.core.leaf import ID_TILE_MS, ID_TILES
 from penstock.core.record import (
-    RECORD_FORMAT,
     Evidence,
     Identifier,
-    Kind,
     Record,
     Version,
-    encode_record,
 )
-from penstock.core.step import Outcome, Rules, Step
+from penstock.core.step import Outcome
 from penstock.core.time import DAY_MS, HOUR_MS
-from penstock.dsl.events import event, money, string
-from penstock.dsl.features import Profile, compile_plan, count, days, last_k, lifetime, top_k
-from penstock.dsl.features import sum as total
-
-NOW = 1_795_000_000_000 // ID_TILE_MS * ID_TILE_MS
-GRANTED = Evidence("context", granted=("measurement", "personalisation"))
-DENIED = Evidence("context", denied=("measurement", "personalisation"))
-UPDATED = "Segment Consent Preference Updated"
-
-viewed = event("Product Viewed", product_id=string(), category=string())
-ordered = event("Order Completed", total=money(currency="GBP"))
-
-
-class Shopper(Profile):
-    views = count(viewed, over=days(7))
-    recent = last_k(viewed.product_id, k=3, over=days(7))
-    favourite = top_k(viewed.category, k=2, over=days(7))
-    spent = total(ordered.total, over=lifetime())
-    measured = count(viewed, over=days(7), purpose="measurement")
-
-
-PLAN: Plan = compile_plan([Shopper])
-RULES = Rules(ConsentRules(), {"segment": "measurement"})
-
-
-def make_leaf(id_type: str, value: str) -> LeafId:
-    return leaf_id(b"k" * 32, "t", id_type, value)
-
-
-def record(
-    message_id: str, *, at_ms: int = NOW, user: str | None = "u1", device: str | None = None,
-    name: str = "Product Viewed", type_name: str = "track", verified: bool = True, rank: int = 0,
-    evidence: Evidence = GRANTED, job: str = "", bare: bool = False, group: str | None = None,
-    traits: dict[str, Any] | None = None, **properties: Any,
-) -> Record:  # fmt: skip
-    """A primary, as the edge makes it."""
-    routing = route(
-        user_id=user, anonymous_id=device, previous_id=None, group_id=group, external_ids=(), email=None,
-        type_name=type_name, message_id=message_id, occurred_at_ms=at_ms, verified=verified,
-        make_leaf=make_leaf, rules=IdentityRules(),
-    )  # fmt: skip
-    leaf = routing.primary.leaf
-    return Record(
-        format=RECORD_FORMAT, kind=Kind.PRIMARY, tenant="t", leaf=leaf, id_type=routing.primary.id_type,
-        event_id=event_id(leaf, message_id), message_id=message_id, type=type_name,
-        name=name if type_name == "track" else type_name, occurred_at_ms=at_ms, received_at_ms=at_ms,
-        source="site", source_rank=rank, verified=verified, evidence=evidence,
-        identifiers=() if bare else routing.identifiers, edges=() if bare else routing.edges,
-        properties={} if bare else {"product_id": message_id, "category": message_id[-1], **properties},
-        traits=traits or {}, job=job, bare=bare,
-    )  # fmt: skip
-
-
-class Folding:
-    """One leaf and its log: records are folded as they are logged, with a crash when asked."""
-
-    def __init__(self, rules: Rules = RULES, leaf: LeafId | None = None) -> None:
-        self.step = Step(PLAN, rules)
-        self.leaf = Leaf(leaf or make_leaf("user_id", "u1"), PLAN.new_states())
-        self.links: list[Record] = []
-        self.next_offset = 0
-
-    def log(self, one: Record, at_ms: int | None = None, generation: int = 1) -> Outcome:
-        at_ms = one.received_at_ms if at_ms is None else at_ms
-        outcome = self.step.fold(self.leaf, one, generation, self.next_offset, at_ms, self.links)
-        self.next_offset += 1
-        return outcome
-
-    def stored(self) -> bytes:
-        return encode_leaf(self.leaf, PLAN)
-
-    def crash(self) -> None:
-        """Go on from the stored bytes, as after a restart."""
-        self.step = Step(PLAN, self.step.rules)
-        self.leaf = decode_leaf(self.leaf.leaf, self.leaf.version, self.stored(), PLAN)
-
-    def read(
-        self, permitted: frozenset[str] = frozenset({"personalisation", "measurement"})
-    ) -> Any:
-        leaf = self.leaf
-        return PLAN.read(leaf.states, leaf.clock_ms, leaf.clock_ms, leaf.purged, permitted)
-
-
-def folded(log: list[tuple[Record, int]], crashes: frozenset[int] = frozenset(),
-           rules: Rules = RULES) -> Folding:  # fmt: skip
-    """Fold a log; die after the records whose places are in `crashes`."""
-    folding = Folding(rules)
-    for place, (one, logged_at_ms) in enumerate(log):
-        folding.log(one, logged_at_ms)
-        if place in crashes:
-            folding.crash()
-    return folding
-
 
 # ------------------------------------------------------------------------------------- examples
 
@@ -332,13 +246,6 @@ def test_the_bytes_of_a_withdrawal_depend_on_no_order(order: list[int], crashes:
     )
 
 
-def without_size(raw: bytes) -> list[Any]:
-    """A leaf's body without its running size, which is an upper bound between two measurements."""
-    body = msgspec.msgpack.decode(raw)
-    del body[12]
-    return body
-
-
 # --------------------------------------------------------------------------- traits and entities
 
 
@@ -481,122 +388,3 @@ def test_quarantine_is_a_function_of_the_records_and_not_of_batches(crashes: set
             NOW + number * 40_000) for number in range(250)]  # fmt: skip
     rules = RULES._replace(leaf_bytes_max=6_000)
     assert folded(log, rules=rules).stored() == folded(log, frozenset(crashes), rules).stored()
-
-
-# ------------------------------------------------------------------------------------- laws
-
-EVIDENCES = [
-    GRANTED, DENIED, Evidence("unknown"), Evidence("unknown", regime="opt_out"),
-    Evidence("gpc", denied=("personalisation",)),
-    Evidence("context", granted=("personalisation",), denied=("measurement",)),
-    Evidence("basis", granted=("personalisation",), origins=(("personalisation", "basis:contract"),)),
-]  # fmt: skip
-
-
-@st.composite
-def records(draw: st.DrawFn) -> Record:
-    kind = draw(st.sampled_from(["view", "view", "order", "identify", "withdraw", "link"]))
-    at_ms = NOW + draw(st.integers(-10, 10)) * HOUR_MS * draw(st.sampled_from([1, 7, 30]))
-    message_id = f"{kind}{draw(st.integers(0, 12))}"
-    evidence = draw(st.sampled_from(EVIDENCES))
-    device = draw(st.sampled_from([None, "a1", "a2"]))
-    # Copies are equal: everything but the id is drawn from the id.
-    dice = random.Random(message_id)
-    if kind == "link":
-        claim = record(message_id, device=f"d{dice.randint(1, 3)}", at_ms=at_ms, verified=False)
-        return link_records(claim)[0]
-    more: dict[str, Any] = {}
-    if kind == "order":
-        more = {"name": "Order Completed", "total": [dice.randint(1, 999), "GBP"]}
-    elif kind == "identify":
-        more = {"type_name": "identify", "rank": dice.randint(0, 3),
-                "traits": {"name": dice.choice(["Ann", None]), "segment": dice.randint(0, 3)}}  # fmt: skip
-    elif kind == "withdraw":
-        more = {"name": UPDATED}
-    bare = evidence.source == "gpc" or evidence is DENIED
-    return record(message_id, at_ms=at_ms, device=device, evidence=evidence,
-                  job=draw(st.sampled_from(["", "", "import"])), bare=bare and kind != "withdraw", **more)  # fmt: skip
-
-
-@st.composite
-def logs(draw: st.DrawFn) -> list[tuple[Record, int]]:
-    """Records with the log's stamps: they repeat, they jump, they never fall."""
-    at_ms = NOW
-    log = []
-    for one in draw(st.lists(records(), max_size=25)):
-        at_ms += draw(st.sampled_from([0, 0, 1, HOUR_MS, 6 * HOUR_MS, 80 * HOUR_MS]))
-        log.append((one, at_ms))
-    return log
-
-
-@given(logs(), st.sets(st.integers(0, 24)))
-def test_any_crash_points_give_the_same_bytes(
-    log: list[tuple[Record, int]], crashes: set[int]
-) -> None:
-    whole, broken = folded(log), folded(log, frozenset(crashes))
-    assert whole.stored() == broken.stored()
-    assert [one.leaf for one in whole.links] == [one.leaf for one in broken.links]
-
-
-@given(logs())
-def test_every_primary_is_counted_once_and_the_clock_never_falls(
-    log: list[tuple[Record, int]],
-) -> None:
-    folding = Folding()
-    clocks = []
-    for one, logged_at_ms in log:
-        folding.log(one, logged_at_ms)
-        clocks.append(folding.leaf.clock_ms)
-    leaf = folding.leaf
-    primaries = sum(one.kind == Kind.PRIMARY for one, _ in log)
-    assert leaf.applied + leaf.deduplicated + leaf.dropped + leaf.dead == primaries
-    assert leaf.links == len(log) - primaries
-    assert all(before <= after for before, after in pairwise(clocks))
-    assert leaf.clock_ms == max((at_ms for _, at_ms in log), default=0)
-
-
-@given(logs())
-def test_a_prefix_and_its_rest_are_the_whole(log: list[tuple[Record, int]]) -> None:
-    half = len(log) // 2
-    folding = folded(log[:half])
-    folding.crash()
-    for one, at_ms in log[half:]:
-        folding.log(one, at_ms)
-    assert folding.stored() == folded(log).stored()
-
-
-@st.composite
-def live_sets(draw: st.DrawFn) -> list[Record]:
-    """Events whose tiles are live, one evidence each: what independence of order is promised for."""
-    found: dict[str, Record] = {}
-    for one in draw(st.lists(records(), max_size=16)):
-        found.setdefault(one.message_id, msgspec.structs.replace(one, job=""))
-    return list(found.values())
-
-
-@given(live_sets(), st.randoms(use_true_random=False), st.sets(st.integers(0, 40)))
-def test_order_and_duplication_change_nothing_that_is_kept(
-    events: list[Record], dice: random.Random, crashes: set[int]
-) -> None:
-    # A copy of a link is a second link: the head counts it, so only primaries are sent again.
-    again = [one for one in events if one.kind == Kind.PRIMARY]
-    arrived = events + dice.sample(again, len(again) // 2)
-    dice.shuffle(arrived)
-    one = folded([(event, NOW) for event in [*events, *again[: len(arrived) - len(events)]]])
-    other = folded([(event, NOW) for event in arrived], frozenset(crashes))
-    assert without_size(one.stored()) == without_size(other.stored())
-
-
-def test_bytes_of_a_leaf_change_only_on_purpose(golden: Any) -> None:
-    log = [
-        record("a", device="a1"), record("a", device="a1"),
-        record("o", name="Order Completed", total=[1999, "GBP"]),
-        record("i", type_name="identify", traits={"name": "Ann", "segment": "gold"}, rank=3),
-        record("b", evidence=DENIED, bare=True, at_ms=NOW + 1), record("j", job="import", at_ms=NOW + 2),
-        msgspec.structs.replace(WITHDRAWAL, evidence=Evidence("context", denied=("measurement",))),
-    ]  # fmt: skip
-    golden("leaf-v1.bin", folded([(one, NOW + DAY_MS) for one in log]).stored())
-
-
-def test_record_bytes_change_only_on_purpose(golden: Any) -> None:
-    golden("record-v1.bin", encode_record(record("a", device="a1", traits={"x": None}, job="j")))
