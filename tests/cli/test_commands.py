@@ -108,9 +108,9 @@ def test_load_keeps_what_is_good_and_sets_the_rest_aside(folder: Path) -> None:
     result = result_of("load", folder / "items.csv", "--as", "items", "--project", folder)
 
     assert (result["kept"], result["rejected"]) == (2, 2)
-    assert [(one["line"], one["code"]) for one in result["reasons"]] == [(4, "E211"), (3, "E322")]
+    assert [(one["line"], one["code"]) for one in result["reasons"]] == [(3, "E322"), (4, "E211")]
     aside = (folder / "items.rejected.csv").read_text()
-    assert aside.splitlines() == [ITEMS.splitlines()[0], "p3,a", ITEMS.splitlines()[2]]
+    assert aside.splitlines() == [ITEMS.splitlines()[0], ITEMS.splitlines()[2], "p3,a"]
 
 
 def test_load_of_a_job_again_changes_nothing(loaded: Path) -> None:

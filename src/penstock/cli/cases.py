@@ -28,9 +28,9 @@ def command(words: tuple[str, ...], project_dir: Path, as_json: bool) -> None:
 
     def say() -> None:
         for one in results:
-            out.print(f"{'FAIL' if one.fault else ' ok '} {one.name}", markup=False)
+            out.print(f"{'FAIL' if one.fault else ' ok '} {one.name}")
             if one.fault:
-                err.print(f"     {one.where}: {one.fault}", markup=False, soft_wrap=True)
+                err.print(f"     {one.where}: {one.fault}")
         out.print(f"{result['passed']} passed, {result['failed']} failed")
 
     show(result, as_json, say)

@@ -12,13 +12,28 @@ from typing import Any, TypeVar
 
 import httpx
 
-from penstock.compose import make_app, make_node, open_stores
-from penstock.core.errors import EventRejected, Unavailable
+from penstock.compose import Node, Stores, make_app, make_node, open_stores
+from penstock.core.errors import (
+    Conflict,
+    DataCorrupt,
+    DefinitionError,
+    EventRejected,
+    Fenced,
+    PenstockError,
+    SettingsError,
+    Unavailable,
+)
 from penstock.project import Project, load_project
 
 UP_FILE = "up.json"
 BASE_URL = "http://penstock.invalid"
 TIMEOUT_S = 600.0
+
+KINDS: dict[str, type[PenstockError]] = {
+    "E1": DefinitionError, "E2": SettingsError, "E3": EventRejected, "E4": Unavailable,
+    "E5": Conflict, "E6": Fenced, "E7": DataCorrupt,
+}  # fmt: skip
+"""What kind of error a code is, so that an error of the engine ends a command as its own would."""
 
 Result = TypeVar("Result")
 
@@ -35,22 +50,9 @@ def running_url(project: Project) -> str:
         url = str(said["url"])
         os.kill(int(said["pid"]), 0)
         httpx.get(f"{url}/health", timeout=2.0).raise_for_status()
-    except (OSError, ValueError, KeyError, httpx.HTTPError):
+    except (OSError, ValueError, KeyError, TypeError, httpx.HTTPError, httpx.InvalidURL):
         return ""
     return url
-
-
-def readiness(url: str) -> tuple[bool, str]:
-    """Return whether a running process is ready, and if not, why.
-
-    Raises:
-        Unavailable: It does not answer (E414).
-    """
-    try:
-        body = httpx.get(f"{url}/ready", timeout=5.0).json()
-    except (httpx.HTTPError, ValueError) as error:
-        raise _away(error) from error
-    return bool(body["ok"]), str(body["reason"])
 
 
 class Admin:
@@ -58,72 +60,67 @@ class Admin:
 
     Args:
         http: A client whose base URL is the engine's.
-        project: The project, for its key.
+        key: The admin key.
     """
 
-    def __init__(self, http: httpx.AsyncClient, project: Project) -> None:
-        self.http = http
-        self.project = project
-        self._headers = {"Authorization": f"Bearer {project.settings.server.admin_key}"}
+    def __init__(self, http: httpx.AsyncClient, key: str) -> None:
+        self._http = http
+        self._headers = {"Authorization": f"Bearer {key}"}
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """Return the JSON of a POST.
 
         Raises:
-            EventRejected: The request is wrong (its own code).
-            Unavailable: The engine did not answer (E414) or can't now (its own code).
+            Unavailable: The engine did not answer (E414).
+            PenstockError: What the engine said is wrong, with its own code.
         """
-        return self._result(
-            await self._asked(self.http.post(path, json=body, headers=self._headers))
-        )
+        return _result(await _asked(self._http.post(path, json=body, headers=self._headers)))
 
     async def get(self, path: str, **params: str) -> Any:
         """Return the JSON of a GET; errors as in `post`."""
-        return self._result(
-            await self._asked(self.http.get(path, params=params, headers=self._headers))
-        )
+        return _result(await _asked(self._http.get(path, params=params, headers=self._headers)))
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[Any]:
-        """Yield the JSON lines of a POST; errors as in `post`."""
+        """Yield the JSON lines of a POST as they come; errors as in `post`."""
         try:
-            async with self.http.stream("POST", path, json=body, headers=self._headers) as answer:
+            async with self._http.stream("POST", path, json=body, headers=self._headers) as answer:
                 if answer.status_code != httpx.codes.OK:
                     await answer.aread()
-                    self._result(answer)
+                    _result(answer)
                 async for line in answer.aiter_lines():
                     if line.strip():
                         yield json.loads(line)
         except httpx.HTTPError as error:
-            raise _away(error) from error
-
-    @staticmethod
-    async def _asked(answer: Awaitable[httpx.Response]) -> httpx.Response:
-        try:
-            return await answer
-        except httpx.HTTPError as error:
-            raise _away(error) from error
-
-    @staticmethod
-    def _result(answer: httpx.Response) -> Any:
-        if answer.status_code == httpx.codes.OK:
-            return answer.json()
-        try:
-            said = answer.json()
-            code, what, fix = said["code"], said["message"], said["fix"]
-        except (ValueError, KeyError):
-            raise Unavailable("E414", f"the engine answered {answer.status_code}",
-                              fix="look at what `penstock up` printed") from None  # fmt: skip
-        kind = (
-            Unavailable
-            if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
-            else EventRejected
-        )
-        raise kind(code, what, fix=fix)
+            raise _away(type(error).__name__) from error
 
 
-def _away(error: Exception) -> Unavailable:
-    return Unavailable("E414", f"the engine did not answer: {type(error).__name__}",
-                       fix="start it with `penstock up`, or stop it and try again")  # fmt: skip
+async def _asked(answer: Awaitable[httpx.Response]) -> httpx.Response:
+    try:
+        return await answer
+    except httpx.HTTPError as error:
+        raise _away(type(error).__name__) from error
+
+
+def _result(answer: httpx.Response) -> Any:
+    if answer.status_code == httpx.codes.OK:
+        return answer.json()
+    try:
+        said = answer.json()
+        error = error_of(said["code"], said["message"], fix=said["fix"], where=said.get("path", ""))
+    except (ValueError, KeyError, TypeError):
+        error = _away(f"status {answer.status_code}")
+    raise error
+
+
+def error_of(code: str, what: str, *, fix: str, where: str = "") -> PenstockError:
+    """Return the error that the engine told, as the kind that its code says."""
+    return KINDS.get(code[:2], Unavailable)(code, what, fix=fix, where=where)
+
+
+def _away(how: str) -> Unavailable:
+    return Unavailable("E414", f"the engine did not answer: {how}",
+                       fix="look at what `penstock up` printed; start it again, or stop it and run the "
+                       "command without it")  # fmt: skip
 
 
 @asynccontextmanager
@@ -131,28 +128,116 @@ async def admin(project: Project) -> AsyncIterator[Admin]:
     """Reach the engine: over a socket if `penstock up` runs, else in this process.
 
     Raises:
+        SettingsError: No admin key is set (E217).
         Unavailable: Another process owns the folder and does not answer (E407).
     """
+    key = project.settings.server.admin_key
+    if not key:
+        raise SettingsError("E217", "no admin key is set, which commands show to the engine", where="server.admin_key",
+                            fix="set it in penstock.toml to a long random text, then restart `penstock up`")  # fmt: skip
     url = running_url(project)
     if url:
         async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S) as http:
-            yield Admin(http, project)
+            yield Admin(http, key)
         return
     stores = open_stores(project)
     try:
-        node = make_node(project, stores)
-        await node.start()
-        try:
-            base_url = f"http://{project.settings.server.host}:{project.settings.server.port}"
-            transport = httpx.ASGITransport(app=make_app(node, base_url))  # type: ignore[arg-type]
-            async with httpx.AsyncClient(
-                transport=transport, base_url=BASE_URL, timeout=TIMEOUT_S
-            ) as http:
-                yield Admin(http, project)
-        finally:
-            await node.close()
+        async with in_process(project, stores) as (_, http):
+            yield Admin(http, key)
     finally:
         stores.close()
+
+
+@asynccontextmanager
+async def in_process(
+    project: Project, stores: Stores
+) -> AsyncIterator[tuple[Node, httpx.AsyncClient]]:
+    """Run a project's node in this process, and reach it as if over HTTP."""
+    node = make_node(project, stores)
+    try:
+        await node.start()
+        server = project.settings.server
+        app = make_app(node, f"http://{server.host}:{server.port}")
+        async with httpx.AsyncClient(
+            transport=_InProcess(app), base_url=BASE_URL, timeout=TIMEOUT_S
+        ) as http:
+            yield node, http
+    finally:
+        await node.close()
+
+
+class _InProcess(httpx.AsyncBaseTransport):
+    """Calls an ASGI application in this process.
+
+    httpx has one too, which hands a response over when it is whole; here its body comes as it is
+    made, and whoever stops reading stops the work, as over a socket.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body = await request.aread()
+        url = request.url
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": request.method,
+            "headers": [(name.lower(), value) for name, value in request.headers.raw],
+            "scheme": url.scheme, "path": url.path, "raw_path": url.raw_path.partition(b"?")[0],
+            "query_string": url.query, "server": (url.host, url.port or 80), "client": ("127.0.0.1", 0),
+            "root_path": "",
+        }  # fmt: skip
+        call = _Call(self._app, scope, body)
+        start = await call.next_message()
+        return httpx.Response(start["status"], headers=start["headers"], stream=call)
+
+
+class _Call(httpx.AsyncByteStream):
+    """One request to the application: the messages that it sends, in order."""
+
+    def __init__(self, app: Any, scope: dict[str, Any], body: bytes) -> None:
+        self._body: bytes | None = body
+        self._messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(8)
+        self._gone = asyncio.Event()
+        self._task = asyncio.create_task(self._run(app, scope))
+
+    async def _run(self, app: Any, scope: dict[str, Any]) -> None:
+        try:
+            await app(scope, self._receive, self._send)
+        finally:
+            if not self._gone.is_set():
+                await self._messages.put(None)
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        if not self._gone.is_set():
+            await self._messages.put(message)
+
+    async def next_message(self) -> dict[str, Any]:
+        """Return what the application sends next; what it raises is raised here."""
+        message = await self._messages.get()
+        if message is None:
+            await self._task
+            return {"body": b"", "more_body": False}
+        return message
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        more = True
+        while more:
+            message = await self.next_message()
+            more = message.get("more_body", False)
+            yield message.get("body", b"")
+
+    async def aclose(self) -> None:
+        self._gone.set()
+        while not self._messages.empty():
+            self._messages.get_nowait()  # an application that waits to send goes on, and sees it
+        await asyncio.gather(self._task, return_exceptions=True)
 
 
 def with_admin(project_dir: Path, work: Callable[[Admin], Awaitable[Result]]) -> Result:

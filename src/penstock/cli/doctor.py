@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-import shutil
+import asyncio
+import socket
 import sys
-from collections.abc import Callable, Iterator
+import time
+import tomllib
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from shutil import disk_usage
+from typing import Any, NamedTuple
 
 import click
+import msgspec
 
 from penstock import __version__
-from penstock.cli.client import readiness, running_url
+from penstock.adapters.clock import SystemClock
+from penstock.cli.client import Admin, in_process, running_url, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.compose import Stores, make_renderer, open_stores
-from penstock.core.errors import DataCorrupt, PenstockError
+from penstock.core.errors import DataCorrupt, PenstockError, Unavailable
+from penstock.core.ids import LeafId
 from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
 from penstock.flows.status import conservation
 from penstock.project import Project, load_project
+from penstock.settings import LogSettings, SourceSettings, StoreSettings
 
 PYTHON = (3, 11)
 DISK_FREE_BYTES = 1 << 30
+AHEAD_MS = 5 * 60_000
+"""How far the log's stamps may be ahead of the clock before nothing is stamped any more."""
+ESP_TIMEOUT_S = 2.0
+SECRET = {"read_keys", "admin_key", "write_key", "password", "seeds"}
+PROBE_KEY = "doctor"
 
 
 class Finding(NamedTuple):
@@ -30,21 +44,28 @@ class Finding(NamedTuple):
     what: str
     fix: str = ""
     exit_code: int = 0
+    details: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    """For machines, and for people with `--verbose`."""
 
 
 @click.command()
+@click.option(
+    "--verbose", "-v", is_flag=True, help="Show every setting and where it came from; no secrets."
+)
 @PROJECT
 @JSON
-def command(project_dir: Path, as_json: bool) -> None:
+def command(verbose: bool, project_dir: Path, as_json: bool) -> None:
     """Check the installation, the project and its data, in order, and say the fix for each fault."""
     findings = list(examine(project_dir))
     result = [finding._asdict() for finding in findings]
 
     def say() -> None:
         for one in findings:
-            out.print(f"{one.state:>5}  {one.what}", markup=False, soft_wrap=True)
+            out.print(f"{one.state:>5}  {one.what}")
+            for name, value in one.details.items() if verbose else ():
+                out.print(f"         {name} = {value}")
             if one.fix:
-                out.print(f"         fix: {one.fix}", markup=False, soft_wrap=True)
+                out.print(f"         fix: {one.fix}")
 
     show(result, as_json, say)
     sys.exit(max(one.exit_code for one in findings))
@@ -64,23 +85,28 @@ def examine(project_dir: Path) -> Iterator[Finding]:
         yield _fault("project", error)
         yield Finding("skip", "the rest: it needs a project that loads")
         return
-    yield Finding("ok", f"project `{project.settings.project.name}`: {len(project.plan.features)} features, "
-                  f"{len(project.slots)} slots, {len(project.campaigns)} campaigns, "
-                  f"{len(project.settings.sources)} sources")  # fmt: skip
-    yield _check("templates", lambda: f"{len(make_renderer(project).names())} parsed")
+    yield _settings(project)
     yield _keys_of(project)
+    yield Finding("ok", f"definitions of `{project.settings.project.name}`: {len(project.catalog.event_types)} events, "
+                  f"{len(project.plan.features)} features, {len(project.audiences)} audiences, "
+                  f"{len(project.slots)} slots, {len(project.campaigns)} campaigns")  # fmt: skip
+    templates = _check("templates", lambda: f"{len(make_renderer(project).names())} parsed")
+    yield templates
+    yield _check("esp", lambda: _esp(project))
+    if templates.exit_code:
+        yield Finding("skip", "probe event: it needs templates that parse")
+    else:
+        yield _check("probe event", lambda: asyncio.run(_probe(project)))
     yield _disk(project)
-    url = running_url(project)
-    if url:
-        yield from _ask(url)
+    if running_url(project):
+        yield _check("running", lambda: with_admin(project_dir, _ask))
         yield Finding(
-            "skip", "the data: `penstock up` owns the folder; stop it to check every byte"
+            "skip", "log and store: `penstock up` owns them; stop it to read every byte back"
         )
-        return
-    if not project.data_dir.exists():
-        yield Finding("skip", "the data: there is none yet")
-        return
-    yield from _data(project)
+    elif not (project.data_dir / "log.db").exists():
+        yield Finding("skip", "log and store: there is no data yet")
+    else:
+        yield from _data(project)
 
 
 def _fault(name: str, error: PenstockError) -> Finding:
@@ -95,6 +121,41 @@ def _check(name: str, work: Callable[[], str]) -> Finding:
         return _fault(name, error)
 
 
+# -- the installation and the project
+
+
+def _settings(project: Project) -> Finding:
+    told = tomllib.loads((project.root / "penstock.toml").read_text(encoding="utf-8"))
+    values = dict(_flat(project.settings, told))
+    ours = sum(origin != "default" for _, origin in values.values())
+    return Finding(
+        "ok", f"settings: {len(values)} values ({len(values) - ours} default, {ours} penstock.toml)",
+        details={name: f"{_shown(name, value)} ({origin})" for name, (value, origin) in values.items()},
+    )  # fmt: skip
+
+
+def _flat(
+    struct: msgspec.Struct, told: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, tuple[Any, str]]]:
+    """Yield each setting's dotted name, its value, and where the value came from."""
+    for name in struct.__struct_fields__:
+        value, said = getattr(struct, name), told.get(name)
+        if isinstance(value, msgspec.Struct):
+            yield from _flat(value, said or {}, f"{prefix}{name}.")
+        elif name == "sources":
+            for source, entry in value.items():
+                assert isinstance(entry, SourceSettings), "a source is a struct"
+                yield from _flat(entry, (said or {}).get(source, {}), f"{prefix}{name}.{source}.")
+        else:
+            yield f"{prefix}{name}", (value, "default" if said is None else "penstock.toml")
+
+
+def _shown(name: str, value: Any) -> str:
+    if name.rpartition(".")[2] not in SECRET or not value:
+        return repr(value)
+    return f"{len(value)} not shown" if isinstance(value, list) else "not shown"
+
+
 def _keys_of(project: Project) -> Finding:
     server = project.settings.server
     missing = [name for name, key in (("server.read_keys", server.read_keys), ("server.admin_key", server.admin_key),
@@ -105,15 +166,55 @@ def _keys_of(project: Project) -> Finding:
         return Finding(
             "FAIL", f"keys: {', '.join(missing)} not set", "set them in penstock.toml", 3
         )
-    return Finding(
-        "ok",
-        f"keys: {len(server.read_keys)} read, 1 admin, {len(project.settings.sources)} sources",
-    )
+    writing = sum(bool(source.write_key) for source in project.settings.sources.values())
+    return Finding("ok", f"keys: 1 admin, {len(server.read_keys)} read, {writing} write")
+
+
+def _esp(project: Project) -> str:
+    esp = project.settings.esp
+    if esp.kind == "directory":
+        return f"emails become files in {esp.path}"
+    started = time.perf_counter()
+    try:
+        with socket.create_connection((esp.host, esp.port), ESP_TIMEOUT_S):
+            pass
+    except OSError as error:
+        raise Unavailable("E406", f"{esp.host} port {esp.port} could not be reached: {error.strerror or 'no answer'}",
+                          fix="check esp.host and esp.port in penstock.toml, and the network", where="esp") from error  # fmt: skip
+    return f"smtp {esp.host} port {esp.port} answers in {_since(started)} ms"
+
+
+async def _probe(project: Project) -> str:
+    """Send one event through the whole engine, in memory, and read what became of it."""
+    settings = msgspec.structs.replace(
+        project.settings,
+        log=LogSettings(kind="memory"), store=StoreSettings(kind="memory"),
+        sources={PROBE_KEY: SourceSettings(kind="server", write_key=PROBE_KEY)},
+    )  # fmt: skip
+    probed = replace(project, settings=settings)
+    rules = project.consent_rules()
+    granted = dict.fromkeys([*rules.categories, *rules.purposes], True)
+    body = {"type": "identify", "messageId": "probe", "userId": "probe", "writeKey": PROBE_KEY,
+            "context": {"consent": {"categoryPreferences": granted}}}  # fmt: skip
+    started = time.perf_counter()
+    stores = open_stores(probed)
+    try:
+        async with in_process(probed, stores) as (node, http):
+            answer = await http.post("/v1/identify", json=body)
+            await node.engine.folded()
+            leaf = node.collector.make_leaf("user_id", "probe")
+            read = await node.engine.read([leaf])
+    finally:
+        stores.close()
+    if answer.status_code != 200 or read.leaves[0] is None:
+        raise Unavailable("E414", f"it was answered {answer.status_code} and did not reach its profile",
+                          fix="look at `consent` and `project.undeclared` in penstock.toml")  # fmt: skip
+    return f"in and out of the engine in {_since(started)} ms, in memory"
 
 
 def _disk(project: Project) -> Finding:
     folder = project.data_dir if project.data_dir.exists() else project.root
-    free = shutil.disk_usage(folder).free
+    free = disk_usage(folder).free
     if free < DISK_FREE_BYTES:
         return Finding(
             "FAIL",
@@ -124,15 +225,32 @@ def _disk(project: Project) -> Finding:
     return Finding("ok", "disk: more than 1 GiB free")
 
 
-def _ask(url: str) -> Iterator[Finding]:
-    ready, reason = readiness(url)
-    yield (
-        Finding("ok", "`penstock up` runs and is ready")
-        if ready
-        else Finding(
-            "FAIL", f"`penstock up` runs and is not ready: {reason}", "see what it printed", 69
+def _since(started: float) -> int:
+    return round((time.perf_counter() - started) * 1000)
+
+
+# -- a process that runs
+
+
+def _ask(admin: Admin) -> Awaitable[str]:
+    async def work() -> str:
+        started = time.perf_counter()
+        status = await admin.get("/v1/admin/status")
+        took_ms = _since(started)
+        if not status["ready"]:
+            raise Unavailable("E414", f"`penstock up` takes no events: {status['reason']}",
+                              fix="see what it printed; restart it")  # fmt: skip
+        if not status["conserved"]:
+            raise _not_conserved(status["accepted"])
+        return (
+            f"`penstock up` answers in {took_ms} ms; {status['head']} records, lag {status['lag']}, epoch "
+            f"{status['epoch']}, {status['leaves']} leaves; conserved: {status['accepted']} accepted"
         )
-    )
+
+    return work()
+
+
+# -- the data
 
 
 def _data(project: Project) -> Iterator[Finding]:
@@ -142,10 +260,26 @@ def _data(project: Project) -> Iterator[Finding]:
         yield _fault("data", error)
         return
     try:
-        yield _check("log", lambda: _log(stores))
-        yield _check("store", lambda: _store(project, stores))
+        yield Finding("ok", "keys.json: there, and only its owner reads it")
+        yield _check("clock", lambda: _clock(stores))
+        log = _check("log", lambda: _log(stores))
+        yield log
+        yield _check("suppressions and decisions", lambda: _small(stores))
+        if log.exit_code:
+            yield Finding("skip", "store: it needs a log that reads back")
+        else:
+            yield _check("store", lambda: _store(project, stores))
     finally:
         stores.close()
+
+
+def _clock(stores: Stores) -> str:
+    log = stores.log
+    last = max(log.last_logged_at_ms(partition) for partition in range(log.partitions))
+    if last - SystemClock().now_ms() > AHEAD_MS:
+        raise Unavailable("E411", "the clock is more than five minutes behind the log's last stamp",
+                          fix="set the clock, and let NTP keep it")  # fmt: skip
+    return "not behind the log's last stamp"
 
 
 def _log(stores: Stores) -> str:
@@ -156,7 +290,15 @@ def _log(stores: Stores) -> str:
         while batch := log.read(partition, offset, 5_000):
             offset = batch[-1].offset + 1
             read += len(batch)
-    return f"{read} records read back, {log.counts()['dead_letters']} dead letters"
+    counts = log.counts()
+    pending = counts["dead_letters"] - counts["replayed"]
+    return f"{read} records read back, {pending} dead letters pending"
+
+
+def _small(stores: Stores) -> str:
+    stores.suppressions.get([LeafId(bytes(16))])
+    waiting = len(stores.decisions.outbox(1_000))
+    return f"readable, {waiting} decisions wait for the log"
 
 
 def _store(project: Project, stores: Stores) -> str:
@@ -167,6 +309,10 @@ def _store(project: Project, stores: Stores) -> str:
         return "made by other definitions; `penstock up` replays the log"
     law = conservation(stores.log, stores.store, live, project.plan)
     if not law.holds:
-        raise DataCorrupt("E711", f"{law.accepted} events were accepted, and the leaves account for another number",
-                          fix="rebuild the store with `penstock replay`")  # fmt: skip
+        raise _not_conserved(law.accepted)
     return f"{law.leaves} leaves decoded; conserved: {law.accepted} accepted, {law.in_flight} in flight"
+
+
+def _not_conserved(accepted: int) -> DataCorrupt:
+    return DataCorrupt("E711", f"{accepted} events were accepted, and the leaves account for another number",
+                       fix="rebuild the store with `penstock replay`")  # fmt: skip

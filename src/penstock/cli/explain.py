@@ -9,6 +9,7 @@ import click
 
 from penstock.cli.client import Admin, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
+from penstock.core.errors import SettingsError
 
 
 @click.command()
@@ -25,7 +26,14 @@ def command(
     body = {"campaign": campaign, "slot": slot, "send": send, **identifier(person)}
 
     async def work(admin: Admin) -> dict[str, Any]:
-        return await admin.post("/v1/admin/explain", body)
+        why = await admin.post("/v1/admin/explain", body)
+        if slot and not why["explanation"]["slots"]:
+            # The engine is the one that knows: a decision names the slots that it decided.
+            whole = await admin.post("/v1/admin/explain", {**body, "slot": ""})
+            names = [one["slot"] for one in whole["explanation"]["slots"]]
+            raise SettingsError("E215", f"campaign `{campaign}` decided no slot of this name", where="--slot",
+                                fix=f"use one of {', '.join(names)}")  # fmt: skip
+        return why
 
     why = with_admin(project_dir, work)
 
@@ -33,7 +41,7 @@ def command(
         if not why["recorded"]:
             out.print("Nothing was decided for this send yet; this is what would be decided now.")
         for line in why["lines"]:
-            out.print(line, markup=False, soft_wrap=True)
+            out.print(line)
 
     show(why, as_json, say)
 

@@ -35,7 +35,7 @@ def list_letters(reason: str, project_dir: Path, as_json: bool) -> None:
         out.print(f"{found['pending']} dead letters are pending")
         for one in found["letters"][:SHOWN]:
             out.print(f"  {one['received_at']} {one['source']} {one['reason']} at {one['path'] or '$'}: "
-                      f"{one['what']} (message {one['message_id'] or 'without id'})", markup=False, soft_wrap=True)  # fmt: skip
+                      f"{one['what']} (message {one['message_id'] or 'without id'})")  # fmt: skip
 
     show(found, as_json, say)
 

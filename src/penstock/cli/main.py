@@ -14,8 +14,13 @@ from rich.console import Console
 from penstock import __version__
 from penstock.core.errors import PenstockError
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+_PLAIN: dict[str, Any] = {
+    "highlight": False, "markup": False, "emoji": False, "soft_wrap": True,
+}  # fmt: skip
+"""Texts come from files and definitions: they are printed as they are, a line a line."""
+
+out = Console(**_PLAIN)
+err = Console(stderr=True, **_PLAIN)
 
 PROJECT = click.option(
     "--project", "project_dir", default=".", show_default=True,
@@ -40,7 +45,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except PenstockError as error:
-            err.print(str(error), markup=False)
+            err.print(str(error))
             sys.exit(error.exit_code)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -69,7 +74,7 @@ MODULES = {
 """Command -> the module in this package that holds it as `command`."""
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("penstock", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="penstock")
 def main() -> None:
     """Real-time personalization for email campaigns."""

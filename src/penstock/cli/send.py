@@ -8,9 +8,11 @@ from typing import Any
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from penstock.cli.client import Admin, with_admin
+from penstock.cli.client import Admin, error_of, with_admin
 from penstock.cli.main import JSON, PROJECT, err, out, show
-from penstock.core.errors import EventRejected
+from penstock.core.errors import Unavailable
+
+SHOWN = 20
 
 
 @click.command()
@@ -37,7 +39,7 @@ def command(
     async def work(admin: Admin) -> dict[str, Any]:
         last: dict[str, Any] = {}
         with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
-                      disable=as_json, transient=True, console=err) as bar:  # fmt: skip
+                      disable=as_json or not err.is_terminal, transient=True, console=err) as bar:  # fmt: skip
             task = bar.add_task(f"sending {campaign}", total=None)
             async for report in admin.stream("/v1/admin/sends", body):
                 last = report
@@ -47,7 +49,10 @@ def command(
     report = with_admin(project_dir, work)
     if report.get("error"):
         error = report["error"]
-        raise EventRejected(error["code"], error["what"], fix=error["fix"], where=error["where"])
+        raise error_of(error["code"], error["what"], fix=error["fix"], where=error["where"])
+    if not report.get("done"):
+        raise Unavailable("E414", "the engine ended before the send did", fix="send again under the same id: "
+                          "it goes on where it was")  # fmt: skip
     show(report, as_json, lambda: _say(report, dry_run=dry_run))
     if report["in_doubt"] and not retry_in_doubt:
         raise SystemExit(1)
@@ -60,12 +65,16 @@ def _line(report: dict[str, Any]) -> str:
 
 def _say(report: dict[str, Any], *, dry_run: bool) -> None:
     what = "would go" if dry_run else "went"
-    out.print(f"Campaign `{report['campaign']}`, send `{report['send']}` {what} out:", markup=False)
+    out.print(f"Campaign `{report['campaign']}`, send `{report['send']}` {what} out:")
     out.print(f"  {report['seen']} people with an address")
     for name, number in sorted(report["outcomes"].items()):
-        out.print(f"  {number:>7} {name}", markup=False)
+        out.print(f"  {number:>7} {name}")
     for token in report["sample"]:
-        out.print(f"  for example {token}", markup=False)
+        out.print(f"  for example {token}")
     if report["in_doubt"]:
         err.print(f"{len(report['in_doubt'])} emails are in doubt: started, and never confirmed.")
+        for token in report["in_doubt"][:SHOWN]:
+            err.print(f"  {token}")
+        if len(report["in_doubt"]) > SHOWN:
+            err.print(f"  … and {len(report['in_doubt']) - SHOWN} more; --json lists all")
         err.print("  fix: look them up at the ESP; to hand them over again, add --retry-in-doubt")

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import click
 import uvicorn
@@ -27,7 +28,9 @@ what is loaded at the start need not be looked at again at all."""
 
 @click.command()
 @click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--port", type=int, help="Listen here instead; 0 picks a free port.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="Listen here instead; 0 picks a free port."
+)
 def command(folder: Path, port: int | None) -> None:
     """Run the project in FOLDER: collect, fold, serve and send."""
     project = load_project(folder)
@@ -54,19 +57,27 @@ async def serve(project: Project, port: int) -> None:
         SettingsError: The address can't be listened on (E210).
         Unavailable: Another process owns the data folder (E407).
     """
-    with _listen(project.settings.server.host, port) as listener:
-        url = f"http://{project.settings.server.host}:{listener.getsockname()[1]}"
-        stores = open_stores(project)
-        try:
+    # The folder first: a second process on it mostly wants the same port, and is to hear the reason.
+    stores = open_stores(project)
+    try:
+        host = project.settings.server.host
+        with _listen(host, port) as listener:
+            shown = f"[{host}]" if ":" in host else host
+            url = f"http://{shown}:{listener.getsockname()[1]}"
             await _run(make_node(project, stores), listener, url)
-        finally:
-            stores.close()
+    finally:
+        stores.close()
 
 
 async def _run(node: Node, listener: socket.socket, url: str) -> None:
     node.on_replay = lambda: _say_replay(node)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stopped = asyncio.create_task(stop.wait())
+    if not await _started(node, stopped):
+        return
     try:
-        await node.start()
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -74,29 +85,42 @@ async def _run(node: Node, listener: socket.socket, url: str) -> None:
             make_app(node, url), loop="none", http="httptools", lifespan="off", log_config=None,
             access_log=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,
         ))  # fmt: skip
-        await _serve(server, listener, node.project, url)
+        await _serve(server, listener, node.project, url, stopped)
     finally:
+        stopped.cancel()
         await node.close()
 
 
-async def _serve(server: _Server, listener: socket.socket, project: Project, url: str) -> None:
-    loop = asyncio.get_running_loop()
+async def _started(node: Node, stopped: asyncio.Task[Any]) -> bool:
+    """Start a node; return False if it was told to stop meanwhile."""
+    starting = asyncio.create_task(node.start())
+    await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        await starting
+        return True
+    # What a replay has folded so far is on disk, and the next start goes on from there.
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await node.engine.close()
+    return False
 
-    def stop() -> None:
-        server.should_exit = True
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    task = asyncio.create_task(server._serve([listener]))  # noqa: SLF001 - `serve` installs handlers
-    await asyncio.wait(
-        [task, asyncio.create_task(server.listening.wait())], return_when=asyncio.FIRST_COMPLETED
-    )
+async def _serve(
+    server: _Server, listener: socket.socket, project: Project, url: str, stopped: asyncio.Task[Any]
+) -> None:
+    serving = asyncio.create_task(server._serve([listener]))  # noqa: SLF001 - `serve` installs handlers
+    listening = asyncio.create_task(server.listening.wait())
+    await asyncio.wait([serving, listening], return_when=asyncio.FIRST_COMPLETED)
+    listening.cancel()
     path = up_file(project)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
-    _say_up(project, url)
     try:
-        await task
+        if not serving.done():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
+            _say_up(project, url)
+            await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+            server.should_exit = True
+        await serving
     finally:
         path.unlink(missing_ok=True)
 
@@ -108,7 +132,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise SettingsError("E210", f"port {port} can't be listened on: {error.strerror}", where="server.port",
+        raise SettingsError("E210", f"{host} port {port} can't be listened on: {error.strerror}", where="server.port",
                             fix="stop what listens there, or choose another with --port") from error  # fmt: skip
     listener.listen(2048)
     listener.setblocking(False)
@@ -116,21 +140,27 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _say_replay(node: Node) -> None:
-    if node.stores.log.head(0) == 0:
-        return
-    out.print("The definitions changed: replaying the log before anything is served as live.")
+    log = node.stores.log
+    if any(log.head(partition) for partition in range(log.partitions)):
+        out.print("The definitions changed: replaying the log before anything is served as live.")
 
 
 def _say_up(project: Project, url: str) -> None:
     sources = ", ".join(
-        f"{name} ({source.kind})" for name, source in project.settings.sources.items()
+        f"{name} ({source.kind})"
+        for name, source in project.settings.sources.items()
+        if source.write_key
     )
-    out.print(f"Penstock is up at {url}", soft_wrap=True)
+    out.print(f"Penstock is up at {url}")
     out.print(
-        f"  events:   POST {url}/v1/batch, sources: {sources or 'none declared'}", soft_wrap=True
+        f"  events:  POST {url}/v1/batch with a write key of: {sources or 'no source is declared'}"
     )
     for campaign in project.campaigns:
-        out.print(f"  decide:   GET {url}/v1/decide/{campaign}?user_id=…", soft_wrap=True)
-    out.print(f"  API:      {url}/schema/swagger", soft_wrap=True)
-    out.print("  stop:     Ctrl-C")
+        out.print(f"  decide:  GET {url}/v1/decide/{campaign}?user_id=… with a read key")
+        out.print(f"  send:    penstock send {campaign} --dry-run")
+    out.print(
+        f"  why:     penstock explain user_id:… --campaign {next(iter(project.campaigns), '…')}"
+    )
+    out.print(f"  API:     {url}/schema/swagger; the keys are in penstock.toml")
+    out.print("  stop:    Ctrl-C")
     out.file.flush()

@@ -251,6 +251,22 @@ CODES: dict[str, Code] = {
     "E213": Code(
         "The folder for a new project is not empty.", "Name a folder that does not exist yet."
     ),
+    "E214": Code(
+        "The header of a CSV file can't be used.",
+        "Begin the file with one line of column names, each once, between commas.",
+    ),
+    "E215": Code(
+        "A command names a slot that the campaign did not decide.",
+        "Use one of the slots that the message lists.",
+    ),
+    "E216": Code(
+        "A file that the command line makes can't be written.",
+        "Make its folder writable, or name another.",
+    ),
+    "E217": Code(
+        "The settings hold no admin key, which commands show to the engine.",
+        "Set `server.admin_key` to a long random text, then restart `penstock up`.",
+    ),
     # E3xx events, rows and requests
     "E300": Code(
         "A request, or one event of a batch, is not well-formed JSON.",
@@ -502,7 +518,11 @@ CODES: dict[str, Code] = {
     ),
     "E414": Code(
         "The engine did not answer the command line.",
-        "Start it with `penstock up`, or stop it and try again.",
+        "Look at what `penstock up` printed; start it again, or stop it and run the command without it.",
+    ),
+    "E415": Code(
+        "A send of this campaign under this id is running already.",
+        "Wait until it ends; sending again then goes on where it was.",
     ),
     "E430": Code(
         "More requests are in flight than the collector takes.",

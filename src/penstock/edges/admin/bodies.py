@@ -60,6 +60,7 @@ class SendReport(msgspec.Struct, frozen=True):
     sample: list[str] = []
     """For a dry run: email tokens of a few members."""
     error: dict[str, str] = {}
+    """Why the send ended early: `code`, `what`, `fix` and `where`; empty if it did not."""
 
 
 class AskWhy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,6 +127,7 @@ class Status(msgspec.Struct, frozen=True):
     head: int
     """Records in the log."""
     lag: int
+    """Records in the log that are not folded yet."""
     accepted: int
     """Primaries in the log, and events refused at the edge as dead letters."""
     applied: int
@@ -137,3 +139,5 @@ class Status(msgspec.Struct, frozen=True):
     """Whether accepted = applied + deduplicated + policy-dropped + dead-lettered + in flight."""
     links: int
     leaves: int
+    age_ms: int = 0
+    """How old what reads reflect was, when this was asked."""

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
-from litestar import Request, get, post
-from litestar.handlers import HTTPRouteHandler
+from litestar import Request, Response, get, post
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromQuery, JSONBody
 from litestar.response import Stream
 
 from penstock.core import tokens
 from penstock.core.decision.audience import Audience
+from penstock.core.decision.campaign import Campaign
 from penstock.core.decision.explain import explain
 from penstock.core.decision.record import decode_decision
-from penstock.core.errors import EventRejected, PenstockError
+from penstock.core.errors import EventRejected, PenstockError, Unavailable
 from penstock.core.feature.plan import Plan
 from penstock.core.time import format_instant
 from penstock.edges.admin.bodies import (
@@ -34,10 +39,10 @@ from penstock.edges.admin.bodies import (
     Status,
     Why,
 )
-from penstock.edges.asgi import Answer, error_answer, json_answer
+from penstock.edges.asgi import Answer, ErrorBody, error_answer, json_answer, log_access
 from penstock.flows.collect import Collector, Source
 from penstock.flows.evidence import events_behind
-from penstock.flows.letters import replay_letters
+from penstock.flows.letters import Replayed, replay_letters
 from penstock.flows.load import load_rows
 from penstock.flows.send import Campaigning, Progress
 from penstock.flows.serve import Outcome, Who
@@ -48,6 +53,7 @@ LETTERS_SHOWN = 1_000
 SAMPLE = 5
 REPORT_EVERY = 20
 """Emails between two progress lines."""
+LETTERS_AT_ONCE = 500
 
 NDJSON = "application/x-ndjson"
 
@@ -78,37 +84,47 @@ class AdminEdge:
 
     def __init__(self, parts: AdminParts) -> None:
         self.parts = parts
+        self._sends: dict[tuple[str, str], asyncio.Task[Progress]] = {}
+        """What is being sent now, by campaign and send."""
 
-    def require_key(self, request: Request[Any, Any, Any]) -> None:
-        """Refuse whoever does not show the admin key.
+    def require_key(self, headers: Mapping[str, str]) -> None:
+        """Refuse whoever does not show the admin key; compared in constant time.
 
         Raises:
             EventRejected: No key, or not the one of the settings (E379); answered 401.
         """
-        shown = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        kind, _, shown = headers.get("authorization", "").partition(" ")
         key = self.parts.admin_key
-        if not key or not hmac.compare_digest(shown.encode(), key.encode()):
+        good = hmac.compare_digest(shown.strip().encode(), key.encode())
+        if not key or not good or kind.lower() != "bearer":
             raise EventRejected("E379", "the request does not show the admin key", where="Authorization",
                                 fix="send `Authorization: Bearer KEY`, the key of `server.admin_key`")  # fmt: skip
 
     async def answer(
         self, request: Request[Any, Any, Any], work: Callable[[], Awaitable[Any]]
     ) -> Answer:
-        """Return the answer to a request."""
+        """Return the answer to a request, counted and logged by its route."""
+        serving = self.parts.campaigning.serving
+        started = serving.clock.monotonic_ms()
         try:
-            self.require_key(request)
-            return json_answer(200, await work())
-        except EventRejected as error:
-            return error_answer(error, 401 if error.code == "E379" else 400)
+            answer = json_answer(200, await work())
         except PenstockError as error:
-            return error_answer(error)
+            answer = error_answer(error)
+        route = request.scope["path_template"]
+        serving.metrics.count("penstock_requests_total", route=route, status=str(answer.status))
+        log_access(request.method, route, answer.status, serving.clock.monotonic_ms() - started)
+        return answer
 
     async def load(self, data: LoadRows) -> RowsLoaded:
         """Keep rows."""
         source = self.parts.sources.get(data.source)
         if source is None:
-            raise EventRejected("E365", "no source of this name is declared", where="source",
-                                fix="declare `[sources.NAME]` in penstock.toml, or name another")  # fmt: skip
+            fix = _nearest(
+                data.source, self.parts.sources, "declare `[sources.NAME]` in penstock.toml"
+            )
+            raise EventRejected(
+                "E365", "no source of this name is declared", where="source", fix=fix
+            )
         loaded = await load_rows(
             self.parts.collector,
             data.kind,
@@ -125,10 +141,7 @@ class AdminEdge:
         """Explain the decision that stands, or the one that would be made now."""
         parts = self.parts
         serving = parts.campaigning.serving
-        campaign = serving.campaigns.get(data.campaign)
-        if campaign is None:
-            raise EventRejected("E399", "there is no such campaign", where="campaign",
-                                fix="use the name of a file in campaigns/")  # fmt: skip
+        campaign = self._campaign(data.campaign)
         who = parts.find_who(data)
         profile, _ = await serving.profile(who)
         recipient = who.leaf if who.id_type == "email" else (profile.email_leaf or who.leaf)
@@ -153,24 +166,55 @@ class AdminEdge:
         story = explain(decision, evidence)
         return Why(standing is not None, list(story.lines), msgspec.to_builtins(story))
 
+    def _campaign(self, name: str) -> Campaign:
+        campaigns = self.parts.campaigning.serving.campaigns
+        if name not in campaigns:
+            fix = _nearest(name, campaigns, "use the name of a file in campaigns/")
+            raise EventRejected("E399", "there is no such campaign", where="campaign", fix=fix)
+        return campaigns[name]
+
+    def _audience(self, name: str) -> Audience:
+        audiences = self.parts.audiences
+        if name not in audiences:
+            fix = _nearest(
+                name, audiences, "define it in audiences.py, or name another with --audience"
+            )
+            raise EventRejected("E367", "there is no such audience", where="audience", fix=fix)
+        return audiences[name]
+
     def letters(self, reason: str) -> Letters:
         """List pending dead letters; what was sent stays where it is."""
-        found = list(self.parts.log.dead_letters(reason=reason))
-        return Letters(
-            [
-                Letter(one.letter_id, one.source, format_instant(one.received_at_ms), one.reason,
-                       one.path, one.what, one.message_id)
-                for one in found[:LETTERS_SHOWN]
-            ],
-            len(found),
-        )  # fmt: skip
+        pending = 0
+        shown: list[Letter] = []
+        for one in self.parts.log.dead_letters(reason=reason):
+            pending += 1
+            if len(shown) < LETTERS_SHOWN:
+                shown.append(Letter(
+                    one.letter_id, one.source, format_instant(one.received_at_ms), one.reason,
+                    one.path, one.what, one.message_id,
+                ))  # fmt: skip
+        return Letters(shown, pending)
 
     async def replay(self, data: ReplayLetters) -> LettersReplayed:
-        """Send dead letters in again."""
+        """Send dead letters in again, some at a time: there may be many."""
         parts = self.parts
-        found = await asyncio.to_thread(lambda: list(parts.log.dead_letters(reason=data.reason)))
-        done = await replay_letters(parts.collector, parts.log, found, parts.sources)
-        return LettersReplayed(done.accepted, done.refused, done.quarantined)
+        letters = parts.log.dead_letters(reason=data.reason)
+        total = Replayed(0, {}, 0)
+        while some := await asyncio.to_thread(lambda: list(islice(letters, LETTERS_AT_ONCE))):
+            done = await replay_letters(parts.collector, parts.log, some, parts.sources)
+            for code, number in done.refused.items():
+                total.refused[code] = total.refused.get(code, 0) + number
+            total = Replayed(
+                total.accepted + done.accepted, total.refused, total.quarantined + done.quarantined
+            )
+        return LettersReplayed(*total)
+
+    async def status(self) -> Status:
+        """Return how the node is, and how old what it served was when it was asked."""
+        serving = self.parts.campaigning.serving
+        read = await serving.profiles.read([])
+        age_ms = max(serving.clock.now_ms() - read.as_of_ms, 0)
+        return msgspec.structs.replace(await self.parts.status(), age_ms=age_ms)
 
     async def sending(self, data: StartSend) -> AsyncIterator[bytes]:
         """Yield the progress of a send, a JSON line each, and its report at the end."""
@@ -190,14 +234,8 @@ class AdminEdge:
     async def _sending(self, data: StartSend) -> AsyncIterator[SendReport]:
         parts = self.parts
         campaigning = parts.campaigning
-        campaign = campaigning.serving.campaigns.get(data.campaign)
-        if campaign is None:
-            raise EventRejected("E399", "there is no such campaign", where="campaign",
-                                fix="use the name of a file in campaigns/")  # fmt: skip
-        audience = parts.audiences.get(data.audience or campaign.audience)
-        if audience is None:
-            raise EventRejected("E367", "there is no such audience", where="audience",
-                                fix="define it in audiences.py, or name another with --audience")  # fmt: skip
+        campaign = self._campaign(data.campaign)
+        audience = self._audience(data.audience or campaign.audience)
         send = data.send or campaigning.serving.default_send(campaign)
         await parts.settled()
         if data.dry_run:
@@ -210,23 +248,12 @@ class AdminEdge:
                     sample.append(tokens.email_token(campaigning.links.token_key, member.recipient))
             yield SendReport(True, campaign.name, send, seen, outcomes, sample=sample)
             return
-        queue: asyncio.Queue[Progress | None] = asyncio.Queue()
-        task = asyncio.create_task(
-            campaigning.send(
-                campaign,
-                audience,
-                send,
-                retry_in_doubt=data.retry_in_doubt,
-                progress=queue.put_nowait,
-            )
-        )
-        task.add_done_callback(lambda _: queue.put_nowait(None))
-        count = 0
-        while (progress := await queue.get()) is not None:
-            count += 1
-            if count % REPORT_EVERY == 0:
-                yield SendReport(False, campaign.name, send, progress.seen, progress.outcomes)
-        final = await task
+        final = Progress(0, {})
+        async for progress in self._run(
+            campaign, audience, send, retry_in_doubt=data.retry_in_doubt
+        ):
+            final = progress
+            yield SendReport(False, campaign.name, send, final.seen, final.outcomes)
         doubtful = await asyncio.to_thread(
             lambda: campaigning.serving.decisions.sends(campaign.name, send, state="started")
         )
@@ -235,52 +262,110 @@ class AdminEdge:
             in_doubt=[tokens.email_token(campaigning.links.token_key, key.recipient) for key, _ in doubtful],
         )  # fmt: skip
 
+    async def _run(
+        self, campaign: Campaign, audience: Audience, send: str, *, retry_in_doubt: bool
+    ) -> AsyncIterator[Progress]:
+        """Yield how far a send has come, the last time at its end; it stops if nobody listens."""
+        if (campaign.name, send) in self._sends:
+            # Two at once would each take the other's emails for ones in doubt.
+            raise Unavailable("E415", f"send `{send}` of campaign `{campaign.name}` is running already",
+                              fix="wait until it ends; sending again then goes on where it was")  # fmt: skip
+        queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+        task = asyncio.create_task(
+            self.parts.campaigning.send(
+                campaign,
+                audience,
+                send,
+                retry_in_doubt=retry_in_doubt,
+                progress=queue.put_nowait,
+            )
+        )
+        self._sends[campaign.name, send] = task
+
+        def ended(_: asyncio.Task[Progress]) -> None:
+            del self._sends[campaign.name, send]
+            queue.put_nowait(None)
+
+        task.add_done_callback(ended)
+        count = 0
+        try:
+            while (progress := await queue.get()) is not None:
+                count += 1
+                if count % REPORT_EVERY == 0:
+                    yield progress
+        finally:
+            task.cancel()
+        yield await task
+
+
+def _nearest(name: str, known: Iterable[str], otherwise: str) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean `{near[0]}`? Or {otherwise}" if near else otherwise
+
+
+def _refuse(_: Any, error: EventRejected) -> Response[bytes]:
+    answer = error_answer(error, 401)
+    headers = {name.decode(): value.decode() for name, value in answer.headers}
+    return Response(answer.body, status_code=answer.status, headers=headers)
+
 
 def admin_handlers(parts: AdminParts) -> list[HTTPRouteHandler]:
     """Return the admin API's route handlers."""
     edge = AdminEdge(parts)
 
-    @post("/v1/admin/load", status_code=200, tags=["admin"], summary="Keep rows of a file")
-    async def load(request: Request[Any, Any, Any], data: JSONBody[LoadRows]) -> Answer:
-        return await edge.answer(request, lambda: edge.load(data))
+    def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        edge.require_key(connection.headers)
 
-    @post(
-        "/v1/admin/explain",
-        status_code=200,
-        tags=["admin"],
-        summary="Why a person sees what they see",
-    )
-    async def why(request: Request[Any, Any, Any], data: JSONBody[AskWhy]) -> Answer:
-        return await edge.answer(request, lambda: edge.explain(data))
+    # A guard runs before the body is read: a stranger's is not even parsed.
+    shared: dict[str, Any] = {
+        "tags": ["admin"], "guards": [require_key], "exception_handlers": {EventRejected: _refuse},
+    }  # fmt: skip
+    return [*_letters_handlers(edge, shared), *_work_handlers(edge, shared)]
 
-    @get("/v1/admin/dead-letters", tags=["admin"], summary="Pending dead letters, oldest first")
+
+def _documented(kind: type[Any], what: str) -> dict[int, ResponseSpec]:
+    return {
+        200: ResponseSpec(kind, description=what, generate_examples=False),
+        400: ResponseSpec(ErrorBody, description="The request is wrong", generate_examples=False),
+        401: ResponseSpec(ErrorBody, description="No admin key", generate_examples=False),
+    }
+
+
+def _letters_handlers(edge: AdminEdge, shared: dict[str, Any]) -> list[HTTPRouteHandler]:
+    @get("/v1/admin/dead-letters", responses=_documented(Letters, "The first of them, and how many there are"),
+         summary="Pending dead letters, oldest first", **shared)  # fmt: skip
     async def letters(request: Request[Any, Any, Any], reason: FromQuery[str] = "") -> Answer:
         return await edge.answer(request, lambda: asyncio.to_thread(edge.letters, reason))
 
-    @post(
-        "/v1/admin/dead-letters/replay",
-        status_code=200,
-        tags=["admin"],
-        summary="Send dead letters in again",
-    )
+    @post("/v1/admin/dead-letters/replay", status_code=200,
+          responses=_documented(LettersReplayed, "What became of them"),
+          summary="Send dead letters in again", **shared)  # fmt: skip
     async def replay(request: Request[Any, Any, Any], data: JSONBody[ReplayLetters]) -> Answer:
         return await edge.answer(request, lambda: edge.replay(data))
 
-    @get("/v1/admin/status", tags=["admin"], summary="The conservation law over durable data")
-    async def status(request: Request[Any, Any, Any]) -> Answer:
-        return await edge.answer(request, parts.status)
+    return [letters, replay]
 
-    @post(
-        "/v1/admin/sends",
-        status_code=200,
-        tags=["admin"],
-        summary="Send a campaign; progress as JSON lines",
-    )
-    async def send(request: Request[Any, Any, Any], data: JSONBody[StartSend]) -> Any:
-        try:
-            edge.require_key(request)
-        except EventRejected as error:
-            return error_answer(error, 401)
+
+def _work_handlers(edge: AdminEdge, shared: dict[str, Any]) -> list[HTTPRouteHandler]:
+    @post("/v1/admin/load", status_code=200, responses=_documented(RowsLoaded, "What became of the rows"),
+          summary="Keep rows of a file", **shared)  # fmt: skip
+    async def load(request: Request[Any, Any, Any], data: JSONBody[LoadRows]) -> Answer:
+        return await edge.answer(request, lambda: edge.load(data))
+
+    @post("/v1/admin/explain", status_code=200, responses=_documented(Why, "The decision explained"),
+          summary="Why a person sees what they see", **shared)  # fmt: skip
+    async def why(request: Request[Any, Any, Any], data: JSONBody[AskWhy]) -> Answer:
+        return await edge.answer(request, lambda: edge.explain(data))
+
+    @get("/v1/admin/status", responses=_documented(Status, "How it is"),
+         summary="The conservation law over durable data", **shared)  # fmt: skip
+    async def status(request: Request[Any, Any, Any]) -> Answer:
+        return await edge.answer(request, edge.status)
+
+    @post("/v1/admin/sends", status_code=200,
+          responses=_documented(SendReport, "One JSON object a line, the last of them `done`"),
+          summary="Send a campaign; progress as JSON lines", **shared)  # fmt: skip
+    async def send(request: Request[Any, Any, Any], data: JSONBody[StartSend]) -> Stream:
         return Stream(edge.sending(data), media_type=NDJSON)
 
-    return [load, why, letters, replay, status, send]
+    return [load, why, status, send]
