@@ -1,0 +1,1 @@
+"""What Penstock costs, measured on one pinned workload beside its peers: `make bench`."""

@@ -1,0 +1,70 @@
+"""The fold: decode, de-duplication, consent, identity and eight features, in memory."""
+
+from __future__ import annotations
+
+from benchmarks import workload
+from benchmarks.measure import Row, Sample, interleaved, like_the_server, row, timed
+from benchmarks.workload import Sizes
+from penstock.adapters.store.memory import MemoryStore
+from penstock.core.record import LogRecord
+from penstock.core.step import Step
+from penstock.flows.process import PartitionFold, flush_all
+
+GROUP = 5_000
+FLOOR_HOT_ZIPF = 120_000
+
+
+def new_fold(step: Step, store: MemoryStore | None = None) -> PartitionFold:
+    """Return the fold of one partition over a store."""
+    return PartitionFold(
+        step=step, store=store or MemoryStore(), epoch=1, partition=0, generation=1
+    )
+
+
+def feed(fold: PartitionFold, records: list[LogRecord]) -> None:
+    """Feed records in groups; links are yielded and dropped."""
+    for start in range(0, len(records), GROUP):
+        fold.feed(records[start : start + GROUP])
+
+
+def measure(sizes: Sizes) -> list[Row]:
+    """Measure the fold: hot, every leaf in the cache; cold, every leaf decoded from a store first."""
+    project = workload.project()
+    first = workload.first_visits(sizes.people).log_records()
+    streams = {
+        skew: workload.stream(sizes.people, sizes.events, skew).log_records(len(first))
+        for skew in workload.SKEWS
+    }
+    like_the_server()
+
+    def hot(skew: str) -> Sample:
+        fold = new_fold(workload.new_step(project))
+        feed(fold, first)
+        sample = timed(len(streams[skew]), lambda: feed(fold, streams[skew]))
+        assert fold.tally.applied > 0.9 * (len(first) + len(streams[skew])), "nearly all count"
+        return sample
+
+    def cold(skew: str) -> Sample:
+        store, step = MemoryStore(), workload.new_step(project)
+        fold = new_fold(step, store)
+        feed(fold, first)
+        flush_all(fold)
+        fold = new_fold(step, store)
+        return timed(len(streams[skew]), lambda: feed(fold, streams[skew]))
+
+    samples = interleaved(
+        sizes.rounds,
+        {
+            "hot zipf": lambda: hot("zipf"),
+            "hot uniform": lambda: hot("uniform"),
+            "cold uniform": lambda: cold("uniform"),
+        },
+    )
+    people = f"{sizes.people:,} people"
+    return [
+        row("fold", f"fold, {people}", "zipf, hot", "events", samples["hot zipf"],
+            floor=FLOOR_HOT_ZIPF),
+        row("fold", f"fold, {people}", "uniform, hot", "events", samples["hot uniform"]),
+        row("fold", f"fold, {people}", "uniform, cold", "events", samples["cold uniform"],
+            note="the first event of a leaf decodes it"),
+    ]  # fmt: skip

@@ -1,0 +1,116 @@
+"""Loads on a server: a client process, bounded in time, on a core of its own where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+
+from benchmarks import workload
+from benchmarks.measure import Sample
+from benchmarks.servers import TASKSET, Server
+from penstock.core.time import format_instant
+
+WRK = shutil.which("wrk")
+CONNECTIONS = 64
+LUA = Path(__file__).parent / "load.lua"
+BATCH = 100
+
+_tags = count()
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is sent: lines of a file, to one path."""
+
+    method: str
+    path: str
+    file: Path
+    authorization: str
+    each: int = 1
+    """Events or profiles in a request."""
+
+
+def server_core() -> int | None:
+    """Return the core that servers are pinned to; None on a machine with one."""
+    return 0 if (os.cpu_count() or 1) > 1 else None
+
+
+def client_core() -> int | None:
+    """Return the core that clients are pinned to; None on a machine with one."""
+    return 1 if (os.cpu_count() or 1) > 1 else None
+
+
+def command_of(load: Load, server: Server, seconds: float, rate: float = 0.0) -> list[str]:
+    """Return the client's command: `wrk` for a closed loop if it is installed, else our own."""
+    tag = f"t{os.getpid():x}-{next(_tags)}-"
+    pin = [TASKSET, "-c", str(client_core())] if TASKSET and client_core() is not None else []
+    if WRK is not None and not rate and seconds >= 1:
+        return [*pin, WRK, "-t1", f"-c{CONNECTIONS}", f"-d{round(seconds)}s", "-s", str(LUA),
+                f"{server.url}{load.path}", "--", load.method, str(load.file), load.authorization, tag]  # fmt: skip
+    return [*pin, sys.executable, "-m", "benchmarks.client", str(server.port), load.method, load.path,
+            str(load.file), load.authorization, tag, str(seconds), str(CONNECTIONS), str(rate)]  # fmt: skip
+
+
+def result_of(output: str) -> dict[str, int]:
+    """Return what a client found."""
+    lines = [line for line in output.splitlines() if line.startswith("RESULT ")]
+    assert lines, "the client printed no result"
+    return json.loads(lines[-1].removeprefix("RESULT "))
+
+
+def run(load: Load, server: Server, seconds: float) -> Sample:
+    """Load a server, wait until it has done all that follows, and say what both cost it."""
+    server.quiet()
+    before = server.cpu_s()
+    done = subprocess.run(
+        command_of(load, server, seconds), cwd=Path(__file__).parent.parent, capture_output=True,
+        text=True, check=True, timeout=seconds + 30,
+    )  # fmt: skip
+    server.quiet()  # what is folded and written after the answer is part of the price
+    found = result_of(done.stdout)
+    return Sample(
+        found["requests"] * load.each, server.cpu_s() - before, found["duration_us"] / 1e6,
+        found["p50_us"] / 1000, found["p99_us"] / 1000, found["failed"],
+    )  # fmt: skip
+
+
+def write_loads(folder: Path, people: int, skew: str) -> tuple[Load, Load, Load]:
+    """Return single events, batches of 100, and profile reads, their lines written to files.
+
+    The events are the workload's, restamped to now; `@@` stands where a client makes an id fresh.
+    """
+    crowd = workload.stream(people, 100 * BATCH, skew)
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    lines: list[str] = []
+    for place, raw in enumerate(crowd.wire):
+        body = json.loads(raw)
+        body["messageId"] = "@@" + body["messageId"]
+        body["timestamp"] = format_instant(now_ms - 60_000 + place)
+        lines.append(json.dumps(body, separators=(",", ":")))
+    tracks = [line for line in lines if '"type":"track"' in line]
+    single, batches, profiles = (
+        folder / "single.txt",
+        folder / "batches.txt",
+        folder / "profiles.txt",
+    )
+    single.write_text("\n".join(tracks) + "\n", encoding="utf-8")
+    batches.write_text("".join(
+        '{"batch":[' + ",".join(lines[start : start + BATCH]) + "]}\n"
+        for start in range(0, len(lines), BATCH)
+    ), encoding="utf-8")  # fmt: skip
+    seen = list(dict.fromkeys(json.loads(line)["anonymousId"] for line in lines))[:2_000]
+    profiles.write_text(
+        "".join(f"/v1/profiles/anonymous_id:{one}\n" for one in seen), encoding="utf-8"
+    )
+    return (
+        Load("POST", "/v1/track", single, workload.BASIC),
+        Load("POST", "/v1/batch", batches, workload.BASIC, BATCH),
+        Load("GET", "/v1/profiles/x", profiles, f"Bearer {workload.READ_KEY}"),
+    )

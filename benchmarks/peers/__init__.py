@@ -1,0 +1,1 @@
+"""What others do, to stand beside: only what a fair comparison needs."""

@@ -1,0 +1,131 @@
+"""The table of figures and ratios, for people and for programs, and the machine it was taken on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sqlite3
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.measure import Row
+from benchmarks.workload import Sizes
+
+PARTS = ("msgspec", "uvicorn", "uvloop", "litestar", "fastapi", "pydantic", "duckdb")
+HEADINGS = ("work", "people", "rate", "min - max", "CPU µs", "floor", "beside", "note")
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """What the figures depend on; no name of a host is in it."""
+
+    cpu: str
+    cores: int
+    memory_gib: int
+    system: str
+    python: str
+    sqlite: str
+    versions: dict[str, str]
+    load_before: float
+    """Processes that were running on average in the minute before: above 0.5 others were at work."""
+
+    def slug(self) -> str:
+        """Return what names the machine in a file's name."""
+        text = f"{self.cpu} {self.cores} cores".lower()
+        return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
+
+
+class Results(msgspec.Struct, frozen=True):
+    """A whole run."""
+
+    date: str
+    machine: Machine
+    sizes: Sizes
+    seed: int
+    gc_thresholds: tuple[int, int, int]
+    seconds: float
+    rows: list[Row]
+    left_out: list[str]
+
+
+def machine() -> Machine:
+    """Return this machine."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        found = re.search(
+            r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        cpu = found.group(1).strip() if found else cpu
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(
+        cpu=cpu, cores=os.cpu_count() or 1, memory_gib=round(memory / 2**30),
+        system=f"{platform.system()} {platform.release().split('-')[0]}",
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        sqlite=sqlite3.sqlite_version, versions={part: version(part) for part in PARTS},
+        load_before=round(os.getloadavg()[0], 2),
+    )  # fmt: skip
+
+
+def write(results: Results, folder: Path) -> Path:
+    """Write the results as JSON and as Markdown; return the Markdown's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{results.date}-{results.machine.slug()}"
+    raw = msgspec.json.format(msgspec.json.encode(results), indent=2)
+    (folder / f"{stem}.json").write_bytes(raw + b"\n")
+    path = folder / f"{stem}.md"
+    path.write_text(markdown(results), encoding="utf-8")
+    return path
+
+
+def markdown(results: Results) -> str:
+    """Return the page of a run."""
+    here = results.machine
+    versions = ", ".join(f"{name} {number}" for name, number in here.versions.items())
+    taken = (
+        f"{here.cpu}, {here.cores} cores, {here.memory_gib} GiB; {here.system}; {here.python}; SQLite "
+        f"{here.sqlite}; {versions}. Load average before the run: {here.load_before:g}. The run took "
+        f"{results.seconds:.0f} s."
+    )
+    method = (
+        f"Workload {results.seed}: see `benchmarks/workload.py`. Medians of {results.sizes.rounds} "
+        "interleaved rounds. Work in one process is counted by CPU time, a core's worth; what goes over "
+        "HTTP by the clock, the server on one core and the client on another. Garbage collection as "
+        f"`penstock up` sets it: frozen after loading, thresholds {results.gc_thresholds}."
+    )
+    beside = "*beside*: our rate by theirs, and in brackets their CPU time by ours; above 1 we are ahead."
+    return "\n".join([
+        f"# Benchmarks of {results.date}", "", taken, "", method, "",
+        "| " + " | ".join(HEADINGS) + " |",
+        "|---|---|--:|--:|--:|---|---|---|",
+        *("| " + " | ".join(_cells(row)) + " |" for row in results.rows),
+        "", beside, *(f"\nLeft out: {text}." for text in results.left_out), "",
+    ])  # fmt: skip
+
+
+def _cells(row: Row) -> list[str]:
+    if row.unit == "ms":
+        rate, spread = (
+            f"p50 {row.p50_ms:.1f}, p99 {row.p99_ms:.1f} ms",
+            f"{row.low:.1f} - {row.high:.1f}",
+        )
+        floor = f"p99 {row.floor:g} ms"
+    else:
+        rate, spread = f"{row.rate:,.0f} {row.unit}/s", f"{row.low:,.0f} - {row.high:,.0f}"
+        floor = f"{row.floor:,.0f}"
+    kept = row.missed() or "kept"
+    beside = "; ".join(
+        f"{name} {rate:.2f} x ({cpu:.2f} x)" for name, (rate, cpu) in row.beside.items()
+    )
+    return [
+        row.work,
+        row.state,
+        rate,
+        spread,
+        f"{row.cpu_us:.1f}" if row.cpu_us else "",
+        f"{floor}: {kept}" if row.floor else "",
+        beside,
+        row.note,
+    ]

@@ -1,0 +1,87 @@
+"""`make bench`: everything, in one run, as one table.
+
+    python -m benchmarks.run [--only fold,durable,replay,http] [--rounds 5] [--tiny] [--no-write]
+
+Nothing but loopback is loaded, every load ends by itself, and only processes that were started here
+are ended. A run takes about five minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import durable, fold, over_http, report
+from benchmarks.measure import Row
+from benchmarks.workload import FULL, SEED, TINY, Sizes
+from penstock.cli.up import GC_THRESHOLDS
+
+ROOT = Path(__file__).parent
+RESULTS = ROOT / "results"
+SCRATCH = ROOT / ".work"
+"""On the same disk as the project: a file system in memory would flatter what is fsynced."""
+
+Benchmark = Callable[[Sizes, Path], tuple[list[Row], list[str]]]
+
+BENCHMARKS: dict[str, Benchmark] = {
+    # HTTP first: a load on other processes is not to wait for the memory of this one.
+    "http": over_http.measure,
+    "fold": lambda sizes, _: (fold.measure(sizes), []),
+    "durable": lambda sizes, work: (durable.measure(sizes, work), []),
+    "replay": lambda sizes, work: (durable.measure_replay(sizes, work), []),
+}
+
+
+def run(sizes: Sizes, only: list[str]) -> report.Results:
+    """Run benchmarks by name and return what they found."""
+    here = report.machine()
+    started = time.perf_counter()
+    rows: list[Row] = []
+    left_out: list[str] = []
+    SCRATCH.mkdir(exist_ok=True)
+    for name in only:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
+            found, notes = BENCHMARKS[name](sizes, Path(folder))
+        rows += found
+        left_out += notes
+    return report.Results(
+        date=datetime.now(UTC).date().isoformat(),
+        machine=here, sizes=sizes, seed=SEED, gc_thresholds=GC_THRESHOLDS,
+        seconds=time.perf_counter() - started, rows=rows, left_out=left_out,
+    )  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what was asked for, print the table, and write it to `benchmarks/results`."""
+    parser = argparse.ArgumentParser(prog="benchmarks.run", description="Measure Penstock.")
+    parser.add_argument(
+        "--only", default=",".join(BENCHMARKS), help="benchmarks, separated by commas"
+    )
+    parser.add_argument("--rounds", type=int, help="rounds of each measurement")
+    parser.add_argument("--tiny", action="store_true", help="run the code, measure nothing")
+    parser.add_argument("--no-write", action="store_true", help="only print")
+    asked = parser.parse_args(arguments)
+    only = [name.strip() for name in asked.only.split(",")]
+    unknown = [name for name in only if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}")
+    sizes = TINY if asked.tiny else FULL
+    if asked.rounds:
+        sizes = replace(sizes, rounds=asked.rounds)
+    results = run(sizes, only)
+    print(report.markdown(results))
+    if not (asked.no_write or asked.tiny):
+        print(
+            f"written to {report.write(results, RESULTS).relative_to(ROOT.parent)}", file=sys.stderr
+        )
+
+
+if __name__ == "__main__":
+    main()

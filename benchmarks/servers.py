@@ -1,0 +1,170 @@
+"""Servers as processes of their own: Penstock as `penstock up` runs it, FastAPI, and nginx."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import workload
+from benchmarks.measure import cpu_seconds
+
+START = "from penstock.cli.main import main; main()"  # what the `penstock` script does
+START_S = 30.0
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+TASKSET = shutil.which("taskset")
+
+NGINX_CONF = """
+daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log crit;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off; keepalive_requests 1000000000; keepalive_timeout 75s; default_type application/json;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;
+    uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location /v1/profiles/ {{ return 200 '{profile}'; }}
+        location / {{ return 200 '{{"success":true}}'; }}
+    }}
+}}
+"""
+
+
+class Server:
+    """A child process that listens; it is ended by its own id, and nothing else is.
+
+    Args:
+        command: What to start.
+        folder: Its working folder; what it says goes to a file there.
+        find_port: Returns the port once it is known; None until then.
+        core: The core to pin it to; None for any.
+    """
+
+    def __init__(
+        self, command: list[str], folder: Path, find_port: Callable[[], int | None],
+        core: int | None = None,
+    ) -> None:  # fmt: skip
+        pin = [TASKSET, "-c", str(core)] if TASKSET and core is not None else []
+        self._said = (folder / "server.out").open("wb")
+        self.process = subprocess.Popen(
+            [*pin, *command], cwd=Path(__file__).parent.parent, stdout=self._said,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            self.port = self._wait(find_port)
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def _wait(self, find_port: Callable[[], int | None]) -> int:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            port = find_port()
+            if port is not None:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                except OSError:
+                    pass
+                else:
+                    return port
+            time.sleep(0.02)
+        raise RuntimeError(f"a server did not start; see {self._said.name}")
+
+    def cpu_s(self) -> float:
+        """Return the CPU time it has used."""
+        return cpu_seconds(self.process.pid)
+
+    def quiet(self, limit_s: float = 5.0) -> None:
+        """Wait until it has nothing left to do, such as leaves to write."""
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            before = self.cpu_s()
+            time.sleep(0.3)
+            if self.cpu_s() - before <= 0.03:
+                return
+
+    def request(
+        self, method: str, path: str, body: bytes = b"", authorization: str = ""
+    ) -> tuple[int, bytes]:
+        """Return status and body of one request."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        headers = {"Authorization": authorization} if authorization else {}
+        if body:
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, path, body or None, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def stop(self) -> None:
+        """End it: SIGTERM, and after ten seconds SIGKILL, to this process alone."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._said.close()
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def penstock(folder: Path, core: int | None) -> Server:
+    """Start the benchmarks' project as users do: `penstock up`."""
+    project = folder / "project"
+    shutil.copytree(workload.PROJECT, project, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    said = project / "data" / "up.json"
+
+    def find_port() -> int | None:
+        try:
+            return int(json.loads(said.read_text(encoding="utf-8"))["url"].rpartition(":")[2])
+        except (OSError, ValueError):
+            return None
+
+    command = [sys.executable, "-c", START, "up", str(project), "--port", "0"]
+    return Server(command, folder, find_port, core)
+
+
+def fastapi(folder: Path, core: int | None) -> Server:
+    """Start the same endpoints as FastAPI's documentation would write them."""
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.peers.fastapi_app",
+        str(port),
+        str(folder / "peer.db"),
+    ]
+    return Server(command, folder, lambda: port, core)
+
+
+def nginx(folder: Path, core: int | None, profile: bytes) -> Server | None:
+    """Start nginx answering constants; None if it is not installed."""
+    if NGINX is None:
+        return None
+    port = free_port()
+    text = profile.decode().replace("'", "").replace("$", "").replace("\\", "")
+    conf = folder / "nginx.conf"
+    conf.write_text(NGINX_CONF.format(folder=folder, port=port, profile=text), encoding="utf-8")
+    return Server([NGINX, "-p", str(folder), "-c", str(conf)], folder, lambda: port, core)

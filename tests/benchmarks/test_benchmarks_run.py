@@ -1,0 +1,98 @@
+"""The benchmarks run from end to end with tiny sizes, so that they can't rot; nothing is measured."""
+
+import gc
+import hashlib
+
+import pytest
+
+from benchmarks import durable, fold, over_http, report, workload
+from benchmarks.measure import Row, Sample, compare, interleaved, row
+from benchmarks.run import BENCHMARKS
+from benchmarks.workload import TINY
+
+
+@pytest.fixture(autouse=True)
+def garbage_collection_as_before():
+    before = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*before)
+
+
+def works(rows: list[Row]) -> list[str]:
+    return [f"{one.work} / {one.state}" for one in rows]
+
+
+def test_the_workload_is_pinned_byte_for_byte():
+    stream = workload.stream(TINY.people, TINY.events, "zipf")
+    digest = hashlib.blake2b(b"".join(stream.wire) + b"".join(stream.values), digest_size=8)
+    assert "5277b02f6d7abf7d" == digest.hexdigest()
+
+
+def test_the_workload_has_the_duplicates_the_refusals_and_the_protections_that_it_names():
+    stream = workload.stream(1_000, 4_000, "zipf")
+    copies = len(stream.wire) - len(set(stream.wire))
+    assert 40 < copies < 120
+    text = b"".join(stream.values)
+    assert b"shop.example/p/" not in text
+    assert b"phone-" not in text
+    assert b"postcode" in text
+    assert b"1AA" not in text
+
+
+def test_the_fold_is_measured():
+    rows = fold.measure(TINY)
+    assert ["zipf, hot", "uniform, hot", "uniform, cold"] == [one.state for one in rows]
+    assert all(one.rate > 0 for one in rows)
+
+
+def test_the_durable_path_is_measured(tmp_path):
+    rows = durable.measure(TINY, tmp_path)
+    assert 4 == len(rows)
+    assert all(one.rate > 0 for one in rows)
+
+
+def test_a_replay_gives_equal_bytes_and_duckdb_the_same_features(tmp_path):
+    ours, theirs = durable.measure_replay(TINY, tmp_path)
+    assert {"DuckDB"} == set(ours.beside)
+    assert theirs.rate > 0
+
+
+def test_what_goes_over_http_is_measured_and_every_answer_is_200(tmp_path):
+    rows, _ = over_http.measure(TINY, tmp_path)
+    assert [] == [one.note for one in rows if "not 200" in one.note]
+    assert {"FastAPI"} <= set(rows[0].beside)
+    assert "freshness" == rows[-1].group
+    assert 0 < rows[-1].p50_ms <= rows[-1].p99_ms
+
+
+def test_rounds_are_interleaved_forwards_and_backwards():
+    order: list[str] = []
+
+    def note(name: str) -> Sample:
+        order.append(name)
+        return Sample(1, 1.0, 1.0)
+
+    interleaved(2, {"a": lambda: note("a"), "b": lambda: note("b")})
+    assert ["a", "b", "b", "a"] == order
+
+
+def test_a_missed_floor_and_a_slower_peer_are_said():
+    ours = row("g", "work", "zipf, hot", "events", [Sample(100, 1.0, 2.0)], floor=200)
+    peer = row("g", "peer", "zipf, hot", "events", [Sample(50, 1.0, 1.0)])
+    compare(ours, Peer=peer)
+    assert "missed by 50 %" == ours.missed()
+    assert {"Peer": (2.0, 2.0)} == ours.beside
+
+
+def test_a_report_names_the_machine_but_no_host(tmp_path):
+    ours = row("g", "work", "zipf, hot", "events", [Sample(100, 1.0, 2.0)], floor=200)
+    results = report.Results(
+        date="2026-11-25", machine=report.machine(), sizes=TINY, seed=1, gc_thresholds=(1, 2, 3),
+        seconds=1.0, rows=[ours], left_out=["nginx is not installed"],
+    )  # fmt: skip
+    page = report.write(results, tmp_path).read_text()
+    assert "| work | zipf, hot | 100 events/s |" in page
+    assert "missed by 50 %" in page
+    assert "Left out: nginx is not installed." in page
+    assert {"http", "fold", "durable", "replay"} == set(BENCHMARKS)
