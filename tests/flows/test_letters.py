@@ -138,31 +138,40 @@ def test_a_letter_holds_all_that_was_said_beside_its_event(
     assert one.message_id == letter.message_id != ""
 
 
-@pytest.mark.parametrize("where", ["header", "batch", "event"])
-def test_a_denial_is_not_forgotten_on_the_way(play: Play, folder: Path, where: str) -> None:
+@pytest.mark.parametrize("where", ["header", "batch", "event", "unreadable", "silence"])
+def test_what_consent_keeps_out_is_no_dead_letter_either(play: Play, where: str) -> None:
     denied = {"consent": {"categoryPreferences": {"personalisation": False, "measurement": False,
                                                   "analytics": False, "advertising": False}}}  # fmt: skip
+    said = {"header": GRANTED, "event": denied, "unreadable": {"consent": "yes"}}
 
     async def story(shop: Shop) -> Any:
-        event = BAD | {
-            "context": denied if where == "event" else GRANTED if where == "header" else {}
-        }
         headers = {"Sec-GPC": "1"} if where == "header" else {}
-        await post(shop, "/v1/batch", {"batch": [event], "context": denied if where == "batch" else {}},
-                   **headers)  # fmt: skip
-        # The lawful basis of its source must not take the place of the denial.
-        node = shop.node
-        node.sources["backend"] = node.sources["backend"]._replace(
-            basis={"personalisation": "contract"}
+        answer = await post(
+            shop, "/v1/batch",
+            {"batch": [BAD | {"context": said.get(where, {})}], "context": denied if where == "batch" else {}},
+            **headers,
+        )  # fmt: skip
+        count = shop.node.metrics.value(
+            "penstock_events_discarded_total", reason="refused_without_consent"
         )
-        mended(shop, folder)
-        await again(shop)
-        (one,) = primaries(shop)
-        return one.bare, one.properties, one.evidence.source
+        return answer["rejected"][0]["code"], list(shop.node.stores.log.dead_letters()), count
 
-    bare, properties, source = play(story)
-    assert (bare, properties) == (True, {})
-    assert source == ("gpc" if where == "header" else "context")
+    code, letters, count = play(story)
+    assert code in {"E322", "E306"}  # its sender is told all the same
+    assert (letters, count) == ([], 1)
+
+
+def test_a_letter_leaves_behind_what_the_edge_would(play: Play) -> None:
+    async def story(shop: Shop) -> Any:
+        context = GRANTED | {"ip": "203.0.113.9", "userAgent": "canary"}
+        await post(shop, "/v1/batch", {"batch": [BAD | {"context": context}]})
+        (letter,) = shop.node.stores.log.dead_letters()
+        return letter.body
+
+    body = play(story)
+    assert b"203.0.113.9" not in body
+    assert b"canary" not in body
+    assert b"categoryPreferences" in body
 
 
 def test_a_quarantined_letter_is_left_and_a_source_that_is_gone_is_said(play: Play) -> None:
@@ -207,7 +216,7 @@ def test_what_a_letter_says_of_the_event_is_kept_as_it_was_written(play: Play) -
         await shop.http.post(
             "/v1/batch",
             content=b'{"writeKey":"server-key","context":'
-            + msgspec.json.encode(GRANTED | {"n": 2.50})
+            + msgspec.json.encode(GRANTED)
             + b',"batch":['
             + raw
             + b"]}",
@@ -217,4 +226,3 @@ def test_what_a_letter_says_of_the_event_is_kept_as_it_was_written(play: Play) -
 
     body = play(story)
     assert b'"n": 1.50, "big": 12345678901234567890123' in body
-    assert b'"n":2.5' in body

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import msgspec
+
 from penstock.core.catalog.catalog import Catalog
 from penstock.core.catalog.normalise import Normalised
 from penstock.core.consent import evidence as consent_evidence
@@ -41,6 +43,14 @@ from penstock.ports.metrics import Metrics
 from penstock.ports.suppressions import Suppressions
 
 EVIDENCES_MAX = 10_000
+
+LETTER_CONTEXT = ("consent", "consentManagement", "externalIds", "externalId", "traits")
+LETTER_PROTECTIONS = ("plain", "truncate")
+
+_decoder = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+"""An object's members with their values as they were written."""
 
 LEAF_CACHE_MAX = 200_000
 
@@ -214,6 +224,11 @@ class Collector:
         shaped.refused.append(
             Refusal(rejected.index, message_id, error.code, error.what, error.where)
         )
+        body = kept_body(rejected.raw, decoded, message_id, gpc=gpc)
+        if not self._letter_permitted(source, body, gpc=gpc):
+            # What consent would not let in as a record is not kept as a dead letter either.
+            self.metrics.count("penstock_events_discarded_total", reason="refused_without_consent")
+            return
         # The id is a function of source and body, so a retry of the same batch keeps one letter.
         digest = event_id(source.name.encode()[:64], message_id + rejected.raw.hex())
         shaped.letters.append(
@@ -225,9 +240,47 @@ class Collector:
                 path=error.where,
                 what=error.what,
                 message_id=message_id,
-                body=kept_body(rejected.raw, decoded, message_id, gpc=gpc),
+                body=self._minimised(body),
             )
         )
+
+    def _letter_permitted(self, source: Source, body: bytes, *, gpc: bool) -> bool:
+        """Return whether a refused event may be kept: the gate of accepted ones, read leniently."""
+        said = _read_leniently(body)
+        if said.get("event") in PERMISSION_EVENTS:
+            return True
+        context = said.get("context")
+        consent = context.get("consent") if isinstance(context, dict) else None
+        preferences = consent.get("categoryPreferences") if isinstance(consent, dict) else None
+        if consent is not None and not isinstance(preferences, dict):
+            return False  # a word about consent that cannot be read counts as a denial
+        _, use = self._evidence(source, preferences, gpc=gpc)
+        return use == consent_evidence.COLLECT
+
+    def _minimised(self, body: bytes) -> bytes:
+        """Return a refused event without what the edge would not let into the log either.
+
+        Of the context only what a replay needs is left. Of declared fields those that are dropped or
+        made pseudonyms are left out, since a replay would protect them a second time.
+        """
+        declared = self.catalog.event_types.get(str(_read_leniently(body).get("event")))
+        try:
+            members = _members(body)
+            kept = dict(members)
+            if "context" in members:
+                kept["context"] = _part(members["context"], lambda name: name in LETTER_CONTEXT)
+            for where, fields in (
+                ("properties", declared.fields if declared else {}), ("traits", self.catalog.traits)
+            ):  # fmt: skip
+                if where in members:
+                    hidden = {name for name, field in fields.items()
+                              if field.privacy.protection not in LETTER_PROTECTIONS}  # fmt: skip
+                    kept[where] = _part(
+                        members[where], lambda name, hidden=hidden: name not in hidden
+                    )
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return body
+        return body if kept == members else _encoder.encode(kept)
 
     def record_of(
         self, source: Source, event: Event, received_at_ms: int, *, gpc: bool = False, job: str = ""
@@ -371,6 +424,23 @@ def _permission_properties(event: Event) -> dict[str, Any]:
         for name in names
         if isinstance(event.properties.get(name), str)
     }
+
+
+def _part(value: msgspec.Raw, wanted: Callable[[str], bool]) -> msgspec.Raw:
+    """Return an object's wanted members as they were written; the value itself if nothing is to go."""
+    raw = bytes(value)
+    members = _members(raw) if raw.lstrip().startswith(b"{") else {}
+    kept = {name: one for name, one in members.items() if wanted(name)}
+    return value if len(kept) == len(members) else msgspec.Raw(_encoder.encode(kept))
+
+
+def _read_leniently(body: bytes) -> dict[str, Any]:
+    """Return a refused event's JSON object, to look into it; empty if it is none."""
+    try:
+        said = _decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def source_of(name: str, kind: str, rank: int, basis: Mapping[str, str]) -> Source:
