@@ -147,9 +147,12 @@ def route(  # noqa: PLR0913 - an event mentions this many things, and callers na
     ids = _Sorter(rules)
     ids.add(USER, user_id)
     ids.add(ANONYMOUS, anonymous_id)
-    ids.add(EMAIL, email)
-    ids.add(GROUP, group_id)
-    ids.add_external(external_ids)
+    if email is not None:
+        ids.add(EMAIL, email)
+    if group_id is not None:
+        ids.add(GROUP, group_id)
+    if external_ids:
+        ids.add_external(external_ids)
     if type_name == "group" and GROUP not in ids.found:
         raise EventRejected("E342", "a group event has no usable group id", where="$.groupId",
                             fix="send the group's id in `groupId`")  # fmt: skip
@@ -157,6 +160,9 @@ def route(  # noqa: PLR0913 - an event mentions this many things, and callers na
     primary_type = _primary_type(ids, type_name, verified=verified)
     primary = _identifier(primary_type, ids.found[USER if primary_type == CLAIMED_USER
                                                   else primary_type][0], make_leaf)  # fmt: skip
+    if len(ids.found) == 1 and len(ids.found.get(primary_type, ())) == 1 and not previous:
+        # The common case: an event of one identifier, which states no edge.
+        return Routing(primary, (primary,), (), tuple(ids.left_out))
     others = _others(ids, primary, make_leaf, rules)
     state = _Statement(
         primary, max(1, occurred_at_ms), event_id(primary.leaf, message_id), verified
