@@ -222,6 +222,7 @@ class Plan:
     ) -> tuple[dict[str, Any], tuple[str, ...]]:  # fmt: skip
         """Return what `read` returns, and the names of features that a cap truncated."""
         mask = permitted if isinstance(permitted, int) else self.mask(permitted)
+        floors = self._floors_at(clock_ms) if not purged else None
         seen: dict[int, tuple[Any, bool]] = {}
 
         def finished(output: _Output) -> tuple[Any, bool]:
@@ -230,7 +231,7 @@ class Plan:
                 return output.derive(*(part for part, _ in parts)), any(cut for _, cut in parts)
             if output.cell not in seen:
                 cell = self._cells[output.cell]
-                floor = cell.floor(clock_ms, purged)
+                floor = cell.floor(clock_ms, purged) if floors is None else floors[output.cell]
                 seen[output.cell] = cell.window(states[output.cell], as_of_ms, floor)
             acc, truncated = seen[output.cell]
             finish = output.aggregate.finish  # type: ignore[union-attr]
