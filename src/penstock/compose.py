@@ -39,7 +39,7 @@ from penstock.core.record import Record
 from penstock.core.step import Step
 from penstock.edges.admin.bodies import Status
 from penstock.edges.admin.routes import AdminParts, admin_handlers
-from penstock.edges.asgi import refuse
+from penstock.edges.asgi import log_fault, refuse, refuse_fault
 from penstock.edges.collector.keys import write_key
 from penstock.edges.collector.routes import collector_handlers
 from penstock.edges.operations import operations_handlers
@@ -257,7 +257,7 @@ def make_node(
             timeout_ms=settings.decision.serve_timeout_ms,
             stale_after_ms=settings.decision.stale_after_ms,
         ),
-        clock=clock, metrics=metrics,
+        clock=clock, metrics=metrics, on_fault=log_fault,
     )  # fmt: skip
 
     def to_record(raw: bytes) -> Record:
@@ -370,6 +370,6 @@ def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
             *operations_handlers(node.engine.ready, metrics, node.engine.publish),
         ],
         openapi_config=OpenAPIConfig(title="Penstock", version=__version__, path="/schema"),
-        exception_handlers={HTTPException: refuse},
+        exception_handlers={HTTPException: refuse, Exception: refuse_fault},
         logging_config=None,
     )  # fmt: skip

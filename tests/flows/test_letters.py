@@ -138,7 +138,7 @@ def test_a_letter_holds_all_that_was_said_beside_its_event(
     assert one.message_id == letter.message_id != ""
 
 
-@pytest.mark.parametrize("where", ["header", "batch", "event", "unreadable", "silence"])
+@pytest.mark.parametrize("where", ["header", "batch", "event", "unreadable"])
 def test_what_consent_keeps_out_is_no_dead_letter_either(play: Play, where: str) -> None:
     denied = {"consent": {"categoryPreferences": {"personalisation": False, "measurement": False,
                                                   "analytics": False, "advertising": False}}}  # fmt: skip

@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 from penstock.core.consent import evidence as consent_evidence
 from penstock.core.consent import ledger
 from penstock.core.consent.purpose import PERSONALISATION, ConsentRules
+from penstock.core.consent.suppression import PERMISSION_EVENTS
 from penstock.core.feature.plan import Plan
 from penstock.core.identity import graph, routing
 from penstock.core.identity.identifier import ENTITY_TYPES, GROUP
@@ -76,6 +77,10 @@ class Step:
         self.plan = plan
         self.rules = rules
         self._verdicts: dict[Evidence, Verdict] = {}
+        # Most records carry the same evidence as the one before: to compare it costs less than to
+        # hash it.
+        unknown = Evidence(consent_evidence.UNKNOWN)
+        self._latest = (unknown, self.verdict(unknown))
         self._folder = plan.folder
 
     def verdict(self, evidence: Evidence) -> Verdict:
@@ -141,12 +146,18 @@ class Step:
         leaf.size += _ID_BYTES
         if record.job:
             self._remember(leaf, record.job, event)
-        verdict = self._verdicts.get(record.evidence) or self.verdict(record.evidence)
+        evidence = record.evidence
+        if evidence != self._latest[0]:
+            self._latest = (evidence, self.verdict(evidence))
+        verdict = self._latest[1]
         if verdict.words is None or record.name == ledger.PREFERENCE_UPDATED:
             self._fold_consent(leaf, record)
         elif verdict.words:
             self._fold_words(leaf, record, verdict.words)
         if record.bare or not verdict.permitted:
+            if record.edges and record.name in PERMISSION_EVENTS:
+                # Whom a word about permission concerns is part of it: a denial must reach them.
+                self._fold_edges(leaf, record, links)
             leaf.dropped += 1
             outcome = _DROPPED
         else:
@@ -174,14 +185,18 @@ class Step:
         self, leaf: Leaf, record: Record, permitted: frozenset[str], links: list[Record]
     ) -> None:
         if record.edges:
-            held = leaf.edges
-            links.extend(routing.missing_links(record, held))
-            for edge in record.edges:
-                if graph.fold_edge(held, edge):
-                    leaf.size += _EDGE_BYTES
+            self._fold_edges(leaf, record, links)
         # A group's traits are the group's: under a public key the event itself is a person's.
         if record.type == "identify" or (record.type == "group" and record.id_type == GROUP):
             self._fold_traits(leaf, record, permitted)
+
+    @staticmethod
+    def _fold_edges(leaf: Leaf, record: Record, links: list[Record]) -> None:
+        held = leaf.edges
+        links.extend(routing.missing_links(record, held))
+        for edge in record.edges:
+            if graph.fold_edge(held, edge):
+                leaf.size += _EDGE_BYTES
 
     def _fold_traits(self, leaf: Leaf, record: Record, permitted: frozenset[str]) -> None:
         purposes = self.rules.trait_purposes
@@ -225,10 +240,8 @@ class Step:
     ) -> None:
         """Fold explicit words as `_fold_consent` does, without the entries that change nothing."""
         at_ms = record.occurred_at_ms
-        if at_ms > record.received_at_ms:
-            at_ms = record.received_at_ms
-        if at_ms < 0:
-            at_ms = 0
+        at_ms = min(at_ms, record.received_at_ms)
+        at_ms = max(at_ms, 0)
         event, consent = record.event_id, leaf.consent
         entry = None
         for purpose, denied, source in words:

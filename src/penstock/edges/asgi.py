@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -89,6 +90,28 @@ def log_access(method: str, route: str, status: int, took_ms: int) -> None:
         access.info("%s %s %d %dms", method, route, status, took_ms)
 
 
+faults = logging.getLogger("penstock.faults")
+
+
+def log_fault(error: Exception) -> None:
+    """Log where an exception that nobody foresaw was raised; never its message, which may quote a value."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
+    faults.error("%s at %s", type(error).__name__, place)
+
+
+def fault_answer(error: Exception) -> Answer:
+    """Return the answer to an exception that nobody foresaw: a 503, so that clients retry."""
+    log_fault(error)
+    return error_answer(Unavailable("E433", "the server failed on this request",
+                                    fix="retry; the log of the server says where it failed"))  # fmt: skip
+
+
+def refuse_fault(_: Any, error: Exception) -> Response[bytes]:
+    """Return the response to an exception that no route caught."""
+    return _response(fault_answer(error))
+
+
 def refuse(_: Any, error: HTTPException) -> Response[bytes]:
     """Return the response to what Litestar itself refuses; no value of the request is quoted.
 
@@ -96,7 +119,10 @@ def refuse(_: Any, error: HTTPException) -> Response[bytes]:
         _: The request.
         error: Why it was refused before any of our code saw it.
     """
-    answer = _refusal(error)
+    return _response(_refusal(error))
+
+
+def _response(answer: Answer) -> Response[bytes]:
     headers = {name.decode(): value.decode() for name, value in answer.headers}
     return Response(answer.body, status_code=answer.status, headers=headers)
 
@@ -110,8 +136,7 @@ def _refusal(error: HTTPException) -> Answer:
         what = EventRejected("E397", "the request is not what this route takes", where=_place(error),
                              fix="see docs/reference/http.md for the fields")  # fmt: skip
         return error_answer(what, 400)
-    return error_answer(Unavailable("E433", "the server failed on this request",
-                                    fix="retry; the log of the server says where it failed"))  # fmt: skip
+    return fault_answer(error)
 
 
 def _place(error: HTTPException) -> str:

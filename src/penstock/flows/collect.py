@@ -247,7 +247,7 @@ class Collector:
     def _letter_permitted(self, source: Source, body: bytes, *, gpc: bool) -> bool:
         """Return whether a refused event may be kept: the gate of accepted ones, read leniently."""
         said = _read_leniently(body)
-        if said.get("event") in PERMISSION_EVENTS:
+        if str(said.get("event")) in PERMISSION_EVENTS:
             return True
         context = said.get("context")
         consent = context.get("consent") if isinstance(context, dict) else None

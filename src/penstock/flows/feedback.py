@@ -6,10 +6,10 @@ import asyncio
 from typing import NamedTuple
 
 from penstock.core import tokens
-from penstock.core.consent.suppression import suppression_of
+from penstock.core.consent.suppression import PURPOSE_PLANE, suppression_of
 from penstock.core.decision.record import Decision, decode_decision
 from penstock.core.errors import EventRejected
-from penstock.core.ids import event_id
+from penstock.core.ids import LeafId, event_id
 from penstock.core.record import Record
 from penstock.flows.track import CLICKED, OPENED, email_event, unsubscribe_record
 from penstock.ports.appender import Appender
@@ -141,8 +141,12 @@ class Feedback:
         now = self.clock.now_ms()
         # A target may be long, and may name somebody: its hash tells targets apart as well.
         digest = event_id(decision.recipient, what)
+        register = await asyncio.to_thread(self.suppressions.get, [LeafId(decision.recipient)])
+        withdrawn = {key.name for key, entry in register.items()
+                     if key.plane == PURPOSE_PLANE and entry.denied}  # fmt: skip
         record = email_event(
             decision, name, at_ms=now, properties=properties,
+            granted=tuple(one for one in decision.permitted if one not in withdrawn),
             message_id=f"{decision.decision_id}:{name}:{digest:016x}:{now // FETCH_BUCKET_MS}",
         )  # fmt: skip
         await self.appender.append([record])

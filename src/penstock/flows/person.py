@@ -170,7 +170,9 @@ def _email_leaf(person: Person) -> LeafId | None:
         if (
             winning in {None, leaf.leaf}
             and leaf.leaf == person.start
-            and leaf.applied + leaf.dropped
+            # Only a verified primary sets traits on an address's leaf. Its counts prove nothing: our
+            # own record of a decision about a claimed address is a primary too.
+            and leaf.traits
         ):
             return leaf.leaf
     known = {leaf.leaf for leaf in person.leaves}

@@ -46,7 +46,7 @@ class Links(NamedTuple):
 
 def render_email(
     renderer: Renderer, campaign: Campaign, answer: Answer, profile: Profile | None, *, links: Links,
-    recipient: bytes, text_of_html: Callable[[str], str], track: bool = True,
+    recipient: bytes | None, text_of_html: Callable[[str], str], track: bool = True,
 ) -> Rendered:  # fmt: skip
     """Return the whole email of a decided answer.
 
@@ -60,7 +60,8 @@ def render_email(
         answer: What each slot shows.
         profile: The person, for what templates say of them; None in a fallback.
         links: Makes links.
-        recipient: The recipient's leaf, for the unsubscribe link.
+        recipient: The recipient's leaf, for the unsubscribe link; None if nobody was named: then
+            the link leads nowhere, since there is nobody to unsubscribe.
         text_of_html: Makes the text part where there is no template for it.
         track: Whether links and opens are tracked.
 
@@ -71,7 +72,8 @@ def render_email(
     if not campaign.template:
         raise DefinitionError("E182", f"campaign `{campaign.name}` has no template", where=campaign.where,
                               fix='name one: template = "email"')  # fmt: skip
-    unsubscribe_url = links.unsubscribe(recipient, campaign.topic or tokens.ALL_TOPICS)
+    topic = campaign.topic or tokens.ALL_TOPICS
+    unsubscribe_url = links.unsubscribe(recipient, topic) if recipient is not None else "#"
     data: dict[str, Any] = {
         "campaign": campaign.name,
         "slots": {

@@ -76,6 +76,8 @@ class Outcome(NamedTuple):
     decision: Decision | None
     profile: Profile | None
     suppressions: Mapping[SuppressionKey, Suppression]
+    recipient: LeafId | None = None
+    """Whose unsubscribe link an email of this answer carries; None if nobody was named."""
 
 
 class ServeRules(NamedTuple):
@@ -102,12 +104,14 @@ class Serving:
         rules: Keys and limits.
         clock: Tells now.
         metrics: Where to count.
+        on_fault: Told of an exception that nobody foresaw, after which the fallback is served.
     """
 
     def __init__(  # noqa: PLR0913 - the one place where serving's parts meet
         self, *, profiles: Profiles, decisions: Decisions, put_decisions: PutDecisions,
         suppressions: Suppressions, renderer: Renderer, campaigns: Mapping[str, Campaign],
         definitions: Definitions, rules: ServeRules, clock: Clock, metrics: Metrics,
+        on_fault: Callable[[Exception], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self.profiles = profiles
         self.decisions = decisions
@@ -119,6 +123,7 @@ class Serving:
         self.rules = rules
         self.clock = clock
         self.metrics = metrics
+        self.on_fault = on_fault
 
     # -- profiles
 
@@ -166,6 +171,7 @@ class Serving:
         except PenstockError as error:
             outcome = self._fallback(campaign, who, error.code)
         except Exception as error:  # noqa: BLE001 - an email cannot show a stack trace
+            self.on_fault(error)
             outcome = self._fallback(campaign, who, f"fault_{type(error).__name__}")
         answer = outcome.answer
         if not preview:
@@ -200,7 +206,9 @@ class Serving:
                 if not used_purposes(campaign, decision) <= profile.permitted:
                     # The record stands; what was permitted then is not served against a withdrawal.
                     return self._fallback(campaign, who, "consent")
-                return self._outcome(campaign, decision, profile, person, register)
+                return self._outcome(
+                    campaign, decision, profile, decision.profile_as_of_ms, register
+                )
         refused = refused_topics(register, campaign.channel)
         holdout = "" if preview else holdout_of(
             recipient, campaign.name, campaign_share_ppm=campaign.holdout_share_ppm,
@@ -229,7 +237,7 @@ class Serving:
             self.metrics.count(
                 "penstock_decisions_total", outcome="made" if stands.created else "repeated"
             )
-        return self._outcome(campaign, decision, profile, person, register)
+        return self._outcome(campaign, decision, profile, person.as_of_ms, register)
 
     def _freshness(self, person: Person, now_ms: int) -> tuple[str, str]:
         if person.bounded:
@@ -256,20 +264,21 @@ class Serving:
     # -- answers
 
     def _outcome(
-        self, campaign: Campaign, decision: Decision, profile: Profile | None, person: Person | None,
+        self, campaign: Campaign, decision: Decision, profile: Profile, as_of_ms: int,
         register: Mapping[SuppressionKey, Suppression],
     ) -> Outcome:  # fmt: skip
+        """Return a decision as an answer; its age is that of the profile it was made on."""
         now = self.clock.now_ms()
         answer = Answer(
             ok=True,
             served=decision.served,
             reason=decision.reason,
             decision_id=decision.decision_id,
-            profile_as_of=format_instant(person.as_of_ms) if person else "",
-            age_ms=max(0, now - person.as_of_ms) if person else 0,
+            profile_as_of=format_instant(as_of_ms),
+            age_ms=max(0, now - as_of_ms),
             slots=self.contents(campaign, decision),
         )
-        return Outcome(answer, decision, profile, register)
+        return Outcome(answer, decision, profile, register, LeafId(decision.recipient))
 
     def contents(self, campaign: Campaign, decision: Decision) -> dict[str, SlotContent]:
         """Return what each slot of a decision shows, rendered from the values it recorded."""
@@ -321,7 +330,7 @@ class Serving:
             ok=True, served="fallback", reason=reason, decision_id="", profile_as_of="", age_ms=0,
             slots=self.contents(campaign, decision),
         )  # fmt: skip
-        return Outcome(answer, None, None, {})
+        return Outcome(answer, None, None, {}, None if who is NOBODY else who.leaf)
 
 
 def _data(campaign: Campaign, slot: Slot, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def decision_record(decision: Decision) -> Record:
 
 def email_event(
     decision: Decision, name: str, *, at_ms: int, message_id: str, properties: dict[str, Any] | None = None,
+    granted: tuple[str, ...] | None = None,
 ) -> Record:  # fmt: skip
     """Return the record of an open or a click of a decided email.
 
@@ -39,6 +40,7 @@ def email_event(
         name: `Email Opened` or `Email Link Clicked`.
         at_ms: When it was seen.
         message_id: The same for the same fetch, so that a retry counts once.
+        granted: What is permitted now; by default what was permitted when it was decided.
         properties: Beyond campaign, send and decision: the link, the slot, the kind of fetcher.
     """
     return _record(
@@ -48,7 +50,7 @@ def email_event(
         message_id=message_id,
         name=name,
         at_ms=at_ms,
-        granted=decision.permitted,
+        granted=decision.permitted if granted is None else granted,
         properties=_properties(decision) | (properties or {}),
     )
 
@@ -60,7 +62,8 @@ def unsubscribe_record(
     return _record(
         tenant=tenant,
         leaf=recipient,
-        id_type="email",
+        # A link may name any leaf that an email was rendered for: the token does not say of what type.
+        id_type="",
         message_id=message_id,
         name=UNSUBSCRIBED,
         at_ms=at_ms,

@@ -151,10 +151,9 @@ class Driver:
     def render(self, campaign: str, *, send: str | None = None, **person: str) -> Rendered:
         """Return the whole email of a person."""
         outcome = self._run(self.node.serving.decide(campaign, self._who(person), send))
-        recipient = outcome.decision.recipient if outcome.decision else bytes(16)
         return render_email(
             self.node.renderer, self.project.campaigns[campaign], outcome.answer, outcome.profile,
-            links=make_links(self.node, "https://links.example"), recipient=recipient,
+            links=make_links(self.node, "https://links.example"), recipient=outcome.recipient,
             text_of_html=html_to_text,
         )  # fmt: skip
 

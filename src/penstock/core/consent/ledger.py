@@ -80,6 +80,8 @@ def entries_of(record: Record) -> list[tuple[str, ConsentEntry, int | None]]:
     for purpose in evidence.granted:
         source = origin(evidence, purpose)
         kind, _, name = source.partition(":")
+        if kind == BASIS and not name:
+            continue  # our own records are judged by a permission, and say nothing about it
         if kind == BASIS:
             entry = ConsentEntry(basis_at_ms=at_ms, basis=name)
         else:

@@ -20,8 +20,11 @@ MakeLeaf = Callable[[str, str], LeafId]
 RECIPIENTS_MAX = 1_000
 
 
-class Recipient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whom a request is about: exactly one of these."""
+class Recipient(msgspec.Struct, frozen=True):
+    """Whom a request is about: exactly one of these.
+
+    Other fields are passed over: one bad recipient must not cost the others their content.
+    """
 
     user_id: str | None = None
     anonymous_id: str | None = None

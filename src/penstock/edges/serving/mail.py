@@ -14,7 +14,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from penstock.core.errors import EventRejected, PenstockError
-from penstock.edges.asgi import Answer, error_answer
+from penstock.edges.asgi import Answer, error_answer, log_fault
 from penstock.flows.feedback import Feedback, Fetch, require_url
 
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
@@ -70,8 +70,10 @@ def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
             await feedback.click(token, url, _fetch(request))
         except EventRejected as error:
             return _page(400, "This link does not work", error.fix)
-        except PenstockError:
+        except Exception as error:  # noqa: BLE001 - whatever fails, a person follows the link
             # The signature held: the person goes where they wanted, the click alone is lost.
+            if not isinstance(error, PenstockError):
+                log_fault(error)
             url = asked
         location = (b"location", url.encode("utf-8", "replace"))
         return Answer(302, b"", (location, NO_STORE))
@@ -82,7 +84,7 @@ def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
     )  # fmt: skip
     async def open_pixel(request: Request[Any, Any, Any], name: FromPath[str]) -> Answer:
         # An image that fails is shown to a person; a pixel never does.
-        with suppress(PenstockError):
+        with suppress(Exception):
             await feedback.open(name.removesuffix(".gif"), _fetch(request))
         return Answer(200, PIXEL, ((b"content-type", b"image/gif"), NO_STORE))
 

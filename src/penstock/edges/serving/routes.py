@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from penstock.core.errors import EventRejected, PenstockError
 from penstock.edges.asgi import Answer as Reply
-from penstock.edges.asgi import ErrorBody, error_answer, json_answer, log_access
+from penstock.edges.asgi import ErrorBody, error_answer, fault_answer, json_answer, log_access
 from penstock.edges.serving.asks import (
     RECIPIENTS_MAX,
     DecideMany,
@@ -28,7 +28,7 @@ from penstock.edges.serving.asks import (
 )
 from penstock.edges.serving.views import ManyAnswers, ProfileView, profile_view
 from penstock.flows.render import Links, Rendered, render_email
-from penstock.flows.serve import NOBODY, Answer, Outcome, Serving
+from penstock.flows.serve import Answer, Outcome, Serving
 from penstock.ports.clock import Clock
 from penstock.ports.metrics import Metrics
 
@@ -74,6 +74,8 @@ class ServingEdge:
             reply = error_answer(error, 401 if error.code == "E391" else 400)
         except PenstockError as error:
             reply = error_answer(error)
+        except Exception as error:  # noqa: BLE001 - a caller must hear what to do next
+            reply = fault_answer(error)
         took_ms = parts.clock.monotonic_ms() - started
         parts.metrics.count("penstock_requests_total", route=template, status=str(reply.status))
         parts.metrics.observe("penstock_serve_seconds", took_ms / 1000, route=template)
@@ -127,10 +129,9 @@ class ServingEdge:
         if campaign is None:
             raise EventRejected("E399", "there is no such campaign", where="campaign",
                                 fix="use the name of a file in campaigns/")  # fmt: skip
-        recipient = outcome.decision.recipient if outcome.decision else NOBODY.leaf
         rendered: Rendered = render_email(
             parts.serving.renderer, campaign, outcome.answer, outcome.profile, links=parts.links,
-            recipient=recipient, text_of_html=parts.text_of_html, track=not preview,
+            recipient=outcome.recipient, text_of_html=parts.text_of_html, track=not preview,
         )  # fmt: skip
         headers = (
             (b"x-penstock-served", outcome.answer.served.encode()),
@@ -141,6 +142,10 @@ class ServingEdge:
         if part == "text":
             return Reply(200, rendered.text.encode(), (TEXT, *headers))
         return Reply(200, rendered.html.encode(), (HTML, *headers))
+
+
+def _yes(text: str | None) -> bool:
+    return text is not None and text.lower() in {"1", "true", "yes"}
 
 
 def _documented(kind: type[Any], what: str) -> dict[int, ResponseSpec]:
@@ -192,12 +197,12 @@ def _decide_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
          summary="What one person sees in a campaign")  # fmt: skip
     async def decide_one(
         request: Request[Any, Any, Any], campaign: FromPath[str], user_id: Query = None,
-        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: FromQuery[int] = 0,
+        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: Query = None,
     ) -> Reply:  # fmt: skip
         asked = Recipient(user_id=user_id, anonymous_id=anonymous_id, email_token=email_token)
 
         async def work() -> Reply:
-            outcome = await edge.decide(campaign, asked, send, preview=bool(preview))
+            outcome = await edge.decide(campaign, asked, send, preview=_yes(preview))
             return json_answer(200, outcome.answer)
 
         return await edge.answer(request, "/v1/decide/{campaign}", work)
@@ -218,16 +223,17 @@ def _decide_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
 
 def _render_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
     @get("/v1/render/{campaign:str}", tags=["serving"], media_type="text/html",
+         responses={code: spec for code, spec in _documented(Answer, "").items() if code != 200},
          summary="The whole email of one person, as HTML or with `part=text` as text")  # fmt: skip
     async def render(
         request: Request[Any, Any, Any], campaign: FromPath[str], user_id: Query = None,
-        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: FromQuery[int] = 0,
+        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: Query = None,
         part: FromQuery[str] = "html",
     ) -> Reply:  # fmt: skip
         asked = Recipient(user_id=user_id, anonymous_id=anonymous_id, email_token=email_token)
 
         async def work() -> Reply:
-            return await edge.render(campaign, asked, send, part, preview=bool(preview))
+            return await edge.render(campaign, asked, send, part, preview=_yes(preview))
 
         return await edge.answer(request, "/v1/render/{campaign}", work)
 
