@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -117,11 +118,69 @@ def test_what_it_acknowledged_survives_kill_9(folder: Path, ups: list[Up]) -> No
 def test_a_second_process_is_told_who_owns_the_folder(folder: Path, ups: list[Up]) -> None:
     ups.append(Up(folder))
 
-    result = CliRunner().invoke(main, ["up", str(folder), "--port", "0"])
+    # On the same port too, which is what happens: not the port is the reason.
+    for port in ("0", ups[0].url.rpartition(":")[2]):
+        result = CliRunner().invoke(main, ["up", str(folder), "--port", port])
+        assert result.exit_code == 69
+        assert "E407" in result.output
+        assert "stop the other `penstock up`" in result.output
+    assert ups[0].call("/ready")["ok"] is True
 
-    assert result.exit_code == 69
-    assert "E407" in result.output
-    assert "fix:" in result.output
+
+def test_a_port_that_is_taken_is_an_error_with_its_fix(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = CliRunner().invoke(
+            main, ["up", str(folder), "--port", str(taken.getsockname()[1])]
+        )
+
+    assert result.exit_code == 3
+    assert "E210" in result.output
+    assert "--port" in result.output
+
+
+def test_what_a_killed_process_left_behind_misleads_nobody(folder: Path, ups: list[Up]) -> None:
+    ups.append(Up(folder))
+    ups[0].send(view(1))
+    ups[0].end(signal.SIGKILL)
+    assert (folder / "data" / "up.json").exists()
+
+    result = CliRunner().invoke(main, ["doctor", "--project", str(folder)])
+
+    assert result.exit_code == 0, result.output
+    assert "conserved: 1 accepted" in result.output
+
+
+def test_commands_ask_the_process_that_runs_for_everything(folder: Path, ups: list[Up]) -> None:
+    ups.append(Up(folder))
+    (folder / "items.csv").write_text("item_id,title,url\np1,Shoe,https://shop.example/p1\n")
+    ups[0].send(view(1))
+    commands = [
+        ["load", str(folder / "items.csv"), "--as", "items"],
+        ["explain", "user_id:u1", "--campaign", "welcome"],
+        ["dead-letters", "list"],
+        ["dead-letters", "replay"],
+        ["doctor"],
+    ]
+
+    codes = [
+        CliRunner().invoke(main, [*one, "--project", str(folder)]).exit_code for one in commands
+    ]
+    replay = CliRunner().invoke(main, ["replay", "--project", str(folder)])
+
+    assert codes == [0] * len(commands)
+    # The store is rebuilt by whoever owns it.
+    assert (replay.exit_code, "E407" in replay.output) == (69, True)
+
+
+def test_a_key_that_is_not_the_running_one_is_refused(folder: Path, ups: list[Up]) -> None:
+    ups.append(Up(folder))
+    toml = folder / "penstock.toml"
+    toml.write_text(toml.read_text().replace('admin_key = "', 'admin_key = "other-'))
+
+    result = CliRunner().invoke(main, ["dead-letters", "list", "--project", str(folder)])
+
+    assert result.exit_code == 1
+    assert "E379" in result.output
 
 
 def test_commands_ask_the_process_that_runs(folder: Path, ups: list[Up]) -> None:

@@ -23,6 +23,7 @@ from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.compose import Stores, make_renderer, open_stores
 from penstock.core.errors import DataCorrupt, PenstockError, Unavailable
 from penstock.core.ids import LeafId
+from penstock.core.record import NO_VERSION, Kind, Version, decode_record
 from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
 from penstock.flows.status import conservation
 from penstock.project import Project, load_project
@@ -310,9 +311,35 @@ def _store(project: Project, stores: Stores) -> str:
     law = conservation(stores.log, stores.store, live, project.plan)
     if not law.holds:
         raise _not_conserved(law.accepted)
+    if lost := _lost(stores, live):
+        raise DataCorrupt("E711", f"{lost} events that the store says it applied are in no leaf",
+                          fix="copy the data folder, then rebuild the store with `penstock replay --accept`")  # fmt: skip
     return f"{law.leaves} leaves decoded; conserved: {law.accepted} accepted, {law.in_flight} in flight"
+
+
+def _lost(stores: Stores, epoch: int) -> int:
+    """Count the events that the applied offset covers and no leaf does: no restart folds them."""
+    log, store = stores.log, stores.store
+    versions: dict[LeafId, Version] = {}
+    after = None
+    while page := store.scan(epoch, after, 1_000):
+        versions.update((leaf, stored.version) for leaf, stored in page)
+        after = page[-1][0]
+    lost = 0
+    for partition in range(log.partitions):
+        applied = store.applied(epoch, partition)
+        end = applied.offset if applied.generation == log.generation else -1
+        for start in range(0, end + 1, 5_000):
+            for entry in log.read(partition, start, min(5_000, end + 1 - start)):
+                record = decode_record(entry.value)
+                covered = versions.get(LeafId(record.leaf), NO_VERSION) >= (
+                    log.generation,
+                    entry.offset,
+                )
+                lost += record.kind == Kind.PRIMARY and not covered
+    return lost
 
 
 def _not_conserved(accepted: int) -> DataCorrupt:
     return DataCorrupt("E711", f"{accepted} events were accepted, and the leaves account for another number",
-                       fix="rebuild the store with `penstock replay`")  # fmt: skip
+                       fix="copy the data folder, then rebuild the store with `penstock replay --accept`")  # fmt: skip

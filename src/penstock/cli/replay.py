@@ -24,16 +24,22 @@ from penstock.project import load_project
 
 
 @click.command()
+@click.option(
+    "--accept",
+    is_flag=True,
+    help="Serve the rebuilt leaves whatever those before were; they may be damaged.",
+)
 @PROJECT
 @JSON
-def command(project_dir: Path, as_json: bool) -> None:
+def command(accept: bool, project_dir: Path, as_json: bool) -> None:
     """Rebuild the store from the whole log. With unchanged definitions every byte is compared."""
     project = load_project(project_dir)
     stores = open_stores(project)
     store, log = stores.store, stores.log
     try:
         live = int(store.get_meta(LIVE_EPOCH) or 0)
-        same = bool(live) and store.get_meta(fingerprint_name(live)) == project.fingerprint
+        known = bool(live) and store.get_meta(fingerprint_name(live)) == project.fingerprint
+        same = known and not accept
         step = Step(project.plan, project.step_rules())
         covered, keep = covered_offsets(log, store, live), keeper(log, stores.suppressions)
         if same:
@@ -44,30 +50,37 @@ def command(project_dir: Path, as_json: bool) -> None:
         store.put_meta(fingerprint_name(epoch), project.fingerprint)
         total = sum(log.head(partition) for partition in range(log.partitions))
         with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                      TimeRemainingColumn(), disable=as_json, transient=True, console=err) as bar:  # fmt: skip
+                      TimeRemainingColumn(), disable=as_json or not err.is_terminal, transient=True, console=err) as bar:  # fmt: skip
             task = bar.add_task("replaying", total=total)
             replay(log, store, step, epoch, covered=covered, keep=keep,
                    progress=lambda count: bar.advance(task, count))  # fmt: skip
         compared = compare(store, live, epoch) if same else None
         result = {
-            "records": total, "epoch": epoch, "definitions_changed": not same,
+            "records": total, "epoch": epoch, "definitions_changed": not known,
             "leaves_equal": compared.equal if compared else None,
             "leaves_different": 0 if compared is None else len(compared.different)
             + len(compared.only_first) + len(compared.only_second),
         }  # fmt: skip
-        if compared is None or compared.same:
+        switched = compared is None or compared.same
+        result["switched"] = switched
+        if switched:
             make_live(store, epoch)
+        else:
+            store.drop(epoch)
     finally:
         stores.close()
 
     def say() -> None:
         out.print(f"{total} records replayed into epoch {epoch}")
-        if compared is None:
-            out.print("The definitions changed: the new leaves serve from now on.")
-        elif compared.same:
+        if compared is not None and compared.same:
             out.print(f"All {compared.equal} leaves are equal, byte for byte.")
+        elif not known:
+            out.print("The definitions changed: the new leaves serve from now on.")
+        elif accept:
+            out.print("The rebuilt leaves serve from now on.")
 
     show(result, as_json, say)
-    if compared is not None and not compared.same:
+    if not switched:
         raise DataCorrupt("E710", f"{result['leaves_different']} leaves differ from a replay of the log",
-                          fix="keep the data folder and report it; `penstock up` goes on with the old leaves")  # fmt: skip
+                          fix="copy the data folder and report it; `penstock up` goes on with the old leaves, and "
+                          "`penstock replay --accept` goes over to those of the log")  # fmt: skip

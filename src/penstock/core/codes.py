@@ -585,11 +585,11 @@ CODES: dict[str, Code] = {
     ),
     "E710": Code(
         "Leaves differ from a replay of the log.",
-        "Keep the data folder and report it; the old leaves go on serving.",
+        "Copy the data folder and report it; `penstock replay --accept` goes over to the leaves of the log.",
     ),
     "E711": Code(
         "The conservation law does not hold over the data.",
-        "Rebuild the store from the log with `penstock replay`.",
+        "Copy the data folder, then rebuild the store from the log with `penstock replay --accept`.",
     ),
     "E720": Code(
         "A stored decision does not decode.", "Run `penstock doctor`; it names the record."

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import linecache
+import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from penstock.core.errors import DefinitionError
-from penstock.project import Project
+from penstock.project import MODULES, Project
 from penstock.testing.driver import Driver
 
 
@@ -35,12 +37,33 @@ def run_cases(project: Project, words: Sequence[str] = ()) -> list[Case]:
             than the driver (E184).
     """
     results: list[Case] = []
-    for path in sorted((project.root / "tests").glob("test_*.py")):
-        for name, function in _cases_of(path, project.root):
-            full = f"{path.relative_to(project.root)}::{name}"
-            if not words or any(word in full for word in words):
-                results.append(_run(project, full, function, path))
+    with _importable(project.root):
+        for path in sorted((project.root / "tests").glob("test_*.py")):
+            for name, function in _cases_of(path, project.root):
+                full = f"{path.relative_to(project.root)}::{name}"
+                if not words or any(word in full for word in words):
+                    results.append(_run(project, full, function, path))
     return results
+
+
+@contextmanager
+def _importable(root: Path) -> Iterator[None]:
+    """Let cases import the project's files and one another, as under pytest; leave no trace."""
+    places = [str(root / "tests"), str(root)]
+    before = dict(sys.modules)
+    for name in MODULES:
+        sys.modules.pop(name, None)  # another project's
+    sys.path[:0] = places
+    try:
+        yield
+    finally:
+        for place in places:
+            sys.path.remove(place)
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if name not in before and file and Path(file).is_relative_to(root):
+                del sys.modules[name]
+        sys.modules.update({name: before[name] for name in MODULES if name in before})
 
 
 def _cases_of(path: Path, root: Path) -> list[tuple[str, Callable[..., Any]]]:
@@ -51,8 +74,9 @@ def _cases_of(path: Path, root: Path) -> list[tuple[str, Callable[..., Any]]]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        line = error.lineno if isinstance(error, SyntaxError) else _line(error, path)
         raise DefinitionError("E181", f"{path.name} does not load: {type(error).__name__}: {error}",
-                              where=str(path.relative_to(root)), fix="mend the line named") from error  # fmt: skip
+                              where=f"{path.relative_to(root)}:{line or 1}", fix="mend the line named") from error  # fmt: skip
     return [
         (name, value)
         for name, value in vars(module).items()
@@ -63,9 +87,11 @@ def _cases_of(path: Path, root: Path) -> list[tuple[str, Callable[..., Any]]]:
 def _run(project: Project, name: str, function: Callable[..., Any], path: Path) -> Case:
     wanted = list(inspect.signature(function).parameters)
     line = function.__code__.co_firstlineno
-    if wanted not in ([], ["driver"]):
-        raise DefinitionError("E184", f"case `{name}` takes {', '.join(wanted)}", where=f"{path.name}:{line}",
-                              fix="take one argument, `driver`")  # fmt: skip
+    where = path.relative_to(project.root)
+    if wanted not in ([], ["driver"]) or inspect.iscoroutinefunction(function):
+        takes = "awaits" if inspect.iscoroutinefunction(function) else f"takes {', '.join(wanted)}"
+        raise DefinitionError("E184", f"case `{name}` {takes}", where=f"{where}:{line}",
+                              fix="write a plain function that takes one argument, `driver`")  # fmt: skip
     try:
         if wanted:
             with Driver(project) as driver:
@@ -73,12 +99,13 @@ def _run(project: Project, name: str, function: Callable[..., Any], path: Path) 
         else:
             function()
     except Exception as error:  # noqa: BLE001 - whatever a case raises is its result
-        frames = [
-            one for one in traceback.extract_tb(error.__traceback__) if one.filename == str(path)
-        ]
-        number = (frames[-1].lineno if frames else line) or line
+        number = _line(error, path) or line
         said = str(error) or linecache.getline(str(path), number).strip()
-        return Case(
-            name, f"{path.relative_to(project.root)}:{number}", f"{type(error).__name__}: {said}"
-        )
-    return Case(name, f"{path.relative_to(project.root)}:{line}", "")
+        return Case(name, f"{where}:{number}", f"{type(error).__name__}: {said}")
+    return Case(name, f"{where}:{line}", "")
+
+
+def _line(error: BaseException, path: Path) -> int:
+    """Return the last line of a file that an error passed, or 0."""
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == str(path)]
+    return (frames[-1].lineno or 0) if frames else 0

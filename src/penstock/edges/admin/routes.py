@@ -249,11 +249,11 @@ class AdminEdge:
             yield SendReport(True, campaign.name, send, seen, outcomes, sample=sample)
             return
         final = Progress(0, {})
-        async for progress in self._run(
+        async for final, ended in self._run(
             campaign, audience, send, retry_in_doubt=data.retry_in_doubt
         ):
-            final = progress
-            yield SendReport(False, campaign.name, send, final.seen, final.outcomes)
+            if not ended:
+                yield SendReport(False, campaign.name, send, final.seen, final.outcomes)
         doubtful = await asyncio.to_thread(
             lambda: campaigning.serving.decisions.sends(campaign.name, send, state="started")
         )
@@ -264,8 +264,8 @@ class AdminEdge:
 
     async def _run(
         self, campaign: Campaign, audience: Audience, send: str, *, retry_in_doubt: bool
-    ) -> AsyncIterator[Progress]:
-        """Yield how far a send has come, the last time at its end; it stops if nobody listens."""
+    ) -> AsyncIterator[tuple[Progress, bool]]:
+        """Yield how far a send has come, and at last that it ended; it stops if nobody listens."""
         if (campaign.name, send) in self._sends:
             # Two at once would each take the other's emails for ones in doubt.
             raise Unavailable("E415", f"send `{send}` of campaign `{campaign.name}` is running already",
@@ -292,10 +292,10 @@ class AdminEdge:
             while (progress := await queue.get()) is not None:
                 count += 1
                 if count % REPORT_EVERY == 0:
-                    yield progress
+                    yield progress, False
         finally:
             task.cancel()
-        yield await task
+        yield await task, True
 
 
 def _nearest(name: str, known: Iterable[str], otherwise: str) -> str:
