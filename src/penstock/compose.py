@@ -33,7 +33,7 @@ from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.adapters.suppressions.sqlite import SqliteSuppressions
 from penstock.core.decision.record import decode_decision
-from penstock.core.errors import SettingsError
+from penstock.core.errors import DefinitionError, SettingsError
 from penstock.core.protect import Protector
 from penstock.core.record import Record
 from penstock.core.step import Step
@@ -49,7 +49,7 @@ from penstock.edges.serving.routes import ServingParts, serving_handlers
 from penstock.flows.collect import Collector, Source, source_of
 from penstock.flows.feedback import Feedback
 from penstock.flows.person import Definitions
-from penstock.flows.render import Links
+from penstock.flows.render import Links, render_email
 from penstock.flows.replay import LIVE_EPOCH, Epoch, choose_epoch, covered_offsets, make_live
 from penstock.flows.send import Campaigning, Sender
 from penstock.flows.serve import ServeRules, Serving, Who
@@ -330,6 +330,26 @@ def admin_parts(node: Node, links: Links) -> AdminParts:
         audiences=project.audiences, sources=node.sources, find_who=find_who, status=status,
         settled=engine.settled,
     )  # fmt: skip
+
+
+def check_emails(node: Node) -> None:
+    """Render every campaign as a stranger gets it, before anybody does.
+
+    Raises:
+        DefinitionError: A template fails (E140), or an email is larger than mail clients show (E183).
+    """
+    for name, campaign in node.project.campaigns.items():
+        if not campaign.template:
+            continue
+        answer = node.serving.fallback(name, "check").answer
+        rendered = render_email(
+            node.renderer, campaign, answer, None, links=make_links(node, "https://links.example"),
+            recipient=None, text_of_html=html_to_text, track=False,
+        )  # fmt: skip
+        if rendered.size.verdict == "refuse":
+            raise DefinitionError("E183", f"campaign `{name}` renders to {rendered.size.bytes} bytes, "
+                                  "which mail clients clip", where=campaign.where,
+                                  fix="shorten the template to less than 100 kB")  # fmt: skip
 
 
 def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:

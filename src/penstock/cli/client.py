@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from penstock.compose import Node, Stores, make_app, make_node, open_stores
+from penstock.compose import Node, Stores, check_emails, make_app, make_node, open_stores
 from penstock.core.errors import (
     Conflict,
     DataCorrupt,
@@ -154,6 +154,7 @@ async def in_process(
 ) -> AsyncIterator[tuple[Node, httpx.AsyncClient]]:
     """Run a project's node in this process, and reach it as if over HTTP."""
     node = make_node(project, stores)
+    check_emails(node)
     try:
         await node.start()
         server = project.settings.server

@@ -17,7 +17,7 @@ import uvloop
 
 from penstock.cli.client import up_file
 from penstock.cli.main import out
-from penstock.compose import Node, make_app, make_node, open_stores
+from penstock.compose import Node, check_emails, make_app, make_node, open_stores
 from penstock.core.errors import SettingsError
 from penstock.project import Project, load_project
 
@@ -64,7 +64,9 @@ async def serve(project: Project, port: int) -> None:
         with _listen(host, port) as listener:
             shown = f"[{host}]" if ":" in host else host
             url = f"http://{shown}:{listener.getsockname()[1]}"
-            await _run(make_node(project, stores), listener, url)
+            node = make_node(project, stores)
+            check_emails(node)
+            await _run(node, listener, url)
     finally:
         stores.close()
 

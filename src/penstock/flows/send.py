@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from email.message import EmailMessage
+from functools import partial
 from typing import NamedTuple
 
 from penstock.core.consent.suppression import may_send
@@ -141,7 +143,8 @@ class Campaigning:
                                   fix='name one: template = "email"')  # fmt: skip
         seen = 0
         outcomes: dict[str, int] = {}
-        await self._send_seeds(campaign)
+        if not await asyncio.to_thread(self.serving.decisions.sends, campaign.name, send):
+            await self._send_seeds(campaign, outcomes)
         queue: asyncio.Queue[Member | None] = asyncio.Queue(self.connections * 4)
 
         def note(outcome: str) -> None:
@@ -181,26 +184,28 @@ class Campaigning:
             )
         return Progress(seen, outcomes)
 
-    async def _send_seeds(self, campaign: Campaign) -> None:
+    async def _send_seeds(self, campaign: Campaign, outcomes: dict[str, int]) -> None:
+        """Copy a campaign to the seeds, once a send; a seed that fails costs nobody else's email."""
         if not self.sender.seeds:
             return
         esp = await asyncio.to_thread(self.esp)
         try:
             for address in self.sender.seeds:
-                leaf = self.make_leaf("email", address.strip().lower())
-                outcome = await self.serving.decide(campaign.name, Who(leaf, "email"), preview=True)
-                rendered = self._render(campaign, outcome, leaf, track=False)
-                message = self._compose(
-                    campaign, rendered, address, leaf, outcome.answer.decision_id or "0" * 32
-                )
-                await asyncio.to_thread(
-                    esp.send,
-                    message,
-                    sender=_address(_from(campaign, self.sender)),
-                    recipient=address,
-                )
+                try:
+                    await self._send_seed(esp, campaign, address)
+                except PenstockError:
+                    outcomes["seed_failed"] = outcomes.get("seed_failed", 0) + 1
         finally:
             await asyncio.to_thread(esp.close)
+
+    async def _send_seed(self, esp: Esp, campaign: Campaign, address: str) -> None:
+        leaf = self.make_leaf("email", address.strip().lower())
+        outcome = await self.serving.decide(campaign.name, Who(leaf, "email"), preview=True)
+        rendered = self._render(campaign, outcome, leaf, track=False)
+        decision_id = outcome.answer.decision_id or "0" * 32
+        message = self._compose(campaign, rendered, address, leaf, decision_id)
+        sender = _address(_from(campaign, self.sender))
+        await asyncio.to_thread(esp.send, message, sender=sender, recipient=address)
 
     async def _send_one(
         self, esp: Esp, campaign: Campaign, audience: Audience, member: Member, send: str, *,
@@ -239,9 +244,11 @@ class Campaigning:
             again = retry_in_doubt if standing.state == "started" else _not_taken(standing)
             if not again:
                 return "in_doubt" if standing.state == "started" else "already"
-            await asyncio.to_thread(
-                serving.decisions.finish_send, key, SendState("started", now, message_id)
+            other = await asyncio.to_thread(
+                partial(serving.decisions.start_send, key, message_id, now, again_from=standing)
             )
+            if other is not None:
+                return "already"  # another run of this send repeats it at this very moment
         try:
             handed = await asyncio.to_thread(
                 esp.send, message, sender=_address(_from(campaign, self.sender)), recipient=address
@@ -256,15 +263,18 @@ class Campaigning:
             return "in_doubt"
         if handed.state == "in_doubt":
             return "in_doubt"
-        await asyncio.to_thread(
-            serving.decisions.finish_send, key, SendState(handed.state, now, handed.detail)
-        )
         if handed.state == "accepted":
             event = email_event(
                 outcome.decision, SENT, at_ms=now, message_id=f"{outcome.decision.decision_id}#sent"
             )
-            await self.appender.append([event], urgent=True)
-            serving.metrics.count("penstock_events_accepted_total")
+            # Before the outcome is noted: a kill in between leaves the email in doubt, not its event
+            # lost. If the log is away the email was sent all the same, and must not go out again.
+            with suppress(Unavailable):
+                await self.appender.append([event], urgent=True)
+                serving.metrics.count("penstock_events_accepted_total")
+        await asyncio.to_thread(
+            serving.decisions.finish_send, key, SendState(handed.state, now, handed.detail)
+        )
         return handed.state
 
     def _compose(

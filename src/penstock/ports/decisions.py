@@ -80,8 +80,13 @@ class Decisions(Protocol):
         """Give a reservation back."""
         ...
 
-    def start_send(self, key: DecisionKey, message_id: str, now_ms: int) -> SendState | None:
+    def start_send(
+        self, key: DecisionKey, message_id: str, now_ms: int, *, again_from: SendState | None = None
+    ) -> SendState | None:
         """Record that an email is about to be handed over; durable on return.
+
+        With `again_from` it is recorded again if exactly that state stands: of two who want to repeat
+        a hand-over one may.
 
         Returns None if this call recorded it, else the state that stands already: `started` means
         that an earlier attempt is in doubt.

@@ -82,14 +82,17 @@ class MemoryDecisions:
             for held in self._reservations.values():
                 held.pop(token, None)
 
-    def start_send(self, key: DecisionKey, message_id: str, now_ms: int) -> SendState | None:
+    def start_send(
+        self, key: DecisionKey, message_id: str, now_ms: int, *, again_from: SendState | None = None
+    ) -> SendState | None:
         """Record that an email is about to be handed over."""
         with self._lock:
             self._check_open()
             standing = self._sends.get(key)
-            if standing is None:
-                self._sends[key] = SendState("started", now_ms, message_id)
-            return standing
+            if standing is not None and standing != again_from:
+                return standing
+            self._sends[key] = SendState("started", now_ms, message_id)
+            return None
 
     def finish_send(self, key: DecisionKey, state: SendState) -> None:
         """Record the outcome of a hand-over."""

@@ -175,11 +175,13 @@ class SqliteDecisions:
 
     # -------------------------------------------------------------------------------------- sends
 
-    def start_send(self, key: DecisionKey, message_id: str, now_ms: int) -> SendState | None:
+    def start_send(
+        self, key: DecisionKey, message_id: str, now_ms: int, *, again_from: SendState | None = None
+    ) -> SendState | None:
         """Record that an email is about to be handed over, unless it was."""
         with self._writer.transaction() as connection:
             row = connection.execute(_SEND, _send_key(key)).fetchone()
-            if row is not None:
+            if row is not None and SendState(*row) != again_from:
                 return SendState(*row)
             connection.execute(_PUT_SEND, (*_send_key(key), "started", now_ms, message_id))
         return None

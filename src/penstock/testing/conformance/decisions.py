@@ -202,6 +202,14 @@ class DecisionsConformance:
 
     def test_a_send_is_started_once(self, decisions: Decisions):
         assert decisions.start_send(a_key(), "<1@shop>", 5) is None
+        refused = SendState("refused", 5, "E406")
+        other = a_key()._replace(campaign="again")
+        decisions.finish_send(other, refused)
+        assert decisions.start_send(other, "<1@shop>", 6, again_from=refused) is None
+        # Of two who saw the same state and want to repeat the hand-over, one may.
+        assert SendState("started", 6, "<1@shop>") == decisions.start_send(
+            other, "<1@shop>", 7, again_from=refused
+        )
         assert SendState("started", 5, "<1@shop>") == decisions.start_send(a_key(), "<2@shop>", 9)
 
     def test_a_finished_send_is_not_started_again(self, decisions: Decisions):
