@@ -133,7 +133,7 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
         log=log,
         store=MemoryStore() if settings.store.kind == "memory"
         else SqliteStore(folder / "store.db", tenant=settings.project.tenant),
-        suppressions=MemorySuppressions() if memory else SqliteSuppressions(folder / "suppressions.db"),
+        suppressions=MemorySuppressions() if memory else SqliteSuppressions(folder / "suppressions.db", tenant=settings.project.tenant),
         decisions=MemoryDecisions() if memory else SqliteDecisions(folder / "decisions.db"),
     )  # fmt: skip
 

@@ -13,10 +13,9 @@ from tests_serving import Shop, identify, opened, view
 
 from penstock.adapters.content.html_to_text import html_to_text
 from penstock.adapters.esp.memory import MemoryEsp
-from penstock.compose import make_links
+from penstock.compose import check_emails, make_links
 from penstock.core.decision.audience import Audience
 from penstock.core.decision.record import decode_decision
-from penstock.compose import check_emails
 from penstock.core.errors import DefinitionError, SettingsError, Unavailable
 from penstock.core.record import decode_record
 from penstock.flows.compose_email import message_id_of
@@ -409,7 +408,13 @@ def test_an_email_that_mail_clients_would_clip_is_not_sent(folder: Path) -> None
             seeded = mailing(shop, seeds=("qa@shop.example",))
             with pytest.raises(DefinitionError) as refused:
                 check_emails(shop.node)
-            return await m.send(), await seeded.send("s2"), m.recipients(), m.states(), refused.value.code
+            return (
+                await m.send(),
+                await seeded.send("s2"),
+                m.recipients(),
+                m.states(),
+                refused.value.code,
+            )
 
     assert asyncio.run(story()) == (
         {"skipped:E183": 3}, {"skipped:E183": 3, "seed_failed": 1}, [], [], "E183"

@@ -13,7 +13,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     `features` and `traits` are plain values ready for JSON and templates. `consent` maps each
     purpose to `granted`, `denied` or `unknown`; `permitted` holds the purposes that may be served
     under the project's regime. `identifiers` maps types to raw values, sorted. `email` is the
-    winning verified email, `email_leaf` its leaf. `names` maps each leaf to its identifier type.
+    winning verified email, `email_leaf` its leaf.
     """
 
     leaves: tuple[LeafId, ...]

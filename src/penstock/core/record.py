@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from penstock.core.errors import DataCorrupt
-from penstock.core.ids import LeafId
 
 RECORD_FORMAT: Final = 1
 """The first element of every record; version n reads n-1."""
@@ -100,7 +99,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     source: str
     source_rank: int
     verified: bool
-    """Sent under a server key or with a signed identity token."""
+    """Sent under a server key."""
     evidence: Evidence
     identifiers: tuple[Identifier, ...] = ()
     """All identifiers of the event, the primary's first."""
@@ -202,8 +201,3 @@ def kind_of(value: bytes) -> int:
     """Return the kind of a record of its bytes, without decoding it: the second element of its array."""
     head = 3 if value[0] == _ARRAY_16 else 1
     return value[head + 1]
-
-
-def as_leaf(raw: bytes) -> LeafId:
-    """Return bytes read from a record as a leaf id."""
-    return LeafId(raw)

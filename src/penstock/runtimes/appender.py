@@ -97,10 +97,6 @@ class GroupAppender:
             )
         )
 
-    async def append_values(self, partition: int, values: list[bytes]) -> None:
-        """Append encoded records of one partition for the engine itself; never shed."""
-        await self._enqueue(partition, values, (), urgent=True)
-
     def require_clock(self) -> None:
         """Refuse to stamp while the wall clock is off.
 

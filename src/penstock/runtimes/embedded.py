@@ -373,7 +373,11 @@ class EmbeddedEngine:
         )
         self.metrics.gauge(
             "penstock_events_in_flight",
-            sum(kind_of(entry.value) == Kind.PRIMARY for lane in self._lanes for entry in lane.waiting),
+            sum(
+                kind_of(entry.value) == Kind.PRIMARY
+                for lane in self._lanes
+                for entry in lane.waiting
+            ),
         )
         for lane in self._lanes:
             lag = self.log.head(lane.fold.partition) - lane.fold.next_offset

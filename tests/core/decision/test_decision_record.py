@@ -14,7 +14,6 @@ from penstock.core.decision.record import (
     decision_id_of,
     decode_decision,
     encode_decision,
-    find_shown,
 )
 from penstock.core.errors import DataCorrupt
 
@@ -143,12 +142,3 @@ def test_the_id_of_a_decision_is_that_of_its_key() -> None:
         decision_id_of("shop", b"\x01" * 16, "winback", "1"),
     }
     assert 6 == len(ids)
-
-
-def test_a_click_finds_what_was_shown(decision) -> None:
-    shown = find_shown(decision, "hero", 0)
-    assert shown is not None
-    assert "https://shop.example/a" == shown.fields["url"]
-    assert find_shown(decision, "hero", 1) is None
-    assert find_shown(decision, "hero", -1) is None
-    assert find_shown(decision, "other", 0) is None

@@ -136,11 +136,3 @@ def decode_decision(raw: bytes) -> Decision:
                           fix="run `penstock doctor`; it names the record") from None  # fmt: skip
     raise DataCorrupt("E721", f"a stored decision has a format newer than {DECISION_FORMAT}",
                       fix="upgrade Penstock to the version that wrote it")  # fmt: skip
-
-
-def find_shown(decision: Decision, slot: str, place: int) -> Chosen | None:
-    """Return what a decision shows at a place (from 0) of a slot; None if there is no such place."""
-    for decided in decision.slots:
-        if decided.name == slot and 0 <= place < len(decided.items):
-            return decided.items[place]
-    return None

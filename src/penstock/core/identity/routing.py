@@ -134,7 +134,7 @@ def route(  # noqa: PLR0913 - an event mentions this many things, and callers na
         type_name: `identify`, `track`, `page`, `screen`, `group` or `alias`; the edges' rule.
         message_id: The event's message id.
         occurred_at_ms: When it happened.
-        verified: Sent under a server key or with a signed identity token.
+        verified: Sent under a server key.
         make_leaf: Makes a leaf id of (type, normalised value).
         rules: The project's identity rules.
         tenant: Not used; the leaf ids carry it.
