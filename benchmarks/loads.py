@@ -21,6 +21,9 @@ WRK = shutil.which("wrk")
 CONNECTIONS = 64
 LUA = Path(__file__).parent / "load.lua"
 BATCH = 100
+EVENTS = 40_000
+"""Events in the files that are sent round and round, with fresh ids; enough that nobody gets more than
+their share."""
 
 _tags = count()
 
@@ -86,7 +89,7 @@ def write_loads(folder: Path, people: int, skew: str) -> tuple[Load, Load, Load]
 
     The events are the workload's, restamped to now; `@@` stands where a client makes an id fresh.
     """
-    crowd = workload.stream(people, 100 * BATCH, skew)
+    crowd = workload.stream(people, min(EVENTS, 4 * people), skew)
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     lines: list[str] = []
     for place, raw in enumerate(crowd.wire):

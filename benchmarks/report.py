@@ -48,6 +48,8 @@ class Results(msgspec.Struct, frozen=True):
     seconds: float
     rows: list[Row]
     left_out: list[str]
+    load_after: float = 0.0
+    """As `load_before`; the run itself keeps about one busy."""
 
 
 def machine() -> Machine:
@@ -86,7 +88,8 @@ def markdown(results: Results) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in here.versions.items())
     taken = (
         f"{here.cpu}, {here.cores} cores, {here.memory_gib} GiB; {here.system}; {here.python}; SQLite "
-        f"{here.sqlite}; {versions}. Load average before the run: {here.load_before:g}. The run took "
+        f"{here.sqlite}; {versions}. Load average before the run: {here.load_before:g}, after it "
+        f"{results.load_after:g}, of which the run itself is one: above that others were at work. It took "
         f"{results.seconds:.0f} s."
     )
     method = (
@@ -103,6 +106,38 @@ def markdown(results: Results) -> str:
         *("| " + " | ".join(_cells(row)) + " |" for row in results.rows),
         "", beside, *(f"\nLeft out: {text}." for text in results.left_out), "",
     ])  # fmt: skip
+
+
+FIGURES = """<!-- Written by `make bench` from the newest file in benchmarks/results. Edit nothing here. -->
+# Measured figures
+
+What Penstock costs on one machine, measured in one run beside other programs that did the same work
+or less. Repeat it with `make bench`: about five minutes; nginx and wrk are used where they are
+installed, and what is left out without them is said.
+
+- *Floor* is what this version promises; a floor that was missed says by how much.
+- *zipf* and *uniform* say who is busy; *hot*: every leaf is decoded in memory; *cold*: every leaf is
+  read from the store first. `benchmarks/workload.py` pins people, events, duplicates, consent and
+  protections, and a test pins its bytes.
+- FastAPI is given the same server, the same JSON and the same group commit, and it neither folds, nor
+  knows identities, duplicates, limits, dead letters or metrics. nginx answers a constant. DuckDB
+  computes the same eight features from columns; a test compares its values with ours.
+- Everything the server does for an event, after the answer too, is in its CPU time.
+- Loopback without TLS. Rates between processes that share two cores are reported, never gated.
+
+"""
+
+
+def figures(results: Results) -> str:
+    """Return the page of the docs: what the figures mean, and the newest run."""
+    table = markdown(results).replace(f"# Benchmarks of {results.date}", f"## {results.date}", 1)
+    return FIGURES + table
+
+
+def newest(folder: Path) -> Results | None:
+    """Return the newest results of a folder, if there are any."""
+    files = sorted(folder.glob("*.json"))
+    return msgspec.json.decode(files[-1].read_bytes(), type=Results) if files else None
 
 
 def _cells(row: Row) -> list[str]:

@@ -9,6 +9,7 @@ are ended. A run takes about five minutes.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ from penstock.cli.up import GC_THRESHOLDS
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "results"
+FIGURES = ROOT.parent / "docs" / "reference" / "figures.md"
 SCRATCH = ROOT / ".work"
 """On the same disk as the project: a file system in memory would flatter what is fsynced."""
 
@@ -55,6 +57,7 @@ def run(sizes: Sizes, only: list[str]) -> report.Results:
         date=datetime.now(UTC).date().isoformat(),
         machine=here, sizes=sizes, seed=SEED, gc_thresholds=GC_THRESHOLDS,
         seconds=time.perf_counter() - started, rows=rows, left_out=left_out,
+        load_after=round(os.getloadavg()[0], 2),
     )  # fmt: skip
 
 

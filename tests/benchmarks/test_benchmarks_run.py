@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import durable, fold, over_http, report, workload
 from benchmarks.measure import Row, Sample, compare, interleaved, row
-from benchmarks.run import BENCHMARKS
+from benchmarks.run import BENCHMARKS, FIGURES, RESULTS
 from benchmarks.workload import TINY
 
 
@@ -96,3 +96,9 @@ def test_a_report_names_the_machine_but_no_host(tmp_path):
     assert "missed by 50 %" in page
     assert "Left out: nginx is not installed." in page
     assert {"http", "fold", "durable", "replay"} == set(BENCHMARKS)
+
+
+def test_the_page_of_figures_shows_the_newest_run():
+    results = report.newest(RESULTS)
+    assert results is not None
+    assert report.figures(results) == FIGURES.read_text(encoding="utf-8")
