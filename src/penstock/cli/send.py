@@ -13,6 +13,8 @@ from penstock.cli.main import JSON, PROJECT, err, out, show
 from penstock.core.errors import Unavailable
 
 SHOWN = 20
+INTERRUPTED = 130
+"""The exit code that shells give a command stopped by Ctrl-C."""
 
 
 @click.command()
@@ -36,8 +38,10 @@ def command(
         "retry_in_doubt": retry_in_doubt,
     }  # fmt: skip
 
+    last: dict[str, Any] = {}
+
     async def work(admin: Admin) -> dict[str, Any]:
-        last: dict[str, Any] = {}
+        nonlocal last
         with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
                       disable=as_json or not err.is_terminal, transient=True, console=err) as bar:  # fmt: skip
             task = bar.add_task(f"sending {campaign}", total=None)
@@ -46,7 +50,12 @@ def command(
                 bar.update(task, description=f"sending {campaign}: {_line(report)}")
         return last
 
-    report = with_admin(project_dir, work)
+    try:
+        report = with_admin(project_dir, work)
+    except KeyboardInterrupt:
+        name = f" with --send {last['send']}" if last else ""
+        err.print(f"Stopped. The same command{name} goes on where it was.")
+        raise SystemExit(INTERRUPTED) from None
     if report.get("error"):
         error = report["error"]
         raise error_of(error["code"], error["what"], fix=error["fix"], where=error["where"])

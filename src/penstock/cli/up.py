@@ -19,6 +19,7 @@ from penstock.cli.client import up_file
 from penstock.cli.main import out
 from penstock.compose import Node, check_emails, make_app, make_node, open_stores
 from penstock.core.errors import SettingsError
+from penstock.edges.admin.routes import stop_sends
 from penstock.project import Project, load_project
 
 GC_THRESHOLDS = (100_000, 50, 50)
@@ -121,6 +122,7 @@ async def _serve(
             path.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
             _say_up(project, url)
             await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+            stop_sends()  # they may last for hours; everything else is drained
             server.should_exit = True
         await serving
     finally:

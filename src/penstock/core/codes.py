@@ -267,6 +267,10 @@ CODES: dict[str, Code] = {
         "The settings hold no admin key, which commands show to the engine.",
         "Set `server.admin_key` to a long random text, then restart `penstock up`.",
     ),
+    "E218": Code(
+        "The data folder can't be made.",
+        "Set `project.data_dir` to a folder that the user of the process may write to.",
+    ),
     # E3xx events, rows and requests
     "E300": Code(
         "A request, or one event of a batch, is not well-formed JSON.",
@@ -524,6 +528,10 @@ CODES: dict[str, Code] = {
         "A send of this campaign under this id is running already.",
         "Wait until it ends; sending again then goes on where it was.",
     ),
+    "E416": Code(
+        "The engine is stopping, and stopped a send with it.",
+        "Start `penstock up` and send again under the same id: it goes on where it was.",
+    ),
     "E430": Code(
         "More requests are in flight than the collector takes.",
         "Retry after the time in `Retry-After`; raise `server.requests_max` if the machine can bear it.",
@@ -561,11 +569,11 @@ CODES: dict[str, Code] = {
     ),
     "E704": Code(
         "A stored leaf does not match its checksum or does not decode.",
-        "Rebuild the store from the log with `penstock replay`.",
+        "Rebuild the store from the log with `penstock replay --accept`.",
     ),
     "E705": Code(
         "A stored leaf was made by other definitions or by another version.",
-        "Rebuild the store from the log with `penstock replay`.",
+        "Rebuild the store from the log with `penstock replay --accept`.",
     ),
     "E706": Code(
         "A data file was written by a newer version of Penstock.",
@@ -573,7 +581,7 @@ CODES: dict[str, Code] = {
     ),
     "E707": Code(
         "A data file is damaged, or is not the kind of file it should be.",
-        "Check the path; else stop, run `penstock doctor`, and restore the file from a backup.",
+        "Check the path; a damaged store is rebuilt from the log once moved away, others come from a backup.",
     ),
     "E708": Code(
         "The log has another generation or number of partitions than was asked for.",

@@ -306,6 +306,25 @@ def test_a_send_that_nobody_listens_to_stops_and_goes_on_when_asked_again(projec
     asyncio.run(story())
 
 
+def test_an_engine_that_stops_tells_who_listens_and_the_send_goes_on_later(project: Project):
+    async def story() -> None:
+        esp = Held(asyncio.get_running_loop())
+        async with opened(project) as shop, carried_by(shop.node, esp) as http:
+            await shop.send(identify("u1", None, "u1@example.com"), view("p1", "u1"))
+            other = shop._replace(http=http)
+            first = asyncio.create_task(send(other, send="s1"))
+            await esp.given.wait()
+            routes.stop_sends()
+            esp.release.set()
+            told = (await first)[-1]
+            again = (await send(other, send="s1"))[-1]
+            assert (told["done"], told["error"]["code"]) == (True, "E416")
+            assert (again["outcomes"], len(again["in_doubt"])) == ({"in_doubt": 1}, 1)
+            assert len(esp.delivered) == 1
+
+    asyncio.run(story())
+
+
 # -- dead letters, status
 
 

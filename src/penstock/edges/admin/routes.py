@@ -54,6 +54,8 @@ SAMPLE = 5
 REPORT_EVERY = 20
 """Emails between two progress lines."""
 LETTERS_AT_ONCE = 500
+SEND_TASK = "penstock-send"
+"""The name of the tasks that send campaigns; see `stop_sends`."""
 
 NDJSON = "application/x-ndjson"
 
@@ -278,7 +280,8 @@ class AdminEdge:
                 send,
                 retry_in_doubt=retry_in_doubt,
                 progress=queue.put_nowait,
-            )
+            ),
+            name=SEND_TASK,
         )
         self._sends[campaign.name, send] = task
 
@@ -295,7 +298,17 @@ class AdminEdge:
                     yield progress, False
         finally:
             task.cancel()
+        if task.cancelled():
+            raise Unavailable("E416", "the engine is stopping, and the send with it",
+                              fix="start `penstock up` and send again under the same id: it goes on where it was")  # fmt: skip
         yield await task, True
+
+
+def stop_sends() -> None:
+    """Stop the sends of this event loop; each tells whoever listens, and goes on when sent again."""
+    for task in asyncio.all_tasks():
+        if task.get_name() == SEND_TASK:
+            task.cancel()
 
 
 def _nearest(name: str, known: Iterable[str], otherwise: str) -> str:
