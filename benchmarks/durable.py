@@ -20,8 +20,8 @@ from penstock.runtimes.embedded import FLUSH_LEAVES
 from penstock.testing.clock import HandClock
 
 GROUP = 5_000
-FLUSH_RECORDS = 10_000
-"""Records between two flushes: what arrives in the engine's 250 ms at the floor of 40,000 a second."""
+FLUSH_RECORDS = 40_000
+"""Records between two flushes: what arrives in the engine's second at the floor of 40,000 a second."""
 FLOOR = 40_000
 
 

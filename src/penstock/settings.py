@@ -43,7 +43,7 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where leaves are kept: `[store]`."""
 
     kind: str = "sqlite"
-    flush_ms: int = 250
+    flush_ms: int = 1_000
     cached_leaves_max: int = 200_000
     leaf_bytes_max: int = 256 * 1024
 

@@ -193,3 +193,25 @@ def test_a_wall_clock_that_jumped_takes_nothing(back_ms: int) -> None:
         await rig.appender.close()
 
     asyncio.run(story())
+
+
+def test_a_fold_that_lags_too_far_takes_no_more_but_what_is_never_shed() -> None:
+    async def story() -> Rig:
+        rig = Rig()
+        waiting = [module.FOLD_WAITING_MAX + 1]
+        appender = GroupAppender(
+            rig.log, rig.clock, rig.metrics, lambda _, records: rig.told.extend(records), lambda: waiting[0]
+        )
+        with pytest.raises(Overloaded):
+            await appender.append([record(1)])
+        await appender.append([record(2)], urgent=True)
+        waiting[0] = 0
+        await appender.append([record(3)])
+        await appender.close()
+        await rig.appender.close()
+        return rig
+
+    rig = asyncio.run(story())
+
+    assert [decode_record(entry.value).message_id for entry in rig.told] == ["m2", "m3"]
+    assert rig.metrics.value("penstock_requests_shed_total", reason="fold_lag") == 1

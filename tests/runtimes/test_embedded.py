@@ -375,3 +375,25 @@ def test_the_conservation_law_holds_in_the_metrics() -> None:
         value("penstock_events_applied_total"), value("penstock_events_deduplicated_total"),
         value("penstock_events_policy_dropped_total"), value("penstock_links_appended_total"),
     ) == (3, 1, 1, 1)  # fmt: skip
+
+
+def test_a_flush_under_endless_new_edges_still_writes() -> None:
+    async def story() -> int:
+        world = World()
+        engine = await world.start()
+        lane = engine._lanes[0]
+        written: list[int] = []
+
+        async def feed() -> None:
+            for number in range(300):
+                await engine.appender.append([view(number, f"u{number}", f"a{number}")])
+                written.append(world.store.applied(1, 0).offset)
+
+        await feed()
+        assert lane.fold.next_offset > 300
+        await engine.close()
+        assert world.same_as_replay()
+        return max(written)
+
+    # Every record brings an edge, so that links are owed at every instant: leaves get written all the same.
+    assert asyncio.run(story()) > 0

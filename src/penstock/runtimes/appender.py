@@ -21,6 +21,9 @@ QUEUE_BYTES_MAX = 64 * 1024 * 1024
 SOJOURN_MS_MAX = 2_000
 """A queue whose head has waited longer takes no more, so that waiting never grows without bound."""
 
+FOLD_WAITING_MAX = 100_000
+"""Records that may wait to be folded; beyond it none are taken in, except what is never shed."""
+
 FAILING_MS = 5_000
 """How long the process says that it is not ready after a commit failed."""
 
@@ -59,13 +62,18 @@ class GroupAppender:
         metrics: Where to count.
         on_appended: Called on the loop with (partition, records) after each durable commit and
             before its callers wake, so that whoever folds sees the log's order.
+        fold_waiting: How many records wait to be folded; beyond a bound no more are taken.
     """
 
-    def __init__(self, log: Log, clock: Clock, metrics: Metrics, on_appended: OnAppended) -> None:
+    def __init__(
+        self, log: Log, clock: Clock, metrics: Metrics, on_appended: OnAppended,
+        fold_waiting: Callable[[], int] = lambda: 0,
+    ) -> None:  # fmt: skip
         self._log = log
         self._clock = clock
         self._metrics = metrics
         self._on_appended = on_appended
+        self._fold_waiting = fold_waiting
         self._lanes = [_Lane() for _ in range(log.partitions)]
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-append")
         self._commits: set[asyncio.Task[None]] = set()
@@ -134,6 +142,10 @@ class GroupAppender:
             self._metrics.count("penstock_requests_shed_total", reason="append_queue")
             raise Overloaded("E410", "more events arrive than the log can keep",
                              fix="retry after the time in Retry-After", retry_after_s=1)  # fmt: skip
+        if not urgent and self._fold_waiting() > FOLD_WAITING_MAX:
+            self._metrics.count("penstock_requests_shed_total", reason="fold_lag")
+            raise Overloaded("E410", "more events arrive than can be folded",
+                             fix="retry after the time in Retry-After", retry_after_s=2)  # fmt: skip
         waiter = asyncio.get_running_loop().create_future()
         lane.queue.append(_Call(values, letters, waiter, now, size))
         lane.records += len(values)

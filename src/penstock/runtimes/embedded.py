@@ -25,8 +25,8 @@ from penstock.runtimes.appender import GroupAppender
 SLICE_RECORDS = 250
 """Records folded before the loop may serve a request: about 2 ms."""
 
-FLUSH_LEAVES = 1_000
-"""Leaves encoded before the loop may serve a request: about 15 ms."""
+FLUSH_LEAVES = 250
+"""Leaves encoded before the loop may serve a request: about 4 ms."""
 
 LIVE_LAG_MS = 1_000
 """A read is `live` while the oldest record waiting to be folded was logged at most this long ago."""
@@ -61,7 +61,7 @@ class EmbeddedEngine:
 
     def __init__(  # noqa: PLR0913 - the one place where an engine's parts meet
         self, *, log: Log, store: Store, suppressions: Suppressions, step: Step, epoch: int, clock: Clock,
-        metrics: Metrics, flush_ms: int = 250, cached_max: int = 200_000, covered: Sequence[int] = (),
+        metrics: Metrics, flush_ms: int = 1_000, cached_max: int = 200_000, covered: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self.log = log
         self.store = store
@@ -71,7 +71,7 @@ class EmbeddedEngine:
         self.clock = clock
         self.metrics = metrics
         self.flush_ms = flush_ms
-        self.appender = GroupAppender(log, clock, metrics, self._on_appended)
+        self.appender = GroupAppender(log, clock, metrics, self._on_appended, self._waiting)
         self._lanes = [
             _Lane(
                 PartitionFold(step=step, store=store, epoch=epoch, partition=partition,
@@ -85,6 +85,7 @@ class EmbeddedEngine:
         self._unkept = [Folded([], [], []) for _ in self._lanes]
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-store")
         self._wake = asyncio.Event()
+        self._owing = asyncio.Event()
         self._folded = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
         self._caught_up = False
@@ -112,6 +113,7 @@ class EmbeddedEngine:
         self._caught_up = True
         self._tasks = [
             asyncio.create_task(self._fold_loop(), name="penstock-fold"),
+            asyncio.create_task(self._keep_loop(), name="penstock-links"),
             asyncio.create_task(self._flush_loop(), name="penstock-flush"),
         ]
 
@@ -140,6 +142,9 @@ class EmbeddedEngine:
 
     # -- fold
 
+    def _waiting(self) -> int:
+        return sum(len(lane.waiting) for lane in self._lanes)
+
     def _on_appended(self, partition: int, records: list[LogRecord]) -> None:
         self._enqueue(self._lanes[partition], records)
         self._wake.set()
@@ -163,6 +168,8 @@ class EmbeddedEngine:
                             await self._fold_or_seek(lane)
                             busy = busy or bool(lane.waiting)
                     await asyncio.sleep(0)
+                if any(self._owes(lane) for lane in self._lanes):
+                    self._owing.set()
                 async with self._folded:
                     self._folded.notify_all()
         except Exception as error:
@@ -196,6 +203,22 @@ class EmbeddedEngine:
         unkept = self._unkept[lane.fold.partition]
         return bool(unkept.links or unkept.letters or unkept.suppressions)
 
+    async def _keep_loop(self) -> None:
+        """Append links as soon as they are known: the other side of an edge waits for nothing else."""
+        try:
+            while True:
+                await self._owing.wait()
+                self._owing.clear()
+                for lane in self._lanes:
+                    async with lane.flushing:
+                        try:
+                            await self._keep(lane.fold.partition)
+                        except (Fenced, Unavailable):
+                            await self._seek_back(lane)
+        except Exception as error:
+            self._fail(error)
+            raise
+
     async def _flush_loop(self) -> None:
         try:
             while True:
@@ -224,19 +247,21 @@ class EmbeddedEngine:
     async def _flush_all(self, lane: _Lane) -> None:
         loop = asyncio.get_running_loop()
         fold = lane.fold
+        # What changes while this flush runs waits for the next one: it mostly changes again.
+        until = fold.next_offset
         while True:
             try:
+                flush = fold.take(FLUSH_LEAVES, before=until)
+                # All links of the primaries that the leaves taken cover, before any of the leaves.
                 await self._keep(fold.partition)
-                flush = fold.take(FLUSH_LEAVES) if not self._owes(lane) else None
-                if flush is not None:
-                    started = self.clock.monotonic_ms()
-                    verdicts = await loop.run_in_executor(self._thread, fold.write, flush)
-                    fold.written(flush, verdicts)
-                    self.metrics.observe(
-                        "penstock_store_write_seconds", (self.clock.monotonic_ms() - started) / 1000
-                    )
-                elif not self._owes(lane):
+                if flush is None:
                     return
+                started = self.clock.monotonic_ms()
+                verdicts = await loop.run_in_executor(self._thread, fold.write, flush)
+                fold.written(flush, verdicts)
+                self.metrics.observe(
+                    "penstock_store_write_seconds", (self.clock.monotonic_ms() - started) / 1000
+                )
             except (Fenced, Unavailable):
                 # It is not known what the store holds: go by its own record, from the log.
                 await self._seek_back(lane)
@@ -331,9 +356,12 @@ class EmbeddedEngine:
     async def settled(self) -> None:
         """Wait until everything is folded and written, links included."""
         await self.folded()
-        for lane in self._lanes:
-            await self._flush(lane)
-        await self.folded()
+        while self._failure is None and any(
+            lane.fold.owes() or self._owes(lane) for lane in self._lanes
+        ):
+            for lane in self._lanes:
+                await self._flush(lane)
+            await self.folded()
 
     def ready(self) -> tuple[bool, str]:
         """Return whether events can be taken and folded, and if not, why."""
