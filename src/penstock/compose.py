@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
 
     Raises:
         SettingsError: A kind of adapter does not exist (E206), two kinds do not go together (E207),
-            or there is a log without its keys (E208).
+            there is a log without its keys (E208), or the data folder can't be made (E218).
         Unavailable: Another process owns the data folder (E407).
     """
     clock = clock or SystemClock()
@@ -115,27 +116,48 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
         raise SettingsError("E207", "a store on disk cannot follow a log in memory", where="store.kind",
                             fix='set store.kind to "memory" too, or log.kind to "sqlite"')  # fmt: skip
     if not memory or settings.store.kind != "memory":
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
     if not memory and (folder / "log.db").exists() and not (folder / KEYS_FILE).exists():
         raise SettingsError("E208", "the data folder holds a log, and its keys are missing",
                             where=str(folder / KEYS_FILE), fix="restore the keys from their backup; with "
                             "new ones every identifier would be somebody else")  # fmt: skip
     keys: Keys = MemoryKeys() if memory else FileKeys(folder / KEYS_FILE)
     make_keys(keys)
-    # The log first: it holds the lock on the folder.
-    log: Log = (
-        MemoryLog(clock, partitions=settings.log.partitions)
-        if memory
-        else SqliteLog(folder / "log.db", clock, partitions=settings.log.partitions)
-    )
-    return Stores(
-        keys=keys,
-        log=log,
-        store=MemoryStore() if settings.store.kind == "memory"
-        else SqliteStore(folder / "store.db", tenant=settings.project.tenant),
-        suppressions=MemorySuppressions() if memory else SqliteSuppressions(folder / "suppressions.db", tenant=settings.project.tenant),
-        decisions=MemoryDecisions() if memory else SqliteDecisions(folder / "decisions.db"),
-    )  # fmt: skip
+    tenant = settings.project.tenant
+    with ExitStack() as opened:
+        # The log first: it holds the lock on the folder, and gives it back if the rest does not open.
+        log: Log = (
+            MemoryLog(clock, partitions=settings.log.partitions)
+            if memory
+            else SqliteLog(folder / "log.db", clock, partitions=settings.log.partitions)
+        )
+        opened.callback(log.close)
+        store: Store = (
+            MemoryStore()
+            if settings.store.kind == "memory"
+            else SqliteStore(folder / "store.db", tenant=tenant)
+        )
+        opened.callback(store.close)
+        suppressions: Suppressions = (
+            MemorySuppressions()
+            if memory
+            else SqliteSuppressions(folder / "suppressions.db", tenant=tenant)
+        )
+        opened.callback(suppressions.close)
+        decisions: Decisions = (
+            MemoryDecisions() if memory else SqliteDecisions(folder / "decisions.db")
+        )
+        opened.pop_all()
+    return Stores(keys, log, store, suppressions, decisions)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        # The log holds what people did: nobody but its owner looks into the folder.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError("E218", f"the data folder can't be made: {error.strerror}", where=str(folder),
+                            fix="set `data_dir` to a folder that you may write to") from error  # fmt: skip
 
 
 def _require_kind(name: str, kind: str, known: Sequence[str]) -> None:

@@ -267,6 +267,52 @@ def test_a_leaf_that_does_not_decode_is_found_and_rebuilt(loaded: Path) -> None:
     assert (accepted["switched"], good.exit_code) == (True, 0)
 
 
+def test_the_fix_of_damaged_leaves_mends_them(loaded: Path) -> None:
+    with closing(sqlite3.connect(loaded / "data" / "store.db")) as store:
+        store.execute("UPDATE leaves SET crc = crc + 1")
+        store.commit()
+
+    found = run("doctor", "--project", loaded)
+    fix = re.findall(r"`penstock (.+?)`", found.stdout)
+    mended = run(*fix[-1].split(), "--project", loaded)
+    good = run("doctor", "--project", loaded)
+
+    assert (found.exit_code, mended.exit_code, good.exit_code) == (70, 0, 0)
+    assert "E704" in found.stdout
+    assert fix[-1] == "replay --accept"
+
+
+def test_the_fix_of_a_store_that_does_not_open_mends_it(loaded: Path) -> None:
+    path = loaded / "data" / "store.db"
+    path.write_bytes(b"this is no database" + path.read_bytes()[19:])
+
+    found = run("doctor", "--project", loaded)
+    path.rename(loaded / "store.db.damaged")  # as it says
+    sent = result_of("send", "welcome", "--project", loaded)
+    good = run("doctor", "--project", loaded)
+
+    assert (found.exit_code, good.exit_code) == (70, 0)
+    assert "E707: the store is damaged" in found.stdout
+    assert "fix: move the file away" in found.stdout
+    assert sent["seen"] == 1
+    # Four events, a decision and an email sent.
+    assert "conserved: 6 accepted" in good.stdout
+
+
+def test_a_data_folder_that_can_not_be_made_is_an_error_with_its_fix(folder: Path) -> None:
+    (folder / "data").write_text("a file")
+
+    for command in (["up", folder, "--port", "0"], ["doctor", "--project", folder]):
+        result = run(*command)
+        assert result.exit_code == 3
+        assert "E218: the data folder can't be made" in result.output
+        assert "fix: set `data_dir`" in result.output
+
+
+def test_only_the_owner_looks_into_the_data_folder(loaded: Path) -> None:
+    assert stat.S_IMODE((loaded / "data").stat().st_mode) == 0o700
+
+
 def test_a_slot_that_names_a_missing_feature_is_an_error_with_its_line(folder: Path) -> None:
     text = (folder / "slots.py").read_text().replace('viewed="viewed"', 'viewed="viewd"')
     (folder / "slots.py").write_text(text)

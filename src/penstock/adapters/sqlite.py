@@ -37,6 +37,7 @@ class FileKind(NamedTuple):
         cache_bytes: Pages that a connection keeps; a transaction that changes more spills early.
         checkpoint_bytes: The write-ahead log is copied into the file when it has grown by so much.
             A page that changes again and again is copied once a checkpoint.
+        remedy: What to do when the file is damaged.
     """
 
     what: str
@@ -48,6 +49,7 @@ class FileKind(NamedTuple):
     page_bytes: int = 4096
     cache_bytes: int = 4 * 1024 * 1024
     checkpoint_bytes: int = 4 * 1024 * 1024
+    remedy: str = "stop, and restore the file from a backup"
 
 
 class Session:
@@ -205,7 +207,7 @@ def failure(kind: FileKind, path: Path, error: sqlite3.Error) -> PenstockError:
         return DataCorrupt(
             "E707",
             f"{kind.what} is damaged ({name})",
-            fix="run `penstock doctor`, and restore the file from a backup",
+            fix=kind.remedy,
             where=str(path),
         )
     return Unavailable(

@@ -104,7 +104,9 @@ def examine(project_dir: Path) -> Iterator[Finding]:
         yield Finding(
             "skip", "log and store: `penstock up` owns them; stop it to read every byte back"
         )
-    elif not project.data_dir.exists() or (project.data_dir.is_dir() and not (project.data_dir / "log.db").exists()):
+    elif not project.data_dir.exists() or (
+        project.data_dir.is_dir() and not (project.data_dir / "log.db").exists()
+    ):
         yield Finding("skip", "log and store: there is no data yet")
     else:
         yield from _data(project)

@@ -251,25 +251,18 @@ CODES: dict[str, Code] = {
     "E213": Code(
         "The folder for a new project is not empty.", "Name a folder that does not exist yet."
     ),
-    "E214": Code(
-        "The header of a CSV file can't be used.",
-        "Begin the file with one line of column names, each once, between commas.",
-    ),
+    "E214": Code("The header of a CSV file can't be used.", "Name each column once, on one line."),
     "E215": Code(
-        "A command names a slot that the campaign did not decide.",
-        "Use one of the slots that the message lists.",
+        "The campaign decided no slot of this name.", "Use a slot that the message lists."
     ),
     "E216": Code(
         "A file that the command line makes can't be written.",
         "Make its folder writable, or name another.",
     ),
-    "E217": Code(
-        "The settings hold no admin key, which commands show to the engine.",
-        "Set `server.admin_key` to a long random text, then restart `penstock up`.",
-    ),
+    "E217": Code("No admin key is set.", "Set `server.admin_key`, then restart `penstock up`."),
     "E218": Code(
         "The data folder can't be made.",
-        "Set `project.data_dir` to a folder that the user of the process may write to.",
+        "Set `data_dir` to a folder that the user of the process may write to.",
     ),
     # E3xx events, rows and requests
     "E300": Code(
@@ -524,14 +517,8 @@ CODES: dict[str, Code] = {
         "The engine did not answer the command line.",
         "Look at what `penstock up` printed; start it again, or stop it and run the command without it.",
     ),
-    "E415": Code(
-        "A send of this campaign under this id is running already.",
-        "Wait until it ends; sending again then goes on where it was.",
-    ),
-    "E416": Code(
-        "The engine is stopping, and stopped a send with it.",
-        "Start `penstock up` and send again under the same id: it goes on where it was.",
-    ),
+    "E415": Code("A send of this id is running already.", "Wait until it ends, then send again."),
+    "E416": Code("The engine stopped, and a send with it.", "Send again under the same id."),
     "E430": Code(
         "More requests are in flight than the collector takes.",
         "Retry after the time in `Retry-After`; raise `server.requests_max` if the machine can bear it.",

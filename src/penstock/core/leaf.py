@@ -164,10 +164,10 @@ def decode_leaf(leaf_id: LeafId, version: Version, raw: bytes, plan: Plan) -> Le
         body = _decoder.decode(raw)
     except msgspec.MsgspecError as error:
         raise DataCorrupt("E704", "a stored leaf does not decode",
-                          fix="rebuild the store with `penstock replay`") from error  # fmt: skip
+                          fix="rebuild the store with `penstock replay --accept`") from error  # fmt: skip
     if body.format != LEAF_FORMAT or body.fingerprint != plan.fingerprint:
         raise DataCorrupt("E705", "a stored leaf was made by other definitions or another version",
-                          fix="rebuild the store with `penstock replay`")  # fmt: skip
+                          fix="rebuild the store with `penstock replay --accept`")  # fmt: skip
     leaf = Leaf(leaf_id, plan.decode(body.states))
     leaf.generation, leaf.offset = version
     leaf.base = version

@@ -19,6 +19,7 @@ DROP_SLICE: Final = 10_000
 
 KIND: Final = FileKind(
     what="the store",
+    remedy="move the file away and start `penstock up`, which rebuilds it from the log",
     application_id=0x50535354,  # PSST
     format=1,
     schema=(
@@ -253,7 +254,7 @@ class SqliteStore:
             raise DataCorrupt(
                 "E704",
                 "a stored leaf does not match its checksum",
-                fix="rebuild the store from the log with `penstock replay`",
+                fix="rebuild the store from the log with `penstock replay --accept`",
                 where=str(self._path),
             )
         return StoredLeaf(Version(generation, offset), _decode(blob))

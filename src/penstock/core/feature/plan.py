@@ -186,7 +186,7 @@ class Plan:
             ]
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise DataCorrupt("E704", "a stored leaf does not decode",
-                              fix="rebuild the store with `penstock replay`") from error  # fmt: skip
+                              fix="rebuild the store with `penstock replay --accept`") from error  # fmt: skip
 
     def merge(self, many: Sequence[Sequence[Any]]) -> list[Any]:
         """Return new states of several leaves that share nothing with them; they stay as they are.
