@@ -210,3 +210,18 @@ def test_changed_definitions_are_replayed_and_it_says_so(folder: Path, ups: list
     assert any("definitions changed" in line for line in ups[1].said)
     profile = ups[1].profile("u1")
     assert (profile["features"]["views_ever"], profile["served"]) == (2, "live")
+
+
+def test_a_store_that_is_gone_is_built_from_the_log_and_it_says_so(
+    folder: Path, ups: list[Up]
+) -> None:
+    ups.append(Up(folder))
+    ups[0].send(view(1), view(2))
+    ups[0].end(signal.SIGTERM)
+    (folder / "data" / "store.db").unlink()
+
+    ups.append(Up(folder))
+
+    assert any(line.startswith("The store is empty: replaying the log") for line in ups[1].said)
+    profile = ups[1].profile("u1")
+    assert (profile["features"]["views_7d"], profile["served"]) == (2, "live")

@@ -20,6 +20,7 @@ from penstock.cli.main import out
 from penstock.compose import Node, check_emails, make_app, make_node, open_stores
 from penstock.core.errors import SettingsError
 from penstock.edges.admin.routes import stop_sends
+from penstock.flows.replay import LIVE_EPOCH
 from penstock.project import Project, load_project
 
 GC_THRESHOLDS = (100_000, 50, 50)
@@ -146,7 +147,9 @@ def _listen(host: str, port: int) -> socket.socket:
 def _say_replay(node: Node) -> None:
     log = node.stores.log
     if any(log.head(partition) for partition in range(log.partitions)):
-        out.print("The definitions changed: replaying the log before anything is served as live.")
+        known = node.stores.store.get_meta(LIVE_EPOCH)
+        why = "The definitions changed" if known else "The store is empty"
+        out.print(f"{why}: replaying the log before anything is served as live.")
 
 
 def _say_up(project: Project, url: str) -> None:

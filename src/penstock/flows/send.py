@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from email.message import EmailMessage
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from penstock.core.consent.suppression import may_send
 from penstock.core.decision.audience import Audience, matches
@@ -156,11 +156,10 @@ class Campaigning:
             esp = await asyncio.to_thread(self.esp)
             try:
                 while (member := await queue.get()) is not None:
-                    note(
-                        await self._send_one(
-                            esp, campaign, audience, member, send, retry_in_doubt=retry_in_doubt
-                        )
+                    one = self._send_one(
+                        esp, campaign, audience, member, send, retry_in_doubt=retry_in_doubt
                     )
+                    note(await _to_its_end(one))
             finally:
                 await asyncio.to_thread(esp.close)
 
@@ -305,6 +304,19 @@ class Campaigning:
                                   "which mail clients clip", where=campaign.where,
                                   fix="shorten the template to less than 100 kB")  # fmt: skip
         return rendered
+
+
+async def _to_its_end(one: Coroutine[Any, Any, str]) -> str:
+    """Return what became of an email, which is finished even if the send is stopped meanwhile.
+
+    Cut off between the hand-over and the note of it, an email that arrived would be in doubt.
+    """
+    task = asyncio.create_task(one)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 def _leaves(recipient: LeafId, profile: Profile) -> list[LeafId]:
