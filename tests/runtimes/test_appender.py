@@ -200,7 +200,11 @@ def test_a_fold_that_lags_too_far_takes_no_more_but_what_is_never_shed() -> None
         rig = Rig()
         waiting = [module.FOLD_WAITING_MAX + 1]
         appender = GroupAppender(
-            rig.log, rig.clock, rig.metrics, lambda _, records: rig.told.extend(records), lambda: waiting[0]
+            rig.log,
+            rig.clock,
+            rig.metrics,
+            lambda _, records: rig.told.extend(records),
+            lambda: waiting[0],
         )
         with pytest.raises(Overloaded):
             await appender.append([record(1)])
