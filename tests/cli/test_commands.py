@@ -126,6 +126,17 @@ def test_load_of_a_job_again_changes_nothing(loaded: Path) -> None:
     assert any("Product Viewed p1" in line for line in why["lines"])
 
 
+@pytest.mark.parametrize("person", ["user_id:u9", "anonymus_id:a1", "cy@example.com"])
+def test_explain_of_somebody_who_is_not_known_says_so(loaded: Path, person: str) -> None:
+    unknown = run("explain", person, "--campaign", "welcome", "--project", loaded)
+    known = run("explain", "ann@example.com", "--campaign", "welcome", "--project", loaded)
+
+    assert (unknown.exit_code, known.exit_code) == (0, 0)
+    assert unknown.stdout.startswith("Nothing is known of this person")
+    assert person not in unknown.output
+    assert "Nothing is known" not in known.stdout
+
+
 @pytest.mark.parametrize("name", ["items.xlsx", "items"])
 def test_load_of_an_unknown_kind_of_file_says_which_are_known(folder: Path, name: str) -> None:
     (folder / name).write_text("x")

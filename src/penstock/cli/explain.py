@@ -38,6 +38,8 @@ def command(
     why = with_admin(project_dir, work)
 
     def say() -> None:
+        if not why["known"]:
+            out.print("Nothing is known of this person; this is about a stranger.")
         if not why["recorded"]:
             out.print("Nothing was decided for this send yet; this is what would be decided now.")
         for line in why["lines"]:

@@ -80,6 +80,8 @@ class Why(msgspec.Struct, frozen=True):
 
     recorded: bool
     """False for a preview: nothing was decided for this send yet."""
+    known: bool
+    """False if nothing is known of who was asked about: it is explained what a stranger sees."""
     lines: list[str]
     explanation: dict[str, Any]
 

@@ -145,7 +145,7 @@ class AdminEdge:
         serving = parts.campaigning.serving
         campaign = self._campaign(data.campaign)
         who = parts.find_who(data)
-        profile, _ = await serving.profile(who)
+        profile, person = await serving.profile(who)
         recipient = who.leaf if who.id_type == "email" else (profile.email_leaf or who.leaf)
         send = data.send or serving.default_send(campaign)
         key = DecisionKey(serving.rules.tenant, recipient, campaign.name, send)
@@ -166,7 +166,9 @@ class AdminEdge:
             events_behind, parts.log, profile.leaves, decision, parts.plan.features
         )
         story = explain(decision, evidence)
-        return Why(standing is not None, list(story.lines), msgspec.to_builtins(story))
+        return Why(
+            standing is not None, bool(person.leaves), list(story.lines), msgspec.to_builtins(story)
+        )
 
     def _campaign(self, name: str) -> Campaign:
         campaigns = self.parts.campaigning.serving.campaigns
