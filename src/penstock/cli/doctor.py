@@ -311,11 +311,11 @@ def _store(project: Project, stores: Stores) -> str:
     if stores.store.get_meta(fingerprint_name(live)) != project.fingerprint:
         return "made by other definitions; `penstock up` replays the log"
     law = conservation(stores.log, stores.store, live, project.plan)
-    if not law.holds:
-        raise _not_conserved(law.accepted)
     if lost := _lost(stores, live):
         raise DataCorrupt("E711", f"{lost} events that the store says it applied are in no leaf",
                           fix="copy the data folder, then rebuild the store with `penstock replay --accept`")  # fmt: skip
+    if not law.holds:
+        raise _not_conserved(law.accepted)
     return f"{law.leaves} leaves decoded; conserved: {law.accepted} accepted, {law.in_flight} in flight"
 
 

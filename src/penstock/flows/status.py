@@ -62,6 +62,7 @@ def conservation(log: Log, store: Store, epoch: int, plan: Plan) -> Conservation
         after = page[-1][0]
     primaries = links = in_flight = 0
     for partition in range(log.partitions):
+        applied_to = store.applied(epoch, partition)
         offset = 0
         while batch := log.read(partition, offset, READ_RECORDS):
             offset = batch[-1].offset + 1
@@ -71,7 +72,9 @@ def conservation(log: Log, store: Store, epoch: int, plan: Plan) -> Conservation
                     links += 1
                     continue
                 primaries += 1
-                if (log.generation, entry.offset) > versions.get(record.leaf, (0, -1)):
+                at = (log.generation, entry.offset)
+                # At or below the applied offset a record is in its leaf, or it is lost.
+                if at > versions.get(record.leaf, (0, -1)) and at > applied_to:
                     in_flight += 1
     refused = sum(
         letter.letter_id.startswith(EDGE_LETTER) for letter in log.dead_letters(pending_only=False)
