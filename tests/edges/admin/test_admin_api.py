@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -12,9 +14,11 @@ from tests_serving import Shop, identify, opened, view
 
 from penstock.adapters.esp.memory import MemoryEsp
 from penstock.cli.client import _InProcess
-from penstock.compose import Node, admin_parts, make_links
+from penstock.compose import Node, Stores, admin_parts, make_links
+from penstock.core.ids import LeafId
 from penstock.edges.admin import routes
 from penstock.ports.esp import HandOver
+from penstock.ports.store import Store
 from penstock.project import Project
 
 ADMIN = {"Authorization": "Bearer admin-key"}
@@ -390,3 +394,44 @@ def test_requests_are_counted_by_route(play):
         assert 'penstock_requests_total{route="/v1/admin/status",status="200"} 1.0' in text
 
     play(story)
+
+
+class Scanned:
+    """A store that says when a scan has come to its end, on the thread that scans."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.ended: Callable[[], object] = lambda: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def scan(self, epoch: int, after: LeafId | None, limit: int) -> Any:
+        page = self.store.scan(epoch, after, limit)
+        if not page:
+            ended, self.ended = self.ended, lambda: None
+            ended()
+        return page
+
+
+def test_the_law_holds_while_leaves_are_written_during_the_audit(project: Project):
+    scanned: list[Scanned] = []
+
+    def watched(stores: Stores) -> Stores:
+        scanned.append(Scanned(stores.store))
+        return replace(stores, store=scanned[0])  # type: ignore[arg-type]
+
+    async def story() -> None:
+        async with opened(project, watched) as shop:
+            await shop.send(view("p1", "u1"))
+            loop = asyncio.get_running_loop()
+            more = view("p2", "u1"), view("p3", "u2")
+            scanned[0].ended = lambda: asyncio.run_coroutine_threadsafe(
+                shop.send(*more), loop
+            ).result(10)
+            during, after = await status_of(shop), await status_of(shop)
+        assert (during["accepted"], during["applied"], during["in_flight"]) == (3, 1, 2)
+        assert (after["accepted"], after["applied"], after["in_flight"]) == (3, 3, 0)
+        assert (during["conserved"], after["conserved"]) == (True, True)
+
+    asyncio.run(story())

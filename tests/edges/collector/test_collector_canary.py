@@ -52,9 +52,9 @@ def damage(raw: bytes, how: int) -> bytes:
     if how == 1:
         return raw[: len(raw) // 2]
     if how == 2:
-        return gzip.compress(raw)
+        return gzip.compress(raw, mtime=0)
     if how == 3:
-        return gzip.compress(raw)[:-5]
+        return gzip.compress(raw, mtime=0)[:-5]
     return raw
 
 
