@@ -47,6 +47,8 @@ def conservation(log: Log, store: Store, epoch: int, plan: Plan) -> Conservation
 
     In flight are the primaries beyond the version of their leaf: the tail that a restart folds.
     """
+    # Before the leaves: what is written while they are scanned is in flight, and not lost.
+    applied_to = [store.applied(epoch, partition) for partition in range(log.partitions)]
     applied = deduplicated = dropped = dead = leaves = 0
     versions: dict[bytes, tuple[int, int]] = {}
     after = None
@@ -62,7 +64,6 @@ def conservation(log: Log, store: Store, epoch: int, plan: Plan) -> Conservation
         after = page[-1][0]
     primaries = links = in_flight = 0
     for partition in range(log.partitions):
-        applied_to = store.applied(epoch, partition)
         offset = 0
         while batch := log.read(partition, offset, READ_RECORDS):
             offset = batch[-1].offset + 1
@@ -74,7 +75,7 @@ def conservation(log: Log, store: Store, epoch: int, plan: Plan) -> Conservation
                 primaries += 1
                 at = (log.generation, entry.offset)
                 # At or below the applied offset a record is in its leaf, or it is lost.
-                if at > versions.get(record.leaf, (0, -1)) and at > applied_to:
+                if at > versions.get(record.leaf, (0, -1)) and at > applied_to[partition]:
                     in_flight += 1
     refused = sum(
         letter.letter_id.startswith(EDGE_LETTER) for letter in log.dead_letters(pending_only=False)
