@@ -119,9 +119,7 @@ async def load(node: Node, shoppers: Shoppers) -> None:
     assert ([], []) == (items.refused, people.refused)
 
 
-async def push(
-    node: Node, http: httpx.AsyncClient, clock: HandClock, events: list[Sent]
-) -> int:
+async def push(node: Node, http: httpx.AsyncClient, clock: HandClock, events: list[Sent]) -> int:
     """Send the events at the pace at which they arrive; returns how many were refused."""
     refused = 0
     for source, batch in batches(events):
