@@ -84,6 +84,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(
             f"written to {report.write(results, RESULTS).relative_to(ROOT.parent)}", file=sys.stderr
         )
+        newest = report.newest(RESULTS)
+        assert newest is not None, "it was just written"
+        FIGURES.write_text(report.figures(newest), encoding="utf-8")
 
 
 if __name__ == "__main__":
