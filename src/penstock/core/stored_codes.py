@@ -1,0 +1,60 @@
+"""The error codes of what is kept: damage, formats, archive and backups; part of `codes.CODES`."""
+
+from typing import NamedTuple
+
+
+class Code(NamedTuple):
+    """One error code's reference entry: what it means and what to do."""
+
+    what: str
+    fix: str
+
+
+STORED: dict[str, Code] = {
+    "E701": Code("A record of the log does not decode.", "Stop and run `penstock doctor`."),
+    "E702": Code(
+        "A record of the log has a format newer than this version reads.", "Upgrade Penstock."
+    ),
+    "E703": Code(
+        "A batch of the log does not read back: its checksum, its framing or its place is wrong.",
+        "Stop, run `penstock doctor`, and restore the log from a backup.",
+    ),
+    "E704": Code(
+        "A stored leaf does not match its checksum or does not decode.",
+        "Rebuild the store from the log with `penstock replay --accept`.",
+    ),
+    "E705": Code(
+        "A stored leaf was made by other definitions or by another version.",
+        "Rebuild the store from the log with `penstock replay --accept`.",
+    ),
+    "E706": Code(
+        "A data file was written by a newer version of Penstock.",
+        "Upgrade Penstock, or restore a backup made by this version.",
+    ),
+    "E707": Code(
+        "A data file is damaged, or is not the kind of file it should be.",
+        "Check the path; a damaged store is rebuilt from the log once moved away, others come from a backup.",
+    ),
+    "E708": Code(
+        "The log has another generation or number of partitions than was asked for.",
+        "Set the generation and the partitions back to those of the log.",
+    ),
+    "E709": Code(
+        "The key file does not read back.",
+        "Restore the key file from its backup; never let it be made anew.",
+    ),
+    "E710": Code(
+        "Leaves differ from a replay of the log.",
+        "Copy the data folder and report it; `penstock replay --accept` goes over to the leaves of the log.",
+    ),
+    "E711": Code(
+        "The conservation law does not hold over the data.",
+        "Copy the data folder, then rebuild the store from the log with `penstock replay --accept`.",
+    ),
+    "E720": Code(
+        "A stored decision does not decode.", "Run `penstock doctor`; it names the record."
+    ),
+    "E721": Code(
+        "A stored decision has a format newer than this version reads.", "Upgrade Penstock."
+    ),
+}
