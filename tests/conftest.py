@@ -5,12 +5,13 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from playwright.sync_api import Browser, sync_playwright
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -128,6 +129,24 @@ def node_sdk(program: Callable[[str], str]) -> Path:
     if not (folder / "node_modules" / "@segment" / "analytics-node").is_dir():
         missing("the Node SDKs are not installed", fix="make test-sdk")
     return folder
+
+
+CHROMIUM_FLAGS = (
+    "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--disable-quic", "--no-first-run",
+)  # fmt: skip
+"""A browser under test talks to nobody but the test."""
+
+
+@pytest.fixture(scope="module")
+def chromium(program: Callable[[str], str]) -> Iterator[Browser]:
+    """A headless Chromium, Debian's, for one module: Playwright's loop must not outlive it."""
+    path = program("chromium", fix="apt-get install chromium")
+    flags = [*CHROMIUM_FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
 
 
 def missing(what: str, *, fix: str = "") -> None:
