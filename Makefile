@@ -4,6 +4,7 @@
 BIN := .venv/bin
 ENV := .venv/.installed
 SDK := tests/sdk/node_modules/.installed
+OLDER := .cache/sdk-older/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 # By file: a file's fixtures are made once, and the blocks of a page of docs stay together.
@@ -52,7 +53,7 @@ check-spelling: $(ENV)
 	git ls-files -z | xargs -0 $(BIN)/codespell
 
 check-lock:
-	@if grep -nE '[a-z]+://' requirements.lock tools/boot.lock || grep -n '"resolved"' tests/sdk/package-lock.json; then \
+	@if grep -nE '[a-z]+://' requirements.lock tools/boot.lock tests/sdk/older.lock || grep -n '"resolved"' tests/sdk/package-lock.json; then \
 	  echo 'a lock holds an address; fix: make lock' >&2; exit 1; fi
 
 bench: $(ENV) ## measure, beside peers, in one run
@@ -71,6 +72,8 @@ docs: $(ENV) ## write docs/reference from the code
 lock: $(ENV) ## resolve the dependencies again; no registry address is written
 	.boot/bin/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header $(UPGRADE) -o requirements.lock
+	.boot/bin/uv pip compile --quiet tests/sdk/older.in --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header $(UPGRADE) -o tests/sdk/older.lock
 	cd tests/sdk && npm install --package-lock-only --ignore-scripts
 	@$(MAKE) --no-print-directory check-lock
 
@@ -81,8 +84,14 @@ $(ENV): requirements.lock tools/boot.lock tools/environment.sh pyproject.toml
 	@mkdir -p .cache && touch $(ENV)
 
 # Node's SDKs drive the collector in the tests. Where there is no npm those tests are skipped and
-# say so; in CI they fail.
-test-sdk: $(if $(shell command -v npm 2>/dev/null),$(SDK))
+# say so; in CI they fail. Python SDKs that cannot live beside those of .venv have a folder of theirs.
+test-sdk: $(OLDER) $(if $(shell command -v npm 2>/dev/null),$(SDK))
+
+$(OLDER): tests/sdk/older.lock | $(ENV)
+	@rm -rf $(@D)
+	@.boot/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	  --target $(@D) -r tests/sdk/older.lock
+	@touch $@
 
 $(SDK): tests/sdk/package-lock.json tests/sdk/package.json tests/sdk/.npmrc
 	@cd tests/sdk && npm ci --ignore-scripts --silent || [ "$$CI" != true ]
