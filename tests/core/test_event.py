@@ -421,6 +421,43 @@ def test_consent_preferences() -> None:
         assert "E306" == caught.value.code
 
 
+@pytest.mark.parametrize(
+    ("context", "said"),
+    [
+        ({"consentManagement": {}}, None),
+        ({"consentManagement": {"allowedConsentIds": [], "deniedConsentIds": None}}, None),
+        ({"consentManagement": {"allowedConsentIds": ["a"], "provider": "custom"}}, {"a": True}),
+        (
+            {
+                "consentManagement": {
+                    "allowedConsentIds": ["a", "b"],
+                    "deniedConsentIds": ["b", "c"],
+                }
+            },
+            {"a": True, "b": False, "c": False},
+        ),
+        (
+            {
+                "consent": {"categoryPreferences": {"a": False, "b": True, "d": True}},
+                "consentManagement": {"allowedConsentIds": ["a"], "deniedConsentIds": ["b"]},
+            },
+            {"a": False, "b": False, "d": True},
+        ),
+    ],
+)
+def test_consent_as_rudderstack_lists_it(context, said) -> None:
+    assert said == consent_preferences(Event(context=context))
+
+
+@pytest.mark.parametrize(
+    "listed", ["no", ["a"], {"deniedConsentIds": "a"}, {"deniedConsentIds": [1]}]
+)
+def test_a_consent_list_that_cannot_be_read_is_not_no_consent(listed) -> None:
+    with pytest.raises(EventRejected) as caught:
+        consent_preferences(Event(context={"consentManagement": listed}))
+    assert "E306" == caught.value.code
+
+
 def test_little_of_the_context_is_kept() -> None:
     context = {
         "locale": "x" * 201,

@@ -458,6 +458,14 @@ CODES: dict[str, Code] = {
     "E380": Code(
         "There is no such route, or it takes another method.", "See the reference of the HTTP API."
     ),
+    "E381": Code(
+        "A pixel's query has too many fields, or a name of too many parts.",
+        "Send fewer, or send the event as JSON.",
+    ),
+    "E382": Code(
+        "A pixel's query uses one name for a value and for an object.",
+        "Send `properties.price=5`, not also `properties=…`.",
+    ),
     # E4xx dependencies
     "E401": Code(
         "The log did not take a batch or did not answer; nothing of the batch is kept.",

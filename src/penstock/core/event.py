@@ -349,23 +349,54 @@ def person_email(event: Event) -> Any:
 
 
 def consent_preferences(event: Event) -> dict[str, Any] | None:
-    """Return `context.consent.categoryPreferences`, or None if there is none.
+    """Return what the event says of consent, by category, or None if it says nothing.
+
+    See `preferences_of`, which says what it raises.
+    """
+    return preferences_of(event.context)
+
+
+def preferences_of(context: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the consent in an event's context, by category, or None if there is none.
+
+    Segment's `consent.categoryPreferences` is read, and RudderStack's `consentManagement` with its
+    lists `allowedConsentIds` and `deniedConsentIds`. Where both speak of a category a denial wins.
 
     Raises:
-        EventRejected: It is not an object (E306): a preference that cannot be read must not count
-            as none.
+        EventRejected: It is not what it should be (E306): a preference that cannot be read must not
+            count as none.
     """
-    value = event.context.get("consent")
-    if value is None:
-        return None
+    preferences: dict[str, Any] | None = None
+    value = context.get("consent")
+    if value is not None:
+        consent = _object(value)
+        if consent is None:
+            raise _wrong_type("$.context.consent", "an object")
+        value = consent.get("categoryPreferences")
+        preferences = _object(value)
+        if value is not None and preferences is None:
+            raise _wrong_type("$.context.consent.categoryPreferences", "an object")
+    if context.get("consentManagement") is None:
+        return preferences
+    allowed, denied = _listed_consent(context["consentManagement"])
+    said = dict.fromkeys(allowed, True) | (preferences or {}) | dict.fromkeys(denied, False)
+    return said or preferences
+
+
+def _listed_consent(value: Any) -> tuple[list[str], list[str]]:
+    """Return the categories that RudderStack's `consentManagement` allows, and those it denies."""
+    path = "$.context.consentManagement"
     consent = _object(value)
     if consent is None:
-        raise _wrong_type("$.context.consent", "an object")
-    value = consent.get("categoryPreferences")
-    preferences = _object(value)
-    if value is not None and preferences is None:
-        raise _wrong_type("$.context.consent.categoryPreferences", "an object")
-    return preferences
+        raise _wrong_type(path, "an object")
+    found: list[list[str]] = []
+    for name in ("allowedConsentIds", "deniedConsentIds"):
+        listed: Any = consent.get(name)
+        ids = cast("list[Any]", [] if listed is None else listed)
+        if type(ids) is not list or any(type(one) is not str for one in ids):
+            raise _wrong_type(f"{path}.{name}", "a list of texts")
+        found.append(ids)
+    return found[0], found[1]
 
 
 def kept_context(event: Event) -> dict[str, Any]:

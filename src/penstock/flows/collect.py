@@ -30,6 +30,7 @@ from penstock.core.event import (
     kept_body,
     occurred_at_ms,
     person_email,
+    preferences_of,
 )
 from penstock.core.identity.identifier import ITEM, IdentityRules
 from penstock.core.identity.routing import Routing, route
@@ -250,9 +251,9 @@ class Collector:
         if str(said.get("event")) in PERMISSION_EVENTS:
             return True
         context = said.get("context")
-        consent = context.get("consent") if isinstance(context, dict) else None
-        preferences = consent.get("categoryPreferences") if isinstance(consent, dict) else None
-        if consent is not None and not isinstance(preferences, dict):
+        try:
+            preferences = preferences_of(context if isinstance(context, dict) else {})
+        except EventRejected:
             return False  # a word about consent that cannot be read counts as a denial
         _, use = self._evidence(source, preferences, gpc=gpc)
         return use == consent_evidence.COLLECT

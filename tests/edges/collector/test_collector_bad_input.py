@@ -78,7 +78,7 @@ BAD_BODIES = {
     "UTF-16": ('{"batch":[]}'.encode("utf-16"), "E300"),
     "a NUL byte": (b"\x00", "E300"),
     "nesting without end": (b'{"batch":' + b"[" * 200_000, "E304"),
-    "a body over 500 KiB": (b'{"batch":["' + b"x" * 512_000 + b'"]}', "E372"),
+    "a body over 4 MiB": (b'{"batch":["' + b"x" * 4 * 1024 * 1024 + b'"]}', "E372"),
     "a zip bomb": (gzip.compress(b"[" * 100_000_000, 9, mtime=0), "E372"),
     "a damaged archive": (gzip.compress(b'{"batch":[]}', mtime=0)[:-8] + b"\xff" * 8, "E373"),
     "half an archive": (gzip.compress(track("m-1").encode())[:-20], "E373"),

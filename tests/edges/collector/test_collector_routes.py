@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from penstock.core.record import Kind
-from penstock.edges.collector.segment import SEGMENT_ROWS
+from penstock.edges.collector.routes import ROWS
 
 BROWSER_KEY, SERVER_KEY, PINNED_KEY = "wk-browser", "wk-server", "wk-pinned"
 TYPES = {"identify": "i", "track": "t", "page": "p", "screen": "s", "group": "g", "alias": "a"}
@@ -122,7 +122,7 @@ async def test_a_browser_key_is_bound_to_its_origins(collecting):
 
 async def test_preflights_are_answered_without_a_key(collecting):
     async with collecting() as shop:
-        for row in SEGMENT_ROWS:
+        for row in ROWS:
             response = await shop.client.options(row.path, headers=ORIGIN)
             assert 204 == response.status_code
             assert "https://shop.example" == response.headers["access-control-allow-origin"]
@@ -334,8 +334,8 @@ async def test_a_bug_is_answered_503_and_logged_by_place_only(collecting, caplog
 async def test_every_route_is_documented(collecting):
     async with collecting() as shop:
         schema = shop.app.openapi_schema.to_schema()
-    assert {row.path for row in SEGMENT_ROWS} < set(schema["paths"])
-    for row in SEGMENT_ROWS:
+    assert {row.path for row in ROWS} < set(schema["paths"])
+    for row in ROWS:
         operation = schema["paths"][row.path]["post"]
         assert {"200", "400", "429", "503"} == set(operation["responses"])
         fields = operation["requestBody"]["content"]["application/json"]["schema"]["properties"]

@@ -10,7 +10,7 @@ MAX_AGE_S = 7200
 ALLOWED_HEADERS = (
     "authorization", "content-type", "content-encoding", "anonymousid", "sentat", "x-retry-count",
     "x-write-key", "rsa-retry-attempt", "rsa-since-last-attempt", "rsa-since-first-attempt",
-    "rsa-retry-reason", "rsa-recovered",
+    "rsa-retry-reason", "rsa-recovered", "x-enable-debug", "x-ip-policy",
 )  # fmt: skip
 """Named one by one: a wildcard does not cover `Authorization`."""
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from penstock.core.errors import EventRejected, Overloaded
-from penstock.core.event import Decoded
+from penstock.core.event import SEGMENT, Decoded, Limits, decode_batch, decode_single
 from penstock.edges.asgi import Answer, json_answer
 from penstock.edges.collector.admission import Admission, never_shed, over_quota
 from penstock.edges.collector.body import inflate, require_length
@@ -36,6 +36,30 @@ class Row(NamedTuple):
     summary: str
     imports: bool = False
     """Events carry a job id, whose memory of message ids outlives the usual one."""
+
+
+def single_row(path: str, kind: str | None) -> Row:
+    """Return the row of a path that takes one event.
+
+    Args:
+        path: The path.
+        kind: The event's type; None if its body says it.
+    """
+
+    def decode(body: bytes, source: str) -> Decoded:
+        return decode_single(body, kind, SEGMENT, source=source)
+
+    return Row(path, decode, SEGMENT.event_bytes_max, batch=False,
+               summary=f"Take one `{kind}`" if kind else "Take one event, whose body says its type")  # fmt: skip
+
+
+def batch_row(path: str, summary: str, limits: Limits, *, imports: bool = False) -> Row:
+    """Return the row of a path that takes a batch of events."""
+
+    def decode(body: bytes, source: str) -> Decoded:
+        return decode_batch(body, limits, source=source)
+
+    return Row(path, decode, limits.batch_bytes_max, batch=True, summary=summary, imports=imports)
 
 
 class Ticket(NamedTuple):

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import msgspec
 from litestar.openapi.spec import (
     OpenAPIMediaType,
+    OpenAPIResponse,
     OpenAPIType,
     Operation,
+    Parameter,
     Reference,
     RequestBody,
     Schema,
@@ -93,6 +95,36 @@ class BatchOperation(Operation):
     def __post_init__(self) -> None:
         """Say what the body is: it is read by the collector itself, not by the framework."""
         self.request_body = _body(BATCH)
+
+
+@dataclass
+class PixelOperation(Operation):
+    """An operation whose query is one event, and whose answer is an image."""
+
+    def __post_init__(self) -> None:
+        """Say what the query may hold, and what comes back."""
+        self.parameters = [
+            Parameter(name=name, param_in="query", required=False, schema=schema)
+            for name, schema in EVENT_FIELDS.items()
+            if schema is not _OBJECT and name != "type"
+        ]
+        self.parameters.append(
+            Parameter(
+                name="properties", param_in="query", required=False, style="deepObject",
+                description="Written with dots: `properties.price=5`. So are `traits` and `context`",
+                schema=_OBJECT,
+            )
+        )  # fmt: skip
+        image = {"image/gif": OpenAPIMediaType(schema=_TEXT)}
+        self.responses = {
+            status: OpenAPIResponse(description=what, content=image)
+            for status, what in {
+                "200": "The event is durable, in the log or as a dead letter",
+                "400": "Nothing in it can be read or kept",
+                "429": "Overloaded",
+                "503": "Not durable",
+            }.items()
+        }
 
 
 def _body(schema: Schema) -> RequestBody:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import traceback
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from litestar import Request, get, post, route
@@ -26,9 +27,24 @@ from penstock.edges.asgi import (
 from penstock.edges.collector.admission import Admission
 from penstock.edges.collector.body import read_body
 from penstock.edges.collector.cors import cors_headers, preflight
-from penstock.edges.collector.door import Door, Row, Ticket
+from penstock.edges.collector.door import Door, Headers, Row, Ticket
+from penstock.edges.collector.jitsu import JITSU_ROWS
 from penstock.edges.collector.keys import KeyRing, WriteKey
-from penstock.edges.collector.openapi import Accepted, BatchOperation, SingleOperation
+from penstock.edges.collector.openapi import (
+    Accepted,
+    BatchOperation,
+    PixelOperation,
+    SingleOperation,
+)
+from penstock.edges.collector.rudderstack import (
+    PIXEL,
+    PIXEL_ROWS,
+    RUDDERSTACK_ROWS,
+    SOURCE_CONFIG_PATH,
+    pixel_body,
+    pixel_headers,
+    source_config,
+)
 from penstock.edges.collector.segment import SEGMENT_ROWS, settings_body
 from penstock.flows.collect import Collector
 from penstock.ports.clock import Clock
@@ -40,6 +56,11 @@ RESERVE_READ_S = 5
 SETTINGS_PATH = "/v1/projects/{write_key:str}/settings"
 SETTINGS_TEMPLATE = "/v1/projects/{write_key}/settings"
 METRICS_PATH = "/v1/m"
+
+ROWS: tuple[Row, ...] = (*SEGMENT_ROWS, *RUDDERSTACK_ROWS, *JITSU_ROWS)
+"""The collector's one table of paths that events are posted to."""
+
+_IMAGE = ((b"content-type", b"image/gif"), (b"cache-control", b"no-store"))
 
 log = logging.getLogger("penstock.collector")
 
@@ -64,13 +85,24 @@ class CollectorEdge:
         """Return the answer to one POST of events: 200, 400, 429 or 503, and nothing else."""
         headers = dict(scope["headers"])
         started = self.clock.monotonic_ms()
-        try:
-            answer = await self._collect(row, headers, scope["query_string"], receive)
-        except PenstockError as error:
-            answer = error_answer(error)
-        except Exception as error:  # noqa: BLE001 - an SDK must always hear what to do next
-            answer = error_answer(_unforeseen(error))
+        answer = await _heard(self._collect(row, headers, scope["query_string"], receive))
         return self.finish("POST", row.path, answer, headers, started)
+
+    async def pixel(self, row: Row, scope: Scope) -> Answer:
+        """Return the answer to an event in an image's query: the image, and a status that is true."""
+        headers = dict(scope["headers"])
+        started = self.clock.monotonic_ms()
+        answer = await _heard(self._pixel(row, pixel_headers(headers), scope["query_string"]))
+        image = Answer(answer.status, PIXEL, _IMAGE)
+        return self.finish("GET", row.path, image, headers, started)
+
+    async def _pixel(self, row: Row, headers: Headers, query: bytes) -> Answer:
+        ticket = self.door.admit(row, headers, query)
+        try:
+            body = pixel_body(query, f"pixel-{secrets.token_hex(16)}")
+            return await self.door.take(row, ticket, headers, query, body)
+        finally:
+            self.door.leave(ticket)
 
     async def _collect(
         self, row: Row, headers: dict[bytes, bytes], query: bytes, receive: Receive
@@ -102,16 +134,29 @@ class CollectorEdge:
         finally:
             admission.reserve.release()
 
+    def source_config(self, scope: Scope) -> Answer:
+        """Return what RudderStack's SDKs must load before they start."""
+        headers = dict(scope["headers"])
+        started = self.clock.monotonic_ms()
+        try:
+            key = self.door.ring.of_request(headers, scope["query_string"])
+            # 400, not 404: its SDKs give up on that, and ask again after any other refusal.
+            answer = (
+                error_answer(_no_browser_key())
+                if key is None or not key.browser
+                else json_answer(200, source_config(key), ((b"cache-control", b"no-store"),))
+            )
+        except EventRejected as error:
+            answer = error_answer(error)
+        return self.finish("GET", SOURCE_CONFIG_PATH, answer, headers, started)
+
     def settings(self, key_text: str, scope: Scope) -> Answer:
         """Return what Segment's browser SDK must load before it starts."""
         headers = dict(scope["headers"])
         started = self.clock.monotonic_ms()
         key = self.door.ring.find(key_text)
         if key is None or not key.browser:
-            error = EventRejected("E378", "no browser source has this write key",
-                                  fix="give pages the key of a source of kind `browser`; "
-                                  "a server's key is secret")  # fmt: skip
-            answer = error_answer(error, status=404)
+            answer = error_answer(_no_browser_key(), status=404)
         else:
             base = self.public_url or _base_url(scope, headers)
             answer = json_answer(
@@ -132,7 +177,7 @@ class CollectorEdge:
 def collector_handlers(
     collector: Collector, keys: Iterable[WriteKey], *, clock: Clock, metrics: Metrics,
     requests_max: int = 1024, requests_per_s_per_key: int = 0, public_url: str = "",
-    rows: Iterable[Row] = SEGMENT_ROWS,
+    rows: Iterable[Row] = ROWS,
 ) -> list[HTTPRouteHandler]:  # fmt: skip
     """Return the collector's route handlers, to be put on one Litestar application.
 
@@ -144,7 +189,7 @@ def collector_handlers(
         requests_max: Requests in flight, beyond which new ones are answered 429.
         requests_per_s_per_key: Requests a second of each write key; 0 is no limit.
         public_url: How clients reach this server, such as `https://events.example.com`.
-        rows: The table of paths. Other vendors' rows are added to Segment's.
+        rows: The table of paths.
     """
     table = list(rows)
     admission = Admission(clock, requests_max=requests_max, per_key_per_s=requests_per_s_per_key)
@@ -153,10 +198,14 @@ def collector_handlers(
     )
     return [
         # First: a path that is registered without OPTIONS gets one of Litestar's own.
-        _preflight_handler([row.path for row in table] + [METRICS_PATH, SETTINGS_PATH]),
+        _preflight_handler(
+            [row.path for row in table] + [METRICS_PATH, SETTINGS_PATH, SOURCE_CONFIG_PATH]
+        ),
         *(_post_handler(edge, row) for row in table),
         _discard_handler(edge),
         _settings_handler(edge),
+        _source_config_handler(edge),
+        *(_pixel_handler(edge, row) for row in PIXEL_ROWS),
     ]
 
 
@@ -219,6 +268,27 @@ def _settings_handler(edge: CollectorEdge) -> HTTPRouteHandler:
     )(settings)  # fmt: skip
 
 
+def _source_config_handler(edge: CollectorEdge) -> HTTPRouteHandler:
+    async def config(request: Request[Any, Any, Any]) -> Answer:
+        return edge.source_config(request.scope)
+
+    return get(
+        SOURCE_CONFIG_PATH, name="source_config", operation_id="source_config", tags=["collector"],
+        summary="What RudderStack's SDKs load before they start",
+    )(config)  # fmt: skip
+
+
+def _pixel_handler(edge: CollectorEdge, row: Row) -> HTTPRouteHandler:
+    async def pixel(request: Request[Any, Any, Any]) -> Answer:
+        return await edge.pixel(row, request.scope)
+
+    name = row.path.strip("/").replace("/", "_")
+    return get(
+        row.path, name=name, operation_id=name, tags=["collector"], media_type="image/gif",
+        summary=f"{row.summary} from the query of an image", operation_class=PixelOperation,
+    )(pixel)  # fmt: skip
+
+
 def _preflight_handler(paths: list[str]) -> HTTPRouteHandler:
     async def allow(request: Request[Any, Any, Any]) -> Answer:
         headers = dict(request.scope["headers"])
@@ -234,6 +304,22 @@ def _preflight_handler(paths: list[str]) -> HTTPRouteHandler:
 def _base_url(scope: Scope, headers: dict[bytes, bytes]) -> str:
     host = headers.get(b"host", b"localhost").decode("latin-1")
     return f"{scope.get('scheme', 'http')}://{host}"
+
+
+def _no_browser_key() -> EventRejected:
+    return EventRejected("E378", "no browser source has this write key",
+                         fix="give pages the key of a source of kind `browser`; "
+                         "a server's key is secret")  # fmt: skip
+
+
+async def _heard(work: Awaitable[Answer]) -> Answer:
+    """Return an answer, or that of what went wrong: an SDK must always hear what to do next."""
+    try:
+        return await work
+    except PenstockError as error:
+        return error_answer(error)
+    except Exception as error:  # noqa: BLE001 - what nobody foresaw is an answer, too
+        return error_answer(_unforeseen(error))
 
 
 def _unforeseen(error: Exception) -> Unavailable:

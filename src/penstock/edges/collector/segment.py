@@ -4,34 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from penstock.core.event import SEGMENT, Decoded, decode_batch, decode_single
-from penstock.edges.collector.door import Row
+from penstock.core.event import RUDDERSTACK, SEGMENT
+from penstock.edges.collector.door import Row, batch_row, single_row
 
-_SHORT = {"identify": "i", "track": "t", "page": "p", "screen": "s", "group": "g", "alias": "a"}
+LETTERS = {"identify": "i", "track": "t", "page": "p", "screen": "s", "group": "g", "alias": "a"}
+"""The short form of each type in a path."""
 
-
-def _single(path: str, kind: str) -> Row:
-    def decode(body: bytes, source: str) -> Decoded:
-        return decode_single(body, kind, SEGMENT, source=source)
-
-    return Row(path, decode, SEGMENT.event_bytes_max, batch=False, summary=f"Take one `{kind}`")
-
-
-def _decode_batch(body: bytes, source: str) -> Decoded:
-    return decode_batch(body, SEGMENT, source=source)
-
-
-def _batch(path: str, summary: str, *, imports: bool = False) -> Row:
-    limit = SEGMENT.batch_bytes_max
-    return Row(path, _decode_batch, limit, batch=True, summary=summary, imports=imports)
-
-
-SEGMENT_ROWS = (
-    *(_single(f"/v1/{kind}", kind) for kind in _SHORT),
-    *(_single(f"/v1/{letter}", kind) for kind, letter in _SHORT.items()),
-    _batch("/v1/batch", "Take a batch of events"),
-    _batch("/v1/b", "Take a batch of events from a browser"),
-    _batch("/v1/import", "Take a batch of past events, as a job", imports=True),
+SEGMENT_ROWS: tuple[Row, ...] = (
+    *(single_row(f"/v1/{kind}", kind) for kind in LETTERS),
+    *(single_row(f"/v1/{letter}", kind) for kind, letter in LETTERS.items()),
+    # RudderStack's SDKs use these two paths as well, with batches of up to 4 MiB.
+    batch_row("/v1/batch", "Take a batch of events", RUDDERSTACK),
+    batch_row("/v1/import", "Take a batch of past events, as a job", RUDDERSTACK, imports=True),
+    batch_row("/v1/b", "Take a batch of events from a browser", SEGMENT),
 )
 """Segment's rows of the collector's table."""
 
