@@ -44,6 +44,7 @@ from penstock.edges.asgi import log_fault, refuse, refuse_fault
 from penstock.edges.collector.keys import write_key
 from penstock.edges.collector.routes import collector_handlers
 from penstock.edges.operations import operations_handlers
+from penstock.edges.preview.routes import PreviewParts, preview_handlers
 from penstock.edges.serving.asks import ReadKeys, who_of
 from penstock.edges.serving.mail import mail_handlers
 from penstock.edges.serving.routes import ServingParts, serving_handlers
@@ -54,6 +55,7 @@ from penstock.flows.render import Links, render_email
 from penstock.flows.replay import LIVE_EPOCH, Epoch, choose_epoch, covered_offsets, make_live
 from penstock.flows.send import Campaigning, Sender
 from penstock.flows.serve import ServeRules, Serving, Who
+from penstock.flows.shelf import ShelfItem, shelf
 from penstock.flows.status import conservation
 from penstock.flows.track import decision_record
 from penstock.ports.clock import Clock
@@ -72,6 +74,8 @@ from penstock.settings import EspSettings
 
 KEY_BYTES = 32
 KEYS_FILE = "keys.json"
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+PREVIEW_ITEMS_MAX = 200
 KEY_NAMES = (IDENTIFIER_KEY, TOKEN_KEY, PSEUDONYM_KEY)
 
 
@@ -354,6 +358,43 @@ def admin_parts(node: Node, links: Links) -> AdminParts:
     )  # fmt: skip
 
 
+def preview_parts(node: Node, links: Links) -> PreviewParts:
+    """Return what the preview's routes call.
+
+    Raises:
+        SettingsError: The server's address is not loopback, or a folder does not exist (E219).
+    """
+    project, store = node.project, node.stores.store
+    settings = project.settings
+    if settings.server.host not in LOOPBACK_HOSTS:
+        raise SettingsError("E219", "the preview shows shoppers' emails without a key, and the server's "
+                            "address is not loopback", where="development.preview",
+                            fix='set it to false, or server.host to "127.0.0.1"')  # fmt: skip
+    images = {
+        prefix: project.root / folder for prefix, folder in settings.development.images.items()
+    }
+    for prefix, folder in images.items():
+        if not folder.is_dir():
+            raise SettingsError("E219", "the folder of a preview's pictures does not exist", where=prefix,
+                                fix="make it, or remove the line from development.images")  # fmt: skip
+
+    async def items() -> list[ShelfItem]:
+        return await asyncio.to_thread(
+            shelf, store, node.epoch.number, project.plan, PREVIEW_ITEMS_MAX
+        )
+
+    return PreviewParts(
+        name=settings.project.name,
+        write_key=next(
+            (one.write_key for one in settings.sources.values() if one.kind == "browser" and one.write_key), ""
+        ),
+        consent=sorted({*settings.consent.categories} or {*project.consent_rules().purposes}),
+        serving=node.serving, links=links, text_of_html=html_to_text,
+        find_who=lambda asked: who_of(asked, node.collector.make_leaf, links.token_key),
+        log=node.stores.log, shelf=items, images=images,
+    )  # fmt: skip
+
+
 def check_emails(node: Node) -> None:
     """Render every campaign as a stranger gets it, before anybody does.
 
@@ -410,6 +451,7 @@ def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
             *mail_handlers(feedback),
             *admin_handlers(admin_parts(node, links)),
             *operations_handlers(node.engine.ready, metrics, node.engine.publish),
+            *(preview_handlers(preview_parts(node, links)) if settings.development.preview else ()),
         ],
         openapi_config=OpenAPIConfig(title="Penstock", version=__version__, path="/schema"),
         exception_handlers={HTTPException: refuse, Exception: refuse_fault},

@@ -106,6 +106,14 @@ class DecisionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     serve_timeout_ms: int = 1_000
 
 
+class DevelopmentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What helps while a project is written, on a loopback address only: `[development]`."""
+
+    preview: bool = False
+    items: str = ""
+    images: dict[str, str] = {}
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of `penstock.toml`. Every value has a default that runs on a laptop."""
 
@@ -120,6 +128,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     email: EmailSettings = EmailSettings()
     esp: EspSettings = EspSettings()
     decision: DecisionSettings = DecisionSettings()
+    development: DevelopmentSettings = DevelopmentSettings()
 
 
 DOCS: dict[str, str] = {
@@ -171,6 +180,9 @@ DOCS: dict[str, str] = {
     "decision.global_holdout_share": "Share of recipients kept out of personalisation everywhere.",
     "decision.stale_after_ms": "Age of a profile beyond which an answer is `stale`.",
     "decision.serve_timeout_ms": "Time after which an answer falls back.",
+    "development.preview": "Serve the live preview at `/preview`; needs a loopback address.",
+    "development.items": "File of items that `penstock up` loads when it starts, relative to the project.",
+    "development.images": "Folder of pictures by the address prefix they stand in for, in the preview.",
 }
 """What each setting means; `docs/reference/settings.md` is made from it, and a test keeps it whole."""
 

@@ -16,6 +16,7 @@ import uvicorn
 import uvloop
 
 from penstock.cli.client import up_file
+from penstock.cli.develop import load_items
 from penstock.cli.main import out
 from penstock.compose import Node, check_emails, make_app, make_node, open_stores
 from penstock.core.errors import SettingsError
@@ -82,6 +83,8 @@ async def _run(node: Node, listener: socket.socket, url: str) -> None:
     if not await _started(node, stopped):
         return
     try:
+        if loaded := await load_items(node):
+            out.print(f"{loaded} items loaded from {node.project.settings.development.items}")
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -159,6 +162,8 @@ def _say_up(project: Project, url: str) -> None:
         if source.write_key
     )
     out.print(f"Penstock is up at {url}")
+    if project.settings.development.preview:
+        out.print(f"  preview: {url}/preview shows a shop, and the email that answers each click")
     out.print(
         f"  events:  POST {url}/v1/batch with a write key of: {sources or 'no source is declared'}"
     )

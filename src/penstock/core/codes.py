@@ -259,6 +259,10 @@ CODES: dict[str, Code] = {
         "The data folder can't be made.",
         "Set `data_dir` to a folder that the user of the process may write to.",
     ),
+    "E219": Code(
+        "A setting of `[development]` can't be used as it is.",
+        "The preview needs a loopback address, and its files must exist.",
+    ),
     # E3xx events, rows and requests
     "E300": Code(
         "A request, or one event of a batch, is not well-formed JSON.",
@@ -465,6 +469,10 @@ CODES: dict[str, Code] = {
     "E382": Code(
         "A pixel's query uses one name for a value and for an object.",
         "Send `properties.price=5`, not also `properties=…`.",
+    ),
+    "E389": Code(
+        "The live preview was asked for by a page of another site, or under another name than this machine's.",
+        "Open it at http://127.0.0.1 with the port of `penstock up`.",
     ),
     # E4xx dependencies
     "E401": Code(

@@ -109,7 +109,7 @@ def explain(decision: Decision, evidence: Mapping[str, Sequence[str]] | None = N
         evidence=found,
         lines=(
             *_opening(decision),
-            *(line for story in stories for line in _slot_lines(story, found)),
+            *(line for story in stories for line in slot_lines(story, found)),
         ),
     )
 
@@ -160,7 +160,13 @@ def _opening(decision: Decision) -> list[str]:
     ]
 
 
-def _slot_lines(story: SlotStory, evidence: Mapping[str, Sequence[str]]) -> list[str]:
+def slot_lines(story: SlotStory, evidence: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a slot's story as lines; what belongs to a line is indented below it.
+
+    Args:
+        story: The slot's.
+        evidence: Per feature, one line per event behind it.
+    """
     shown = ", ".join(
         f"{key} (probability {share})"
         for key, share in zip(story.shows, story.propensities, strict=True)
