@@ -289,7 +289,14 @@ def aggregates_page() -> str | None:
     module = module_if_there("penstock.core.feature.aggregates")
     window = module_if_there("penstock.core.feature.window")
     algebra = module_if_there("penstock.core.feature.algebra")
-    if module is None or window is None or algebra is None or not algebra.REGISTRY:
+    derived = module_if_there("penstock.core.feature.derived")
+    if (
+        module is None
+        or window is None
+        or algebra is None
+        or derived is None
+        or not algebra.REGISTRY
+    ):
         return None
 
     def lines() -> Iterator[str]:
@@ -300,6 +307,11 @@ def aggregates_page() -> str | None:
             yield f"## `{name}`\n"
             yield f"{doc}\n"
             yield from table(("", ""), aggregate_facts(aggregate))
+        yield "## Derived when read\n"
+        yield "These keep no state of their own: they are computed from other features, each time.\n"
+        for name, derive in sorted(derived.DERIVED.items()):
+            yield f"### `{name}`\n"
+            yield f"{inspect.cleandoc(derive.__doc__ or '')}\n"
         yield "## Windows and tiles\n"
         yield (
             "A sliding window reads whole tiles, so its oldest tile counts whole: a read covers at most one tile "

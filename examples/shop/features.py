@@ -12,6 +12,7 @@ from penstock.dsl.features import (
     Profile,
     count,
     days,
+    decay,
     each,
     hours,
     last,
@@ -20,6 +21,7 @@ from penstock.dsl.features import (
     mean,
     ratio,
     recency,
+    sessions,
     sum_,
     top_k,
 )
@@ -34,6 +36,8 @@ class Shopper(Profile):
     views_7d = count(product_viewed, over=days(7))
     views_24h = count(product_viewed, over=hours(24))
     favourite_categories = top_k(product_viewed.category, k=3, over=days(30))
+    interests = decay(product_viewed, by=product_viewed.category, half_life=days(14))
+    visits_30d = sessions(product_viewed, over=days(30))
     searched = last(products_searched.query, over=days(30))
 
     added = last_k(product_added.product_id, k=12, distinct=True, over=days(7))

@@ -22,11 +22,12 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, Final, TypeAlias, cast
 
 from penstock.core.catalog.expr_nodes import FieldRef, Node
 from penstock.core.catalog.schema import EventType, Field, NoSuchField, field_ref
 from penstock.core.errors import DefinitionError
+from penstock.core.feature.aggregates.decay import HALF_LIVES
 from penstock.core.feature.algebra import REGISTRY
 from penstock.core.feature.definition import DEFAULT_PURPOSE, GROUPS_MAX, Feature
 from penstock.core.feature.expr import Amount, refs, with_items
@@ -35,9 +36,10 @@ from penstock.core.feature.window import Lifetime, Sliding, Tumbling, Window
 from penstock.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 
 __all__ = [
-    "Feature", "Items", "Profile", "aggregate", "amount", "compile_plan", "count", "days", "distinct",
-    "each", "exists", "first", "hours", "last", "last_at", "last_k", "lifetime", "max_", "mean", "min_",
-    "minutes", "ratio", "recency", "sum_", "top_k", "tumbling", "variance",
+    "Feature", "Items", "Profile", "aggregate", "amount", "compile_plan", "count", "days", "decay",
+    "distinct", "each", "exists", "first", "hours", "instants", "last", "last_at", "last_k",
+    "last_session", "lifetime", "max_", "mean", "min_", "minutes", "quantile", "ratio", "recency",
+    "sequence", "session_length", "sessions", "sum_", "top_k", "tumbling", "variance",
 ]  # fmt: skip
 
 
@@ -73,6 +75,9 @@ class Items:
 
 Source: TypeAlias = EventType | Items | Node | tuple[FieldRef, ...]
 """What a feature folds."""
+
+_WEEK: Final = Sliding(7 * DAY_MS)
+_HALF_AN_HOUR: Final = Sliding(30 * MINUTE_MS)
 
 
 class Profile:
@@ -315,8 +320,97 @@ def top_k(source: Source, **options: Any) -> Feature:
 
 
 def distinct(source: Source, **options: Any) -> Feature:
-    """Return how many distinct values, exact up to `cap=` of them in a tile."""
+    """Return how many distinct values: exact up to `cap=` of them in a tile, then an estimate.
+
+    The estimate has a standard error of 2.3 %, or what `precision=` makes of it.
+    """
     return aggregate("distinct", source, **options)
+
+
+def decay(source: Source, *, half_life: Sliding = _WEEK, **options: Any) -> Feature:
+    """Return a count of events, or a sum of a number, that halves with every `half_life`.
+
+    What is older than 32 half-lives is left out, unless `over=` says otherwise.
+    """
+    half_life_ms = _span_ms("half_life", half_life)
+    options.setdefault("over", Sliding(half_life_ms * HALF_LIVES))
+    name = "decay" if isinstance(source, EventType | Items) else "decay_sum"
+    return aggregate(name, source, half_life_ms=half_life_ms, **options)
+
+
+def quantile(source: Source, *, percent: int = 50, **options: Any) -> Feature:
+    """Return the number that `percent` of all are at or below, within 1.6 %; 50 is the median."""
+    return aggregate("quantile", source, percent=percent, **options)
+
+
+def sessions(source: Source, *, gap: Sliding = _HALF_AN_HOUR, **options: Any) -> Feature:
+    """Return how many sessions: runs of events that are closer to each other than `gap`."""
+    return aggregate("sessions", source, gap_ms=_span_ms("gap", gap), **options)
+
+
+def session_length(source: Source, *, gap: Sliding = _HALF_AN_HOUR, **options: Any) -> Feature:
+    """Return how long sessions are on average, in ms from first to last event."""
+    return aggregate("session_length", source, gap_ms=_span_ms("gap", gap), **options)
+
+
+def last_session(source: Source, *, gap: Sliding = _HALF_AN_HOUR, **options: Any) -> Feature:
+    """Return the last session: `{"started_at": …, "ended_at": …, "length_ms": …, "events": …}`."""
+    return aggregate("last_session", source, gap_ms=_span_ms("gap", gap), **options)
+
+
+def instants(source: Source, **options: Any) -> Feature:
+    """Return when the `k=` last events occurred, in ms since 1970 UTC, the earliest first."""
+    return aggregate("instants", source, **options)
+
+
+def sequence(
+    first: Source | Feature,
+    then: Source | Feature,
+    *,
+    within: Sliding,
+    over: Window | None = None,
+    purpose: str = DEFAULT_PURPOSE,
+    description: str = "",
+) -> Feature:
+    """Return how many events followed another within a time: "ordered within an hour of a view".
+
+    It is computed when read, from the last instants of both: each `then` counts once if a `first`
+    came before it, at most `within` earlier. Of two at the same millisecond neither came before.
+    When there were more instants than are kept, the feature says truncated.
+
+    Args:
+        first: What comes first: an event or a field, or `instants(…)` to filter, group or keep more.
+        then: What follows it. When both are grouped, the sequences are counted per group.
+        within: The longest time from one to the other, such as `hours(1)`.
+        over: The window of both; not for what is given as `instants(…)`.
+        purpose: What the feature may be used for; the purposes of its parts are needed too.
+        description: For the generated reference.
+
+    Raises:
+        DefinitionError: A part is no source and no `instants(…)` (E117), or `within` no time (E112).
+    """
+    place = _place()
+    parts: list[Feature] = []
+    for part in (first, then):
+        if not isinstance(part, Feature):
+            parts.append(replace(aggregate("instants", part, over=over, purpose=purpose), place=place))  # fmt: skip
+        elif part.aggregate == "instants" and over is None:
+            parts.append(part)
+        else:
+            raise DefinitionError("E117", "a sequence of something that is no event and no `instants(…)`",
+                                  fix="write `sequence(product_viewed, order_completed, within=hours(1))`",
+                                  where=place)  # fmt: skip
+    return Feature(
+        aggregate="sequence", parts=tuple(parts), purpose=purpose, description=description, place=place,
+        params=(("within_ms", _span_ms("within", within)),),
+    )  # fmt: skip
+
+
+def _span_ms(role: str, span: object) -> int:
+    if not isinstance(span, Sliding):
+        raise DefinitionError("E112", f"`{role}=` is no length of time", where=_place(),
+                              fix="use days(7), hours(1) or minutes(30)")  # fmt: skip
+    return span.window_ms
 
 
 def exists(source: Source, **options: Any) -> Feature:

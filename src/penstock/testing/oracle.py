@@ -10,10 +10,19 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from math import floor
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from penstock.core.catalog.expr_nodes import Const, FieldRef, Node, Op
+from penstock.core.feature.aggregates.decay import (
+    PHASE_BITS,
+    SHOWN_DIGITS,
+    WEIGHT_BITS,
+    weight,
+)
+from penstock.core.feature.aggregates.distinct import Distinct
+from penstock.core.feature.aggregates.quantile import bucket, middle
 from penstock.core.feature.binding import EACH_MAX
 from penstock.core.feature.caps import rank
 from penstock.core.feature.definition import Feature
@@ -30,7 +39,7 @@ from penstock.core.record import Record
 from penstock.core.time import parse_instant
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-EXACT: Final = frozenset({"last", "last_k", "exists", "recency", "last_at"})
+EXACT: Final = frozenset({"last", "last_k", "exists", "recency", "last_at", "instants"})
 """Aggregates whose windows are exact to the millisecond."""
 CURRENCIES_MAX: Final = 16
 
@@ -84,7 +93,11 @@ class Oracle:
             (one, cut_one), (other, cut_other) = (
                 self._value(part, as_of_ms, purged) for part in feature.parts
             )
-            return _divided(one, other), cut_one or cut_other
+            if feature.aggregate == "sequence":
+                value = _followed(one, other, dict(feature.params)["within_ms"])
+            else:
+                value = _divided(one, other)
+            return value, cut_one or cut_other
         by_tile: dict[Any, list[Row]] = {}
         for row in self._rows(feature):
             tile, start_ms = self._tile(feature, row.at_ms)
@@ -358,6 +371,13 @@ def _finish(feature: Feature, tiles: list[list[Row]], as_of_ms: int) -> tuple[An
             return (_shown(rows[-1].value, names) if rows else None), False
         case "last_k":
             return [_shown(row.value, names) for row in _last_k(rows, params)], False
+        case "instants":
+            k = params.get("k", 50)
+            return [row.at_ms for row in rows][-k:], len(rows) > k
+        case "decay" | "decay_sum":
+            return _decayed(feature, rows, as_of_ms), False
+        case "sessions" | "session_length" | "last_session":
+            return _visits(feature, rows), False
         case "distinct" | "top_k":
             return _counted(feature.aggregate, tiles, params)
         case _:
@@ -376,8 +396,59 @@ def _last_k(rows: list[Row], params: Mapping[str, Any]) -> list[Row]:
     return newest[: params.get("k", 10)]
 
 
+def _followed(first: Any, then: Any, within_ms: int) -> Any:
+    if isinstance(then, dict) and isinstance(first, dict):
+        return {key: _followed(first[key], then[key], within_ms) for key in then if key in first}
+    if isinstance(then, dict):
+        return {key: _followed(first, one, within_ms) for key, one in then.items()}
+    starts = [at for one in first.values() for at in one] if isinstance(first, dict) else first
+    return sum(1 for end in then if any(0 < end - at <= within_ms for at in starts))
+
+
+def _decayed(feature: Feature, rows: list[Row], as_of_ms: int) -> float:
+    """Sum each row's weight at the read, which is rounded as the aggregate's page says."""
+    half_life_ms = dict(feature.params)["half_life_ms"]
+
+    def weighed(at_ms: int) -> Fraction:
+        number, into_ms = divmod(at_ms, half_life_ms)
+        return Fraction(2) ** number * weight((into_ms << PHASE_BITS) // half_life_ms)
+
+    if not rows:
+        return 0.0
+    numbers = [row.value if feature.value else 1 for row in rows]
+    total = sum((number * weighed(row.at_ms) for number, row in zip(numbers, rows, strict=True)),
+                start=Fraction(0))  # fmt: skip
+    newest_ms = max(row.at_ms // half_life_ms for row in rows) * half_life_ms
+    number, into_ms = divmod(max(as_of_ms, newest_ms), half_life_ms)
+    phase = (into_ms << PHASE_BITS) // half_life_ms
+    back = Fraction(weight((1 << PHASE_BITS) - phase), 2) if phase else Fraction(1 << WEIGHT_BITS)
+    decayed = total * back / Fraction(2) ** number / (1 << (2 * WEIGHT_BITS))
+    micros = floor(decayed * 10**SHOWN_DIGITS + Fraction(1, 2))
+    return float(Fraction(micros, 10**SHOWN_DIGITS))
+
+
+def _visits(feature: Feature, rows: list[Row]) -> Any:
+    gap_ms = dict(feature.params)["gap_ms"]
+    visits: list[list[int]] = []
+    for row in rows:
+        if visits and row.at_ms - visits[-1][-1] < gap_ms:
+            visits[-1].append(row.at_ms)
+        else:
+            visits.append([row.at_ms])
+    if feature.aggregate == "sessions":
+        return len(visits)
+    if not visits:
+        return None
+    if feature.aggregate == "session_length":
+        return sum(visit[-1] - visit[0] for visit in visits) / len(visits)
+    last = visits[-1]
+    return {"started_at": last[0], "ended_at": last[-1], "length_ms": last[-1] - last[0], "events": len(last)}  # fmt: skip
+
+
 def _counted(name: str, tiles: list[list[Row]], params: Mapping[str, Any]) -> tuple[Any, bool]:
-    cap = params.get("cap", 100 if name == "top_k" else 256)
+    if name == "distinct":
+        return _distinct(tiles, params)
+    cap = params.get("cap", 100)
     truncated = False
     counts: dict[Any, int] = {}
     for tile in tiles:
@@ -386,8 +457,6 @@ def _counted(name: str, tiles: list[list[Row]], params: Mapping[str, Any]) -> tu
         for row in tile:
             if row.value in values[:cap]:
                 counts[row.value] = counts.get(row.value, 0) + 1
-    if name == "distinct":
-        return len(counts), truncated
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: params.get("k", 3)]
     return [{"value": value, "count": count} for value, count in ranked], truncated
 
@@ -395,8 +464,14 @@ def _counted(name: str, tiles: list[list[Row]], params: Mapping[str, Any]) -> tu
 def _numbers(feature: Feature, tiles: list[list[Row]]) -> tuple[Any, bool]:
     amounts = [row.value for tile in tiles for row in tile]
     money = _money(feature.value[0][1])
+
+    def _number(numbers: list[Any]) -> Any:
+        if feature.aggregate == "quantile":
+            return _ranked(feature, numbers, money)
+        return _moment(feature.aggregate, numbers, money)
+
     if not money:
-        return _number(feature.aggregate, amounts, False), False
+        return _number(amounts), False
     truncated = False
     per_currency: dict[str, list[int]] = {}
     for tile in tiles:
@@ -405,8 +480,23 @@ def _numbers(feature: Feature, tiles: list[list[Row]]) -> tuple[Any, bool]:
         for row in tile:
             if row.value[1] in currencies[:CURRENCIES_MAX]:
                 per_currency.setdefault(row.value[1], []).append(row.value[0])
-    shown = {c: _number(feature.aggregate, v, True) for c, v in sorted(per_currency.items())}
+    shown = {c: _number(v) for c, v in sorted(per_currency.items())}
     return shown, truncated
+
+
+def _distinct(tiles: list[list[Row]], params: Mapping[str, Any]) -> tuple[int, bool]:
+    """Count; if a tile goes over its cap, estimate by the registers of all values."""
+    values = {row.value for tile in tiles for row in tile}
+    cap = params.get("cap", 256)
+    if all(len({row.value for row in tile}) <= cap for tile in tiles):
+        return len(values), False
+    precision = params.get("precision", 11)
+    registers = [0] * (1 << precision)
+    for value in values:
+        bits = f"{rank(value):064b}"
+        place = int(bits[:precision], 2)
+        registers[place] = max(registers[place], (bits[precision:] + "1").index("1") + 1)
+    return Distinct(precision=precision).finish(bytearray(registers), 0), True
 
 
 def _money(node: Node) -> bool:
@@ -415,7 +505,28 @@ def _money(node: Node) -> bool:
     return isinstance(node, Op) and any(_money(operand) for operand in node.operands)
 
 
-def _number(name: str, numbers: list[Any], money: bool) -> Any:
+def _ranked(feature: Feature, numbers: list[Any], money: bool) -> Any:
+    """Return the number at a rank, as the middle of its bucket."""
+    if not numbers:
+        return None
+    percent = dict(feature.params)["percent"]
+    rank = -(-percent * len(numbers) // 100)
+    unit = 1 if money else 10 ** _scale(feature.value[0][1])
+    shown = middle(bucket(int(sorted(numbers)[rank - 1] * unit)))
+    return shown if money else _shown(Fraction(shown, unit) if unit > 1 else shown)
+
+
+def _scale(node: Node) -> int:
+    """Return the decimal digits of an expression's value."""
+    if isinstance(node, FieldRef):
+        return node.scale or 0
+    if not isinstance(node, Op):
+        return 0
+    scales = [_scale(operand) for operand in node.operands]
+    return sum(scales) if node.op == "mul" else max(scales)
+
+
+def _moment(name: str, numbers: list[Any], money: bool) -> Any:
     if name == "sum":
         total = sum(numbers)
         return total if money else _shown(total)

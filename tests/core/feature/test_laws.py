@@ -107,8 +107,10 @@ def a_feature(rng: Random) -> f.Feature:
     """Any feature that passes the checks."""
     name = rng.choice(sorted(REGISTRY))
     options: dict[str, Any] = {}
-    if name in ("sum", "min", "max", "mean", "variance"):
+    if name in ("sum", "min", "max", "mean", "variance", "quantile"):
         source: Any = rng.choice(NUMBERS)
+    elif name == "decay_sum":
+        source = rng.choice([*NUMBERS[:2], lines.quantity])
     elif name in ("first", "last", "last_k"):
         source = rng.choice(VALUES)
     elif name in ("top_k", "distinct"):
@@ -123,8 +125,14 @@ def a_feature(rng: Random) -> f.Feature:
     if groups and rng.random() < 0.4:
         options["by"] = rng.choice(groups)
         options["groups_max"] = rng.choice([1, 2, 100])
-    if name in ("last_k", "top_k"):
+    if name in ("last_k", "top_k", "instants"):
         options["k"] = rng.randrange(1, 5)
+    if name == "quantile":
+        options["percent"] = rng.choice([1, 50, 75, 99])
+    if name in ("decay", "decay_sum"):
+        options["half_life_ms"] = rng.choice([HOUR_MS, 36 * HOUR_MS, 7 * DAY_MS])
+    if "session" in name:
+        options["gap_ms"] = rng.choice([30 * 60_000, HOUR_MS, 7 * HOUR_MS, DAY_MS])
     if name == "last_k":
         if mine == "Product Viewed" and rng.random() < 0.5:
             options["distinct_by"] = viewed.product
@@ -139,6 +147,10 @@ def a_profile(rng: Random) -> tuple[f.Feature, ...]:
     declared = [a_feature(rng) for _ in range(rng.randrange(2, 10))]
     numeric = [one for one in declared if one.aggregate in ("count", "sum", "mean", "recency")]
     attributes = {f"feature_{i}": one for i, one in enumerate(declared)}
+    followed = [one for one in declared if one.aggregate == "instants"]
+    if followed:
+        within = f.hours(rng.choice([1, 8, 30]))
+        attributes["followed"] = f.sequence(followed[0], followed[-1], within=within)
     if numeric:
         attributes["quotient"] = f.ratio(numeric[0], numeric[-1])
     return type("Shopper", (f.Profile,), attributes).features

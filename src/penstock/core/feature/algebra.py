@@ -25,6 +25,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 
+from penstock.core.feature.window import Grid
+
 ALGEBRA_VERSION: Final = 1
 """Part of every plan's fingerprint: accumulators of another version are not read."""
 
@@ -94,6 +96,14 @@ class Aggregate:
     def variants(cls) -> "tuple[tuple[Aggregate, ValueType | None], ...]":
         """Return the bound aggregates, with the type of their values, that the law suite tests."""
         raise NotImplementedError
+
+    def misfit(self, grid: Grid) -> str | None:
+        """Return why tiles do not suit it, or None."""
+        del grid
+
+    def view(self) -> str:
+        """Return what tells apart how aggregates of one `state` and `params` are read."""
+        return self.name
 
     def inline(self) -> tuple[str, str] | None:
         """Return `add` as two Python expressions over `acc`, `value`, `at` and `event`.

@@ -84,6 +84,10 @@ def bind(feature: Feature, zone: Zone) -> Bound:
                     "remove it; docs/reference/aggregates.md lists what each takes") from error  # fmt: skip
     needs = tuple(sorted({feature.purpose, *(ref.purpose for ref in reads)}))
     grid = grid_of(feature.window, zone)
+    wrong = aggregate.misfit(grid)
+    if wrong:
+        raise fault(feature, "E112", f"has a window that cannot be kept: {wrong}",
+                    "use a shorter period, or a narrower `tile=`")  # fmt: skip
     key = _cell_key(feature, aggregate, grid.canonical, needs, value_type, reads)
     groups_max = None if feature.by is None else feature.groups_max
     return Bound(feature, aggregate, Cell(key, aggregate, grid, groups_max, needs), reads)

@@ -19,7 +19,7 @@ from penstock.core.feature import aggregates as _aggregates  # registers them
 from penstock.core.feature.algebra import ALGEBRA_VERSION, Aggregate
 from penstock.core.feature.binding import Bound, bind, fault
 from penstock.core.feature.definition import Feature
-from penstock.core.feature.derived import DERIVED
+from penstock.core.feature.derived import DERIVED, derivation
 from penstock.core.feature.source import Folder, folders
 from penstock.core.feature.window import Zone
 from penstock.core.record import Record
@@ -41,8 +41,10 @@ class _Output(NamedTuple):
     mask: int
     cell: int
     aggregate: Aggregate | None
-    derive: Any
+    derive: Callable[..., Any] | None
     parts: tuple["_Output", ...]
+    derived: str = ""
+    """The name of `derive`, with its parameters."""
 
 
 class FeatureNote(NamedTuple):
@@ -336,7 +338,8 @@ def plan_of(
             parts = tuple(output(part) for part in feature.parts)
             for part in parts:
                 mask |= part.mask
-            return _Output(feature.name, mask, -1, None, DERIVED[feature.aggregate], parts)
+            named, derive = derivation(feature.aggregate, dict(feature.params))
+            return _Output(feature.name, mask, -1, None, derive, parts, named)
         bound = bounds[id(feature)]
         for purpose in bound.cell.needs:
             mask |= masks[purpose]
@@ -384,7 +387,6 @@ def _check_declared(bounds: Iterable[Bound], declared: Sequence[str]) -> None:
 
 
 def _canonical(output: _Output) -> list[Any]:
-    view = "" if output.aggregate is None else output.aggregate.name
-    derived = next((name for name, derive in DERIVED.items() if derive is output.derive), "")
-    return [output.name, output.mask, output.cell, view, derived,
+    view = "" if output.aggregate is None else output.aggregate.view()
+    return [output.name, output.mask, output.cell, view, output.derived,
             [_canonical(part) for part in output.parts]]  # fmt: skip

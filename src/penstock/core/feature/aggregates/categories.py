@@ -1,4 +1,4 @@
-"""Aggregates of keys: top_k of a category, and how many distinct values; exact up to a cap."""
+"""The aggregate of favourites: the top k of a category, exact for the values that are kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from penstock.core.feature.algebra import KEYS, Aggregate, ValueType, in_range, 
 
 K_MAX: Final = 50
 CATEGORIES_MAX: Final = 1_000
-DISTINCT_MAX: Final = 2_000
 
 
 @register
@@ -95,91 +94,3 @@ class TopK(Aggregate):
 
 def _add(one: int | None, other: int) -> int:
     return other if one is None else one + other
-
-
-_TRUNCATED_HASH: Final = -1
-"""The mark in a set of hashes that left some out; hashes are not negative."""
-
-
-@register
-@dataclass(frozen=True)
-class Distinct(Aggregate):
-    """How many distinct values: a set of 64-bit hashes per tile.
-
-    Exact up to `cap` values a tile; beyond, the smallest hashes are kept, the number is a lower
-    bound and the feature says truncated. Two values share a hash with probability n²/2⁶⁵.
-    """
-
-    cap: int = 256
-
-    name: ClassVar[str] = "distinct"
-    takes: ClassVar[frozenset[str]] = KEYS
-    value: ClassVar[str] = "required"
-
-    @classmethod
-    def bind(cls, value_type: ValueType | None, params: dict[str, Any]) -> Aggregate:
-        """Return the set of at most `cap` hashes a tile."""
-        del value_type
-        in_range("cap", params.get("cap", 256), 1, DISTINCT_MAX)
-        return cls(**params)
-
-    @classmethod
-    def variants(cls) -> tuple[tuple[Aggregate, ValueType | None], ...]:
-        """Return tight and wide caps."""
-        return ((cls(cap=3), ValueType("string")), (cls(), ValueType("integer")))
-
-    def add(self, acc: set[int] | None, value: Any, at_ms: int, event_id: int) -> set[int]:
-        """Add a value's hash, if it is kept."""
-        del at_ms, event_id
-        hashed = caps.rank(value)
-        if acc is None:
-            return {hashed}
-        if hashed in acc:
-            return acc
-        if len(acc) >= self.cap:
-            acc.add(_TRUNCATED_HASH)
-            greatest = max(acc)
-            if hashed > greatest:
-                return acc
-            acc.remove(greatest)
-        acc.add(hashed)
-        return acc
-
-    def merge(self, one: set[int], other: set[int]) -> set[int]:
-        """Return the union, capped."""
-        union = one | other
-        truncated = _TRUNCATED_HASH in union
-        if len(union) - truncated <= self.cap:
-            return union
-        union.discard(_TRUNCATED_HASH)
-        return {_TRUNCATED_HASH, *sorted(union)[: self.cap]}
-
-    def join(self, accs: Sequence[set[int]]) -> set[int]:
-        """Return the union."""
-        union: set[int] = set()
-        return union.union(*accs)
-
-    def copy(self, acc: set[int]) -> set[int]:
-        """Return a copy."""
-        return set(acc)
-
-    def finish(self, acc: set[int] | None, as_of_ms: int) -> int:
-        """Return how many hashes there are."""
-        del as_of_ms
-        return len(acc) - (_TRUNCATED_HASH in acc) if acc else 0
-
-    def truncated(self, acc: set[int]) -> bool:
-        """Return whether there were more values than are kept."""
-        return _TRUNCATED_HASH in acc
-
-    def encode(self, acc: set[int]) -> list[int]:
-        """Return the hashes ascending; -1 before them says truncated."""
-        return sorted(acc)
-
-    def decode(self, raw: list[int]) -> set[int]:
-        """Return the set of its encoding."""
-        return set(raw)
-
-    def size_bytes(self, acc: set[int]) -> int:
-        """Return nine bytes a hash."""
-        return 9 * len(acc)

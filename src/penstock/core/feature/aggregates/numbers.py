@@ -60,7 +60,7 @@ class Count(Aggregate):
 
 
 @dataclass(frozen=True)
-class _Number(Aggregate):
+class NumberAggregate(Aggregate):
     """What the aggregates of integers share: one accumulator, or one per currency for money."""
 
     money: bool = False
@@ -173,7 +173,7 @@ class _Number(Aggregate):
 
 @register
 @dataclass(frozen=True)
-class Sum(_Number):
+class Sum(NumberAggregate):
     """The sum of a number; of money, minor units per currency, never mixed."""
 
     name: ClassVar[str] = "sum"
@@ -194,7 +194,7 @@ class Sum(_Number):
 
 
 @dataclass(frozen=True)
-class _Extreme(_Number):
+class _Extreme(NumberAggregate):
     takes: ClassVar[frozenset[str]] = ORDERED
 
     def _show(self, acc: int | None) -> int | float | None:
@@ -238,7 +238,7 @@ class Max(_Extreme):
 
 
 @dataclass(frozen=True)
-class _Moments(_Number):
+class _Moments(NumberAggregate):
     """(n, sum, sum of squares): what mean and variance are derived from when read."""
 
     state: ClassVar[str] = "moments"
