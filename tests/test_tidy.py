@@ -55,6 +55,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "compose": {"litestar", "uvicorn", "uvloop"},
     "cli": {"click", "rich", "uvicorn", "uvloop"},
     "cli/client": {"httpx"},
+    "cli/top": {"httpx", "prometheus_client", "rich", "click"},
     "testing": {"litestar", "hypothesis", "pytest", "httpx"},
 }
 """Which client libraries each part may import: an adapter its one product, nothing else any."""

@@ -225,3 +225,29 @@ def test_a_store_that_is_gone_is_built_from_the_log_and_it_says_so(
     assert any(line.startswith("The store is empty: replaying the log") for line in ups[1].said)
     profile = ups[1].profile("u1")
     assert (profile["features"]["views_7d"], profile["served"]) == (2, "live")
+
+
+def test_top_shows_what_the_running_engine_counts(folder: Path, ups: list[Up]) -> None:
+    up = Up(folder)
+    ups.append(up)
+    up.send(
+        {
+            "type": "track",
+            "event": "Product Viewed",
+            "userId": "u-1",
+            "properties": {"product_id": "p-1"},
+        }
+    )
+    result = CliRunner().invoke(
+        main, ["top", "--project", str(up.folder), "--json", "--every", "0.1"]
+    )
+    assert 0 == result.exit_code
+    seen = json.loads(result.output)
+    assert 0 == seen["unaccounted"]
+    assert 0 == seen["lag_records"]
+
+
+def test_top_without_an_engine_says_how_to_start_one(folder: Path) -> None:
+    result = CliRunner().invoke(main, ["top", "--project", str(folder), "--once"])
+    assert 0 != result.exit_code
+    assert "penstock up" in result.stderr

@@ -64,6 +64,7 @@ MODULES = {
     "init": "init",
     "up": "up",
     "load": "load",
+    "top": "top",
     "send": "send",
     "explain": "explain",
     "test": "cases",
