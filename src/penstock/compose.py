@@ -26,6 +26,8 @@ from penstock.adapters.esp.directory import DirectoryEsp
 from penstock.adapters.esp.smtp import SmtpEsp
 from penstock.adapters.keys.file import FileKeys
 from penstock.adapters.keys.memory import MemoryKeys
+from penstock.adapters.leaf_index.memory import MemoryLeafIndex
+from penstock.adapters.leaf_index.sqlite import SqliteLeafIndex
 from penstock.adapters.log.memory import MemoryLog
 from penstock.adapters.log.sqlite import SqliteLog
 from penstock.adapters.metrics.prometheus import PrometheusMetrics
@@ -50,6 +52,8 @@ from penstock.edges.serving.mail import mail_handlers
 from penstock.edges.serving.routes import ServingParts, serving_handlers
 from penstock.flows.collect import Collector, Source, source_of
 from penstock.flows.feedback import Feedback
+from penstock.flows.history import History
+from penstock.flows.past import Past
 from penstock.flows.person import Definitions
 from penstock.flows.render import Links, render_email
 from penstock.flows.replay import LIVE_EPOCH, Epoch, choose_epoch, covered_offsets, make_live
@@ -62,6 +66,7 @@ from penstock.ports.clock import Clock
 from penstock.ports.decisions import Decided, DecisionKey, Decisions
 from penstock.ports.esp import Esp
 from penstock.ports.keys import IDENTIFIER_KEY, PSEUDONYM_KEY, TOKEN_KEY, Keys
+from penstock.ports.leaf_index import LeafIndex
 from penstock.ports.log import Log
 from penstock.ports.metrics import Metrics
 from penstock.ports.store import Store
@@ -70,6 +75,7 @@ from penstock.project import Project
 from penstock.runtimes.embedded import EmbeddedEngine
 from penstock.runtimes.grouping import Grouper
 from penstock.runtimes.outbox import OutboxPump
+from penstock.runtimes.upkeep import Upkeep
 from penstock.settings import EspSettings
 
 KEY_BYTES = 32
@@ -88,10 +94,12 @@ class Stores:
     store: Store
     suppressions: Suppressions
     decisions: Decisions
+    index: LeafIndex = field(default_factory=MemoryLeafIndex)
+    """Of the log by leaf; made again from the log if it is lost."""
 
     def close(self) -> None:
         """Release files and connections."""
-        for part in (self.log, self.store, self.suppressions, self.decisions):
+        for part in (self.index, self.log, self.store, self.suppressions, self.decisions):
             part.close()
 
 
@@ -151,8 +159,10 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
         decisions: Decisions = (
             MemoryDecisions() if memory else SqliteDecisions(folder / "decisions.db")
         )
+        opened.callback(decisions.close)
+        index: LeafIndex = MemoryLeafIndex() if memory else SqliteLeafIndex(folder / "index.db")
         opened.pop_all()
-    return Stores(keys, log, store, suppressions, decisions)
+    return Stores(keys, log, store, suppressions, decisions, index)
 
 
 def _make_folder(folder: Path) -> None:
@@ -215,6 +225,9 @@ class Node:
     """By name."""
     decider: Grouper[tuple[DecisionKey, bytes], Decided]
     pump: OutboxPump
+    history: History
+    past: Past
+    upkeep: Upkeep
     on_replay: Callable[[], None] = lambda: None
     """Told before a replay that new definitions ask for."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -227,7 +240,10 @@ class Node:
         if not self.epoch.current:
             await self.engine.settled()
             make_live(self.stores.store, self.epoch.number)
-        self._tasks = [asyncio.create_task(self.pump.run(), name="penstock-outbox")]
+        self._tasks = [
+            asyncio.create_task(self.pump.run(), name="penstock-outbox"),
+            asyncio.create_task(self.upkeep.run(), name="penstock-upkeep"),
+        ]
 
     async def close(self) -> None:
         """Drain and write everything; the stores stay open."""
@@ -256,9 +272,10 @@ def make_node(
     tenant = settings.project.tenant
     epoch = choose_epoch(stores.store, project.fingerprint)
     live = int(stores.store.get_meta(LIVE_EPOCH) or 0)
+    step = Step(project.plan, project.step_rules())
     engine = EmbeddedEngine(
         log=stores.log, store=stores.store, suppressions=stores.suppressions,
-        step=Step(project.plan, project.step_rules()), epoch=epoch.number, clock=clock, metrics=metrics,
+        step=step, epoch=epoch.number, clock=clock, metrics=metrics,
         flush_ms=settings.store.flush_ms, cached_max=settings.store.cached_leaves_max,
         covered=[] if epoch.current else covered_offsets(stores.log, stores.store, live),
     )  # fmt: skip
@@ -286,6 +303,8 @@ def make_node(
         clock=clock, metrics=metrics, on_fault=log_fault,
     )  # fmt: skip
 
+    history = History(stores.log, stores.index)
+
     def to_record(raw: bytes) -> Record:
         return decision_record(decode_decision(raw))
 
@@ -298,6 +317,8 @@ def make_node(
         },
         decider=decider,
         pump=OutboxPump(stores.decisions, engine.appender, to_record, metrics),
+        history=history, past=Past(serving, history, Step(project.plan, project.step_rules())),
+        upkeep=Upkeep(stores.log, stores.index, idle=lambda: engine.lag() == 0),
     )  # fmt: skip
 
 
@@ -352,7 +373,8 @@ def admin_parts(node: Node, links: Links) -> AdminParts:
 
     return AdminParts(
         admin_key=project.settings.server.admin_key, collector=node.collector,
-        campaigning=make_campaigning(node, links), log=stores.log, plan=project.plan,
+        campaigning=make_campaigning(node, links), log=stores.log, history=node.history, past=node.past,
+        plan=project.plan,
         audiences=project.audiences, sources=node.sources, find_who=find_who, status=status,
         settled=engine.settled,
     )  # fmt: skip
@@ -437,7 +459,7 @@ def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
     parts = ServingParts(
         serving=node.serving, make_leaf=node.collector.make_leaf, links=links,
         read_keys=ReadKeys([*settings.server.read_keys, settings.server.admin_key]),
-        text_of_html=html_to_text, clock=clock, metrics=metrics,
+        text_of_html=html_to_text, clock=clock, metrics=metrics, past=node.past,
     )  # fmt: skip
     return Litestar(
         route_handlers=[

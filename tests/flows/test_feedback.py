@@ -208,7 +208,7 @@ def test_the_events_behind_a_decision_are_the_newest_that_its_features_fold(play
         assert later["success"]
         leaf = [shop.node.collector.make_leaf("user_id", "u1")]
         decision = decode_decision(shop.node.stores.decisions.find(outcome.answer.decision_id)[1])
-        return events_behind(shop.node.stores.log, leaf, decision, shop.node.project.plan.features)
+        return events_behind(shop.node.history, leaf, decision, shop.node.project.plan.features)
 
     found = play(story)
     assert set(found) == {"viewed", "bought"}

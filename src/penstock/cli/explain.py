@@ -17,13 +17,19 @@ from penstock.core.errors import SettingsError
 @click.option("--campaign", required=True, help="In which campaign.")
 @click.option("--slot", default="", help="Only this slot.")
 @click.option("--send", "send", default="", help="Which send; today's by default.")
+@click.option(
+    "--at",
+    "at",
+    default="",
+    help="As of an instant, such as 2026-11-25T10:00:00Z: what was decided by then, or would have been.",
+)
 @PROJECT
 @JSON
 def command(
-    person: str, campaign: str, slot: str, send: str, project_dir: Path, as_json: bool
+    person: str, campaign: str, slot: str, send: str, at: str, project_dir: Path, as_json: bool
 ) -> None:  # fmt: skip
     """Explain what PERSON (an email, `user_id:…`, `anonymous_id:…`, an email token) sees, and why."""
-    body = {"campaign": campaign, "slot": slot, "send": send, **identifier(person)}
+    body = {"campaign": campaign, "slot": slot, "send": send, "at": at, **identifier(person)}
 
     async def work(admin: Admin) -> dict[str, Any]:
         why = await admin.post("/v1/admin/explain", body)
@@ -41,7 +47,14 @@ def command(
         if not why["known"]:
             out.print("Nothing is known of this person; this is about a stranger.")
         if not why["recorded"]:
-            out.print("Nothing was decided for this send yet; this is what would be decided now.")
+            out.print(
+                "Nothing was decided for this send "
+                + (
+                    "by then; this is what would have been."
+                    if at
+                    else "yet; this is what would be decided now."
+                )
+            )
         for line in why["lines"]:
             out.print(line)
 

@@ -424,6 +424,10 @@ CODES: dict[str, Code] = {
         "SDK settings were asked for with a key that is no browser source's.",
         "Give pages the key of a source of kind `browser`; a server's key is secret.",
     ),
+    "E388": Code(
+        "A question about the past names an offset or an instant that has not been yet.",
+        "Ask for an offset of the log, or for an instant before now.",
+    ),
     "E390": Code(
         "`as_of` is before the newest record of the person.",
         "Ask for a later instant; a question about earlier knowledge needs a replay.",
@@ -445,7 +449,7 @@ CODES: dict[str, Code] = {
         "An email address stands in a URL.",
         "POST it to /v1/profiles/lookup, or use an email token.",
     ),
-    "E396": Code("`as_of` is no ISO 8601 instant.", "Write it like 2026-11-25T10:00:00Z."),
+    "E396": Code("A parameter is no ISO 8601 instant.", "Write it like 2026-11-25T10:00:00Z."),
     "E397": Code(
         "A request's body is not what its route takes.",
         "See the reference of the HTTP API for the fields.",
@@ -530,6 +534,10 @@ CODES: dict[str, Code] = {
     ),
     "E415": Code("A send of this id is running already.", "Wait until it ends, then send again."),
     "E416": Code("The engine stopped, and a send with it.", "Send again under the same id."),
+    "E418": Code(
+        "The index of the log by leaf did not answer.",
+        "Retry; if it lasts, check the disk. The file may be removed while nothing runs: it is made again.",
+    ),
     "E430": Code(
         "More requests are in flight than the collector takes.",
         "Retry after the time in `Retry-After`; raise `server.requests_max` if the machine can bear it.",

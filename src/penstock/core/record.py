@@ -201,3 +201,24 @@ def kind_of(value: bytes) -> int:
     """Return the kind of a record of its bytes, without decoding it: the second element of its array."""
     head = 3 if value[0] == _ARRAY_16 else 1
     return value[head + 1]
+
+
+def leaf_of(value: bytes) -> bytes:
+    """Return the leaf of a record of its bytes, without decoding it: the fourth element of its array.
+
+    Raises:
+        DataCorrupt: The bytes are too short for a record (E701).
+    """
+    try:
+        head = 3 if value[0] == _ARRAY_16 else 1
+        size = value[head + 2]
+        # The tenant is a short string, with its length in its own byte or in the one after it.
+        start = head + 5 + ((size & 0x1F) if size & 0xE0 == 0xA0 else 1 + value[head + 3])
+        leaf = value[start : start + 16]
+    except IndexError:
+        leaf = b""
+    if len(leaf) != 16:
+        raise DataCorrupt(
+            "E701", "a record of the log does not decode", fix="run `penstock doctor`"
+        )
+    return leaf

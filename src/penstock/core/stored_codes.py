@@ -51,6 +51,14 @@ STORED: dict[str, Code] = {
         "The conservation law does not hold over the data.",
         "Copy the data folder, then rebuild the store from the log with `penstock replay --accept`.",
     ),
+    "E730": Code(
+        "A segment of the archive is damaged.",
+        "Put a copy of it in its place, from a backup; `penstock doctor` says which offsets do not read back.",
+    ),
+    "E732": Code(
+        "The index of the log by leaf is damaged.",
+        "Remove `index.db` from the data folder while nothing runs; it is made again from the log.",
+    ),
     "E720": Code(
         "A stored decision does not decode.", "Run `penstock doctor`; it names the record."
     ),

@@ -12,6 +12,7 @@ from litestar import Response
 from litestar.exceptions import HTTPException
 
 from penstock.core.errors import Conflict, EventRejected, Overloaded, PenstockError, Unavailable
+from penstock.core.time import parse_instant
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -82,6 +83,23 @@ def error_answer(error: PenstockError, status: int = 0) -> Answer:
     return json_answer(
         status or status_of(error), body, ((b"retry-after", b"%d" % max(seconds, 1)),)
     )
+
+
+def instant(text: str, name: str = "as_of") -> int:
+    """Return an instant that a request names, ms UTC.
+
+    Args:
+        text: ISO 8601; without a zone it is UTC.
+        name: The parameter, for the message.
+
+    Raises:
+        EventRejected: It is no instant (E396).
+    """
+    try:
+        return parse_instant(text)
+    except ValueError:
+        raise EventRejected("E396", f"`{name}` is no ISO 8601 instant", where=name,
+                            fix="write it like 2026-11-25T10:00:00Z") from None  # fmt: skip
 
 
 def log_access(method: str, route: str, status: int, took_ms: int) -> None:

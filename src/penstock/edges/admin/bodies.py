@@ -73,6 +73,8 @@ class AskWhy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     email_token: str | None = None
     send: str = ""
     slot: str = ""
+    at: str = ""
+    """An instant, ISO 8601: what was decided by then, or would have been; empty for now."""
 
 
 class Why(msgspec.Struct, frozen=True):
@@ -84,6 +86,8 @@ class Why(msgspec.Struct, frozen=True):
     """False if nothing is known of who was asked about: it is explained what a stranger sees."""
     lines: list[str]
     explanation: dict[str, Any]
+    checked: dict[str, Any] = {}
+    """What a replay of the person's records says of the recorded values; empty for a preview."""
 
 
 class Letter(msgspec.Struct, frozen=True):

@@ -39,11 +39,20 @@ from penstock.edges.admin.bodies import (
     Status,
     Why,
 )
-from penstock.edges.asgi import Answer, ErrorBody, error_answer, json_answer, log_access
+from penstock.edges.asgi import (
+    Answer,
+    ErrorBody,
+    error_answer,
+    instant,
+    json_answer,
+    log_access,
+)
 from penstock.flows.collect import Collector, Source
 from penstock.flows.evidence import events_behind
+from penstock.flows.history import History, Known
 from penstock.flows.letters import Replayed, replay_letters
 from penstock.flows.load import load_rows
+from penstock.flows.past import Past, since_line
 from penstock.flows.send import Campaigning, Progress
 from penstock.flows.serve import Outcome, Who
 from penstock.ports.decisions import DecisionKey
@@ -67,6 +76,8 @@ class AdminParts(NamedTuple):
     collector: Collector
     campaigning: Campaigning
     log: Log
+    history: History
+    past: Past
     plan: Plan
     audiences: Mapping[str, Audience]
     sources: Mapping[str, Source]
@@ -140,9 +151,13 @@ class AdminEdge:
         )
 
     async def explain(self, data: AskWhy) -> Why:
-        """Explain the decision that stands, or the one that would be made now."""
+        """Explain the decision that stands, or the one that would be made now; or then, at an instant."""
         parts = self.parts
         serving = parts.campaigning.serving
+        at_ms = instant(data.at, "at") if data.at else None
+        if at_ms is not None:
+            known = Known(at_ms=at_ms)
+            serving = parts.past.serving(known, parts.past.instant_of(known))
         campaign = self._campaign(data.campaign)
         who = parts.find_who(data)
         profile, person = await serving.profile(who)
@@ -150,9 +165,12 @@ class AdminEdge:
         send = data.send or serving.default_send(campaign)
         key = DecisionKey(serving.rules.tenant, recipient, campaign.name, send)
         standing = (await asyncio.to_thread(serving.decisions.get, [key]))[0]
-        if standing is not None:
-            decision = decode_decision(standing)
-        else:
+        decision = None if standing is None else decode_decision(standing)
+        if decision is not None and at_ms is not None and decision.decided_at_ms > at_ms:
+            decision = None
+        recorded = decision is not None
+        checked = None if decision is None else await parts.past.check(decision, who)
+        if decision is None:
             outcome: Outcome = await serving.decide(campaign.name, who, send, preview=True)
             decision = outcome.decision
         if decision is None:
@@ -163,12 +181,16 @@ class AdminEdge:
                 decision, slots=tuple(slot for slot in decision.slots if slot.name == data.slot)
             )
         evidence = await asyncio.to_thread(
-            events_behind, parts.log, profile.leaves, decision, parts.plan.features
+            events_behind, parts.history, profile.leaves, decision, parts.plan.features
         )
         story = explain(decision, evidence)
+        lines = [*([since_line(at_ms)] if at_ms is not None else []), *story.lines]
+        if checked is not None:
+            lines.append(checked.line)
         return Why(
-            standing is not None, bool(person.leaves), list(story.lines), msgspec.to_builtins(story)
-        )
+            recorded, bool(person.leaves), lines, msgspec.to_builtins(story),
+            {} if checked is None else msgspec.to_builtins(checked),
+        )  # fmt: skip
 
     def _campaign(self, name: str) -> Campaign:
         campaigns = self.parts.campaigning.serving.campaigns

@@ -12,7 +12,6 @@ from penstock.core import tokens
 from penstock.core.errors import EventRejected
 from penstock.core.identity.identifier import CLAIMED_USER, EMAIL, ENTITY_TYPES, is_type, normalise
 from penstock.core.ids import LeafId
-from penstock.core.time import parse_instant
 from penstock.flows.serve import Who
 
 MakeLeaf = Callable[[str, str], LeafId]
@@ -40,6 +39,8 @@ class Lookup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     anonymous_id: str | None = None
     email_token: str | None = None
     as_of: str | None = None
+    known_at: str | None = None
+    """An offset of the log or an instant: from what was known then."""
 
 
 class DecideMany(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,21 +129,6 @@ def path_identifier(text: str) -> tuple[str, str]:
         raise EventRejected("E395", "an email address does not go into a URL, which logs keep",
                             where="path", fix='POST {"email": …} to /v1/profiles/lookup')  # fmt: skip
     return id_type, value
-
-
-def instant(text: str | None) -> int | None:
-    """Return the instant of an `as_of`.
-
-    Raises:
-        EventRejected: It is no ISO 8601 instant (E396).
-    """
-    if text is None:
-        return None
-    try:
-        return parse_instant(text)
-    except ValueError:
-        raise EventRejected("E396", "`as_of` is no ISO 8601 instant", where="as_of",
-                            fix="write it like 2026-11-25T10:00:00Z") from None  # fmt: skip
 
 
 def _shown(id_type: str) -> str:

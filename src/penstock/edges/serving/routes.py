@@ -13,7 +13,14 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from penstock.core.errors import EventRejected, PenstockError
 from penstock.edges.asgi import Answer as Reply
-from penstock.edges.asgi import ErrorBody, error_answer, fault_answer, json_answer, log_access
+from penstock.edges.asgi import (
+    ErrorBody,
+    error_answer,
+    fault_answer,
+    instant,
+    json_answer,
+    log_access,
+)
 from penstock.edges.serving.asks import (
     RECIPIENTS_MAX,
     DecideMany,
@@ -21,20 +28,24 @@ from penstock.edges.serving.asks import (
     MakeLeaf,
     ReadKeys,
     Recipient,
-    instant,
     path_identifier,
     who,
     who_of,
 )
 from penstock.edges.serving.views import ManyAnswers, ProfileView, profile_view
+from penstock.flows.history import Known
+from penstock.flows.past import Past
 from penstock.flows.render import Links, Rendered, render_email
-from penstock.flows.serve import Answer, Outcome, Serving
+from penstock.flows.serve import Answer, Outcome, Serving, Who
 from penstock.ports.clock import Clock
 from penstock.ports.metrics import Metrics
 
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 HTML = (b"content-type", b"text/html; charset=utf-8")
 RECIPIENTS_AT_ONCE = 100
+OFFSET_DIGITS = 15
+REPLAYS_MAX = 2
+"""Questions about the past that read the log at once; the others wait."""
 
 Query = FromQuery[str | None]
 
@@ -49,6 +60,7 @@ class ServingParts(NamedTuple):
     text_of_html: Callable[[str], str]
     clock: Clock
     metrics: Metrics
+    past: Past
 
 
 class ServingEdge:
@@ -60,6 +72,7 @@ class ServingEdge:
 
     def __init__(self, parts: ServingParts) -> None:
         self.parts = parts
+        self._replays = asyncio.Semaphore(REPLAYS_MAX)
 
     async def answer(
         self, request: Request[Any, Any, Any], template: str, work: Callable[[], Awaitable[Reply]]
@@ -82,14 +95,19 @@ class ServingEdge:
         log_access(request.method, template, reply.status, took_ms)
         return reply
 
-    async def profile(self, asked: Any, as_of: str | None) -> Reply:
-        """Return a profile by any identifier."""
+    async def profile(self, whom: Who, as_of: str | None, known_at: str | None) -> Reply:
+        """Return a profile as of now or an instant, from all that is known or was known then."""
         parts = self.parts
-        whom = who_of(asked, parts.make_leaf, parts.links.token_key)
-        profile, person = await parts.serving.profile(whom, instant(as_of))
+        as_of_ms = None if as_of is None else instant(as_of)
+        if known_at is None:
+            profile, person = await parts.serving.profile(whom, as_of_ms)
+        else:
+            async with self._replays:
+                profile, person = await parts.past.profile(whom, known(known_at), as_of_ms)
         view = profile_view(
-            profile, person, now_ms=parts.clock.now_ms(), token_key=parts.links.token_key
-        )
+            profile, person, now_ms=parts.clock.now_ms(), token_key=parts.links.token_key,
+            past=known_at is not None,
+        )  # fmt: skip
         return json_answer(200, view)
 
     async def decide(
@@ -144,6 +162,17 @@ class ServingEdge:
         return Reply(200, rendered.html.encode(), (HTML, *headers))
 
 
+def known(text: str) -> Known:
+    """Return the point of the log that a `known_at` names: an offset or an instant.
+
+    Raises:
+        EventRejected: It is neither (E396).
+    """
+    if text.isascii() and text.isdigit() and len(text) <= OFFSET_DIGITS:
+        return Known(offset=int(text))
+    return Known(at_ms=instant(text, "known_at"))
+
+
 def _yes(text: str | None) -> bool:
     return text is not None and text.lower() in {"1", "true", "yes"}
 
@@ -168,15 +197,14 @@ def _profile_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
     @get("/v1/profiles/{identifier:str}", responses=responses, tags=["serving"],
          summary="A person by `type:value`, such as `user_id:u-42`; never an email")  # fmt: skip
     async def get_profile(
-        request: Request[Any, Any, Any], identifier: FromPath[str], as_of: Query = None
+        request: Request[Any, Any, Any],
+        identifier: FromPath[str],
+        as_of: Query = None,
+        known_at: Query = None,
     ) -> Reply:
         async def work() -> Reply:
             id_type, value = path_identifier(identifier)
-            whom = who(id_type, value, edge.parts.make_leaf)
-            profile, person = await edge.parts.serving.profile(whom, instant(as_of))
-            return json_answer(200, profile_view(
-                profile, person, now_ms=edge.parts.clock.now_ms(), token_key=edge.parts.links.token_key
-            ))  # fmt: skip
+            return await edge.profile(who(id_type, value, edge.parts.make_leaf), as_of, known_at)
 
         return await edge.answer(request, "/v1/profiles/{identifier}", work)
 
@@ -184,7 +212,8 @@ def _profile_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
           summary="A person by email or any identifier, in the body")  # fmt: skip
     async def look_up(request: Request[Any, Any, Any], data: JSONBody[Lookup]) -> Reply:
         async def work() -> Reply:
-            return await edge.profile(data, data.as_of)
+            whom = who_of(data, edge.parts.make_leaf, edge.parts.links.token_key)
+            return await edge.profile(whom, data.as_of, data.known_at)
 
         return await edge.answer(request, "/v1/profiles/lookup", work)
 

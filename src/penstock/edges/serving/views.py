@@ -25,7 +25,7 @@ class ProfileView(msgspec.Struct, frozen=True):
     email_token: str
     """Stands for the address in URLs; empty if there is none."""
     served: str
-    """`live` or `stale`."""
+    """`live`, `stale`, or `past` for a question with `known_at`."""
     reason: str
     as_of: str
     profile_as_of: str
@@ -41,8 +41,10 @@ class ManyAnswers(msgspec.Struct, frozen=True):
     answers: list[Answer]
 
 
-def profile_view(profile: Profile, person: Person, *, now_ms: int, token_key: bytes) -> ProfileView:
-    """Return a profile as the API shows it."""
+def profile_view(
+    profile: Profile, person: Person, *, now_ms: int, token_key: bytes, past: bool = False
+) -> ProfileView:
+    """Return a profile as the API shows it; `past` if it is of an earlier point of the log."""
     live = person.live and not person.bounded
     token = tokens.email_token(token_key, profile.email_leaf) if profile.email_leaf else ""
     return ProfileView(
@@ -53,7 +55,7 @@ def profile_view(profile: Profile, person: Person, *, now_ms: int, token_key: by
         permitted=sorted(profile.permitted),
         identifiers=profile.identifiers,
         email_token=token,
-        served="live" if live else "stale",
+        served="past" if past else "live" if live else "stale",
         reason="" if live else "identity_bound" if person.bounded else "catching_up",
         as_of=format_instant(profile.as_of_ms),
         profile_as_of=format_instant(person.as_of_ms),

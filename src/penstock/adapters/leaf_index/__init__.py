@@ -1,0 +1,1 @@
+"""Where the index of the log by leaf is kept."""

@@ -1,0 +1,191 @@
+"""What was known and decided then: past profiles by replay, and past decisions checked against one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from penstock.core.decision.record import Decision
+from penstock.core.errors import EventRejected
+from penstock.core.profile import Profile
+from penstock.core.step import Step
+from penstock.core.time import format_instant
+from penstock.flows.history import History, Known, PastProfiles
+from penstock.flows.person import Person
+from penstock.flows.serve import Serving, Who
+
+_canonical = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
+class StoppedClock(NamedTuple):
+    """A clock that stands at an instant, ms UTC."""
+
+    at_ms: int
+
+    def now_ms(self) -> int:
+        """Return the instant."""
+        return self.at_ms
+
+    def monotonic_ms(self) -> int:
+        """Return the instant too: no time passes in the past."""
+        return self.at_ms
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What a replay says of a recorded decision.
+
+    `state` is `agrees`, `differs`, `withheld` (what can be compared agrees, and consent withholds the
+    rest now), `other_definitions` (what both have agrees; the rest can't be compared) or
+    `nothing_read` (a holdout or a fallback: no value was used).
+    """
+
+    state: str
+    known_at: int
+    differing: dict[str, list[str]] = {}
+    """By slot, the features and traits whose recorded value is not the replayed one."""
+    uncompared: list[str] = []
+    """Names that were recorded and are not in the replay."""
+
+    @property
+    def line(self) -> str:
+        """The same in a sentence."""
+        where = f"replayed from the log up to offset {self.known_at}"
+        if self.state == "nothing_read":
+            return "no value of the person was used, so there is nothing to replay"
+        if self.state == "differs":
+            names = sorted({name for names in self.differing.values() for name in names})
+            return f"{where}: the recorded values DIFFER in {', '.join(names)}"
+        tail = f"; not compared: {', '.join(self.uncompared)}" if self.uncompared else ""
+        if self.state == "other_definitions":
+            return f"{where} by other definitions than it was made by: what both have agrees{tail}"
+        if self.state == "withheld":
+            return f"{where}: the recorded values agree, but for what consent withholds now{tail}"
+        return f"{where}: the recorded values agree"
+
+
+class Past:
+    """Answers questions about the past from the log. One a project.
+
+    What a person has since forbidden is not shown, whatever was permitted then: the register of
+    withdrawals that gates the present gates the past too.
+
+    Args:
+        serving: The serving of the present.
+        history: Finds records.
+        step: The step of the live definitions.
+    """
+
+    def __init__(self, serving: Serving, history: History, step: Step) -> None:
+        self._serving = serving
+        self._history = history
+        self._step = step
+
+    def serving(self, known: Known, at_ms: int) -> Serving:
+        """Return a serving whose profiles are those of then and whose clock stands.
+
+        It must only be asked for previews and profiles: decisions belong to the present.
+        """
+        past = copy.copy(self._serving)
+        past.profiles = PastProfiles(self._history, self._step, known, at_ms)
+        past.clock = StoppedClock(at_ms)
+        return past
+
+    async def profile(
+        self, who: Who, known: Known, as_of_ms: int | None = None
+    ) -> tuple[Profile, Person]:
+        """Return a person's profile from what was known at a point of the log.
+
+        Args:
+            who: Whom.
+            known: Up to where the log is known.
+            as_of_ms: The end of every window; the instant of `known` by default, which gives what
+                was served then.
+
+        Raises:
+            EventRejected: The point is in the future (E388), or `as_of` is before it (E390).
+        """
+        at_ms = self.instant_of(known)
+        return await self.serving(known, at_ms).profile(who, as_of_ms)
+
+    def instant_of(self, known: Known) -> int:
+        """Return the instant of a point of the log: of an offset, the stamp of its record.
+
+        Raises:
+            EventRejected: The point is beyond the log or the present (E388).
+        """
+        log = self._history.log
+        now_ms = self._serving.clock.now_ms()
+        if known.offset is None:
+            at_ms = now_ms if known.at_ms is None else known.at_ms
+            if at_ms > now_ms:
+                raise _beyond("now")
+            return at_ms
+        stamps: list[int] = []
+        for partition in range(log.partitions):
+            newest = min(known.offset, log.head(partition) - 1)
+            stamps += (
+                [one.logged_at_ms for one in log.read(partition, newest, 1)] if newest >= 0 else []
+            )
+        if known.offset >= max(log.head(partition) for partition in range(log.partitions)):
+            raise _beyond("the newest record")
+        return max(stamps, default=0)
+
+    async def check(self, decision: Decision, who: Who) -> Checked:
+        """Return whether a recorded decision's values are those of a replay.
+
+        Args:
+            decision: The record.
+            who: Whom it was asked for; resolved by the edges known then.
+        """
+        if decision.known_at < 0 or decision.served in {"holdout", "fallback"}:
+            return Checked("nothing_read", decision.known_at)
+        at_ms = decision.profile_as_of_ms
+        # With one partition the offset says it all; of several it is the greatest, and the instant
+        # of the decision bounds the others.
+        several = self._history.log.partitions > 1
+        known = Known(decision.known_at, decision.decided_at_ms if several else None)
+        profile, _ = await self.serving(known, at_ms).profile(who, at_ms)
+        differing: dict[str, list[str]] = {}
+        uncompared: set[str] = set()
+        for slot in decision.slots:
+            names: list[str] = []
+            for recorded, replayed in (
+                (slot.features, profile.features),
+                (slot.traits, profile.traits),
+            ):
+                for name, value in recorded.items():
+                    # A trait that was absent then is recorded as null.
+                    if name not in replayed and value is not None:
+                        uncompared.add(name)
+                    elif not _equal(value, replayed, name):
+                        names.append(name)
+            if names:
+                differing[slot.name] = sorted(names)
+        withheld = {*profile.withheld, *self._step.plan.withheld(profile.permitted)}
+        unexplained = uncompared - withheld
+        if decision.definitions != profile.definitions:
+            state = "other_definitions"
+        elif differing or unexplained:
+            state = "differs"
+            if unexplained:
+                differing[""] = sorted(unexplained)
+        else:
+            state = "withheld" if uncompared else "agrees"
+        return Checked(state, decision.known_at, differing, sorted(uncompared))
+
+
+def _equal(recorded: Any, replayed: Mapping[str, Any], name: str) -> bool:
+    return _canonical(recorded) == _canonical(replayed.get(name))
+
+
+def _beyond(what: str) -> EventRejected:
+    return EventRejected("E388", f"`known_at` is beyond {what}", where="known_at",
+                         fix="ask for an offset of the log, or for an instant that has been")  # fmt: skip
+
+
+def since_line(at_ms: int) -> str:
+    """Return how an answer about the past begins."""
+    return f"As it was known at {format_instant(at_ms)}."

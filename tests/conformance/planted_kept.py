@@ -1,0 +1,46 @@
+"""Indexes and archives with one bug each; run by `test_planted_bugs.py`, as `planted.py` is."""
+
+from penstock.adapters.leaf_index.memory import MemoryLeafIndex
+from penstock.testing.conformance.leaf_index import LeafIndexConformance
+
+# ------------------------------------------------------------------------------- index by leaf
+
+
+class _FindsInTheNewestSegment(MemoryLeafIndex):
+    """Looks into the last segment only, as a cache of one would."""
+
+    def find(self, partition, leaf):
+        found = super().find(partition, leaf)
+        newest = max(self._segments.get(partition, {0: 0}))
+        return [one for one in found if one >= newest]
+
+
+class PlantedFindsInTheNewestSegment(LeafIndexConformance):
+    def make(self, folder):
+        return _FindsInTheNewestSegment()
+
+
+class _ReplacesIndexes(MemoryLeafIndex):
+    """Writes a segment's index again."""
+
+    def put(self, partition, first, end, buckets):
+        self._segments.setdefault(partition, {}).pop(first, None)
+        super().put(partition, first, end, buckets)
+
+
+class PlantedReplacesIndexes(LeafIndexConformance):
+    def make(self, folder):
+        return _ReplacesIndexes()
+
+
+class _CountsRecordsAsCovered(MemoryLeafIndex):
+    """Counts what it indexed, which is wrong once it begins after the start."""
+
+    def covered(self, partition):
+        segments = self._segments.get(partition, {})
+        return sum(end - first for first, (end, _) in segments.items())
+
+
+class PlantedCountsRecordsAsCovered(LeafIndexConformance):
+    def make(self, folder):
+        return _CountsRecordsAsCovered()
