@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.adapters.suppressions.sqlite import SqliteSuppressions
 from penstock.core.decision.record import decode_decision
-from penstock.core.errors import DefinitionError, SettingsError
+from penstock.core.errors import DefinitionError, SettingsError, Unavailable
 from penstock.core.protect import Protector
 from penstock.core.record import Record
 from penstock.core.step import Step
@@ -251,7 +251,8 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.decider.close()
-        await self.pump.pump()
+        with suppress(Unavailable):
+            await self.pump.pump()  # what stays in the outbox is pumped by the next start
         await self.engine.close()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from penstock.core.errors import Fenced, PenstockError, Unavailable
+from penstock.core.errors import Fenced, Unavailable
 from penstock.core.ids import LeafId, partition_of
 from penstock.core.leaf import Leaf
 from penstock.core.record import Kind, LogRecord, kind_of
@@ -279,7 +279,9 @@ class EmbeddedEngine:
                 )
             if unkept.links or unkept.letters:
                 await self.appender.append(unkept.links, unkept.letters, urgent=True)
-        except PenstockError:
+        except BaseException:
+            # Cancelled too, by `close`: it is not known what is in the log, and appending twice is
+            # harmless, while a leaf that is written without its links loses an edge for good.
             fresh = self._unkept[partition]
             self._unkept[partition] = Folded(
                 unkept.links + fresh.links,
