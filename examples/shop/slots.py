@@ -1,9 +1,12 @@
 """The places in an email that are decided for each person, at the last moment."""
 
+from events import product_viewed
+
 from penstock.dsl.slots import (
     epsilon,
     feature,
     fixed,
+    popular,
     rule,
     slot,
     top_of_favourite_category,
@@ -41,6 +44,7 @@ more = slot(
         top_of_favourite_category(
             "favourite_categories", items=BEST, categories=2, label="favourite categories"
         ),
+        popular(product_viewed.product_id, people=25, label="popular today"),
         fixed(*BESTSELLERS, label="bestsellers"),
     ],
     limit=4,

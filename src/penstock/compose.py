@@ -35,6 +35,7 @@ from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.adapters.suppressions.sqlite import SqliteSuppressions
+from penstock.core.decision.popular import tallies_of
 from penstock.core.decision.record import decode_decision
 from penstock.core.errors import DefinitionError, SettingsError, Unavailable
 from penstock.core.protect import Protector
@@ -75,6 +76,7 @@ from penstock.project import Project
 from penstock.runtimes.embedded import EmbeddedEngine
 from penstock.runtimes.grouping import Grouper
 from penstock.runtimes.outbox import OutboxPump
+from penstock.runtimes.popular import PopularFollower
 from penstock.runtimes.upkeep import Upkeep
 from penstock.settings import EspSettings
 
@@ -228,6 +230,7 @@ class Node:
     history: History
     past: Past
     upkeep: Upkeep
+    popular: PopularFollower
     on_replay: Callable[[], None] = lambda: None
     """Told before a replay that new definitions ask for."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -243,6 +246,7 @@ class Node:
         self._tasks = [
             asyncio.create_task(self.pump.run(), name="penstock-outbox"),
             asyncio.create_task(self.upkeep.run(), name="penstock-upkeep"),
+            asyncio.create_task(self.popular.run(), name="penstock-popular"),
         ]
 
     async def close(self) -> None:
@@ -250,6 +254,7 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.popular.close()
         await self.decider.close()
         with suppress(Unavailable):
             await self.pump.pump()  # what stays in the outbox is pumped by the next start
@@ -291,6 +296,9 @@ def make_node(
         stores.decisions.put_if_absent, name="penstock-decide"
     )
     renderer = make_renderer(project)
+    sources = [(one.kind, one.args) for slot in project.slots.values()
+               for one in (*slot.candidates, *slot.fallback)]  # fmt: skip
+    popular = PopularFollower(stores.log, tallies_of(sources), project.consent_rules(), clock)
     serving = Serving(
         profiles=engine, decisions=stores.decisions, put_decisions=decider.submit,
         suppressions=stores.suppressions, renderer=renderer, campaigns=project.campaigns,
@@ -301,7 +309,7 @@ def make_node(
             timeout_ms=settings.decision.serve_timeout_ms,
             stale_after_ms=settings.decision.stale_after_ms,
         ),
-        clock=clock, metrics=metrics, on_fault=log_fault,
+        clock=clock, metrics=metrics, on_fault=log_fault, popular=popular.rankings,
     )  # fmt: skip
 
     history = History(stores.log, stores.index)
@@ -319,7 +327,7 @@ def make_node(
         decider=decider,
         pump=OutboxPump(stores.decisions, engine.appender, to_record, metrics),
         history=history, past=Past(serving, history, Step(project.plan, project.step_rules())),
-        upkeep=Upkeep(stores.log, stores.index, idle=lambda: engine.lag() == 0),
+        upkeep=Upkeep(stores.log, stores.index, idle=lambda: engine.lag() == 0), popular=popular,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+from penstock.core.catalog.expr_nodes import FieldRef
 from penstock.core.decision.campaign import share_ppm
 from penstock.core.decision.candidate import (
     Proposal,
@@ -12,10 +13,15 @@ from penstock.core.decision.candidate import (
     anything_goes,
 )
 from penstock.core.decision.policy import Policy
+from penstock.core.decision.popular import tally_name, tally_of
 from penstock.core.decision.predicate import Node, Permitted, Reference, as_node
 from penstock.core.decision.slot import Slot
 from penstock.core.decision.sources import register
 from penstock.core.errors import DefinitionError
+from penstock.core.feature.window import Sliding
+from penstock.core.time import DAY_MS
+
+_A_DAY = Sliding(DAY_MS)
 
 FallbackLike = Source | Mapping[str, Any] | str
 """A source, or static content: a mapping of fields, or the name of a block."""
@@ -93,6 +99,48 @@ def top_of_favourite_category(
     )
     args = {"feature": feature, "items": offered, "categories": categories}
     return Source(kind="top_of_favourite_category", args=args, order=order, label=label)
+
+
+def popular(
+    items: FieldRef, *, over: Sliding = _A_DAY, people: int = 10, by: FieldRef | None = None,
+    feature: str = "", groups: int = 1, purpose: str = "personalisation", label: str = "",
+) -> Source:  # fmt: skip
+    """Return a source that offers what most people did something with lately.
+
+    An item is offered only if at least `people` different identifiers are behind it, however often
+    each of them came. The same for everybody, unless `feature` names what the person likes.
+
+    Args:
+        items: The field that holds an item's id: `product_viewed.product_id`, or one of `each(…)`.
+        over: How far back, in the log's time; from an hour to 30 days.
+        people: How many different identifiers an item needs, 3 to 32.
+        by: Rank by this field separately, such as `product_viewed.category`.
+        feature: Offer only of the groups that this feature of the person ranks highest.
+        groups: How many of these.
+        purpose: What an event must permit to count, besides the purposes of its fields.
+        label: What records call it.
+
+    Raises:
+        DefinitionError: A field holds no plain text, or the two are of different events (E155).
+    """
+    for ref in (items,) if by is None else (items, by):
+        if ref.kind not in ("string", "enum") or ref.protection != "plain":
+            raise DefinitionError("E155", f"`popular` counts by `{ref.field}`, which is no plain text",
+                                  fix="use a field that is a string or an enum, without protection",
+                                  where=caller())  # fmt: skip
+        if (ref.event, getattr(ref, "items", "")) != (items.event, getattr(items, "items", "")):
+            raise DefinitionError("E155", "`popular` groups the items of one event by a field of another",
+                                  fix="use fields of one event, or of one `each(…)`", where=caller())  # fmt: skip
+    purposes = {purpose, items.purpose, items.purpose if by is None else by.purpose}
+    args: dict[str, Any] = {
+        "event": items.event, "items": getattr(items, "items", ""), "field": items.field,
+        "group": "" if by is None else by.field, "over_ms": over.window_ms, "people": people,
+        "purposes": sorted(purposes),
+    }  # fmt: skip
+    args["tally"] = tally_name(tally_of(args))
+    if feature:
+        args |= {"feature": feature, "groups": groups}
+    return Source(kind="popular", args=args, label=label)
 
 
 def source(

@@ -12,6 +12,7 @@ from penstock.core.consent.suppression import Suppression, SuppressionKey, may_s
 from penstock.core.decision.campaign import Campaign
 from penstock.core.decision.decide import decide, wanted_items
 from penstock.core.decision.item import Item, item_of
+from penstock.core.decision.popular import NOTHING_POPULAR, Popular
 from penstock.core.decision.record import (
     Chosen,
     Decision,
@@ -105,6 +106,7 @@ class Serving:
         clock: Tells now.
         metrics: Where to count.
         on_fault: Told of an exception that nobody foresaw, after which the fallback is served.
+        popular: What is popular now, ready to read.
     """
 
     def __init__(  # noqa: PLR0913 - the one place where serving's parts meet
@@ -112,6 +114,7 @@ class Serving:
         suppressions: Suppressions, renderer: Renderer, campaigns: Mapping[str, Campaign],
         definitions: Definitions, rules: ServeRules, clock: Clock, metrics: Metrics,
         on_fault: Callable[[Exception], None] = lambda _: None,
+        popular: Callable[[], Popular] = lambda: NOTHING_POPULAR,
     ) -> None:  # fmt: skip
         self.profiles = profiles
         self.decisions = decisions
@@ -124,6 +127,7 @@ class Serving:
         self.clock = clock
         self.metrics = metrics
         self.on_fault = on_fault
+        self.popular = popular
 
     # -- profiles
 
@@ -215,8 +219,11 @@ class Serving:
             global_share_ppm=self.rules.global_holdout_ppm,
         )  # fmt: skip
         freshness, reason = self._freshness(person, now)
+        popular = self.popular()
         items = await self.items(
-            wanted_items(campaign, profile, holdout=holdout, refused_topics=refused)
+            wanted_items(
+                campaign, profile, holdout=holdout, refused_topics=refused, popular=popular
+            )
         )
         decision = decide(
             campaign, profile, items,
@@ -224,7 +231,7 @@ class Serving:
             decision_id=decision_id_of(self.rules.tenant, recipient, campaign.name, send),
             as_of_ms=now, offset_known_at=max((leaf.offset for leaf in person.leaves), default=-1),
             holdout=holdout, freshness=freshness, reason=reason, refused_topics=refused,
-            recipient_type="email" if recipient != who.leaf else who.id_type,
+            recipient_type="email" if recipient != who.leaf else who.id_type, popular=popular,
         )  # fmt: skip
         if not preview:
             try:

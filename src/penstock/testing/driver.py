@@ -146,10 +146,12 @@ class Driver:
 
     def decide(self, campaign: str, *, send: str | None = None, **person: str) -> Answer:
         """Return what a person sees in a campaign; decided once a send, as in production."""
+        self._run(self.node.popular.refresh())
         return self._run(self.node.serving.decide(campaign, self._who(person), send)).answer
 
     def render(self, campaign: str, *, send: str | None = None, **person: str) -> Rendered:
         """Return the whole email of a person."""
+        self._run(self.node.popular.refresh())
         outcome = self._run(self.node.serving.decide(campaign, self._who(person), send))
         return render_email(
             self.node.renderer, self.project.campaigns[campaign], outcome.answer, outcome.profile,

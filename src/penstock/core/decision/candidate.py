@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from penstock.core.decision.popular import NOTHING_POPULAR, Popular
 from penstock.core.decision.predicate import (
     WITHHELD,
     Node,
@@ -72,6 +73,8 @@ class Reading(NamedTuple):
 
     features: Mapping[str, Any]
     traits: Mapping[str, Any]
+    popular: Popular = NOTHING_POPULAR
+    """What is popular now, by tally; of nobody in particular."""
 
 
 def anything_goes(args: Mapping[str, Any]) -> str:
@@ -98,6 +101,8 @@ class SourceKind(NamedTuple):
     traits: tuple[str, ...] = ()
     check: Callable[[Mapping[str, Any]], str] = anything_goes
     doc: str = ""
+    varies: bool = False
+    """Whether it offers something else from one moment to the next without reading a person."""
 
 
 class SourceNote(msgspec.Struct, frozen=True, array_like=True):
@@ -184,8 +189,11 @@ def ready_sources(pairs: Sequence[tuple[Source, SourceKind]], most: int) -> tupl
         )
         for source, kind in pairs
     ]
-    rooms = [equal if one.personal else min(equal, len(_ask(one, nobody, "")[1])) for one in ready]
-    hungry = [place for place, one in enumerate(ready) if one.personal]
+    rooms = [
+        equal if one.personal or one.kind.varies else min(equal, len(_ask(one, nobody, "")[1]))
+        for one in ready
+    ]
+    hungry = [place for place, one in enumerate(ready) if one.personal or one.kind.varies]
     for turn in range(most - sum(rooms) if hungry else 0):
         rooms[hungry[turn % len(hungry)]] += 1
     return tuple(one._replace(room=room) for one, room in zip(ready, rooms, strict=True))
@@ -230,6 +238,8 @@ def _ask(one: ReadySource, view: View, barred: str) -> tuple[str, Sequence[Propo
             return "withheld", ()
         (features if operand.kind == "feature" else traits)[operand.name] = value
     try:
-        return "asked", list(one.kind.propose(one.source.args, Reading(features, traits)))
+        return "asked", list(
+            one.kind.propose(one.source.args, Reading(features, traits, view.popular))
+        )
     except Exception:  # noqa: BLE001 - a source that fails costs its candidates, never the email
         return "failed", ()

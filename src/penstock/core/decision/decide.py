@@ -12,6 +12,7 @@ from penstock.core.decision.candidate import Candidate, Gathered, gather
 from penstock.core.decision.eligibility import Rules, refusal, rules_of
 from penstock.core.decision.item import Item
 from penstock.core.decision.policy import Choice, Ranked, choose
+from penstock.core.decision.popular import NOTHING_POPULAR, Popular
 from penstock.core.decision.predicate import WITHHELD, Operand, View, value_of
 from penstock.core.decision.ready import ReadySlot, barred, candidates_of, ready_slot, wants
 from penstock.core.decision.record import (
@@ -32,13 +33,15 @@ _LAST: Final = 1 << 31
 
 def wanted_items(
     campaign: Campaign, profile: Profile | None, *, holdout: str = "", slot: str = "",
-    refused_topics: frozenset[str] = frozenset(),
+    refused_topics: frozenset[str] = frozenset(), popular: Popular = NOTHING_POPULAR,
 ) -> list[str]:  # fmt: skip
     """Return the raw ids of the items to fetch before `decide`, in a stable order, once each.
 
     The arguments are those that `decide` will get.
     """
-    view = View(profile=None if holdout else profile, refused_topics=refused_topics)
+    view = View(
+        profile=None if holdout else profile, refused_topics=refused_topics, popular=popular
+    )
     found: dict[str, None] = {}
     for one in campaign.slots:
         if slot in ("", one.name):
@@ -65,6 +68,7 @@ def decide(  # noqa: PLR0913 - a decision depends on all of these, and on nothin
     slot: str = "",
     refused_topics: frozenset[str] = frozenset(),
     recipient_type: str = "",
+    popular: Popular = NOTHING_POPULAR,
 ) -> Decision:
     """Return the decision for one recipient; the same arguments give the same bytes.
 
@@ -86,9 +90,10 @@ def decide(  # noqa: PLR0913 - a decision depends on all of these, and on nothin
         slot: The one slot to decide, at open time; empty for all.
         refused_topics: Topics refused, from the suppressions.
         recipient_type: The identifier type of the recipient's leaf.
+        popular: What is popular at about `as_of_ms`.
     """
     person = None if holdout else profile
-    view = View(profile=person, refused_topics=refused_topics)
+    view = View(profile=person, refused_topics=refused_topics, popular=popular)
     if holdout:
         served, reason = "holdout", holdout
     elif profile is None:

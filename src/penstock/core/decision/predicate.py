@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn, cast
 import msgspec
 
 from penstock.core.decision.item import Item
+from penstock.core.decision.popular import Popular, Ranking
 from penstock.core.decision.values import OPERATORS, as_mapping
 from penstock.core.errors import DefinitionError
 from penstock.core.profile import Profile
@@ -40,11 +41,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         profile: The person; None makes everything about them unknown.
         item: The item under judgement, where there is one.
         refused_topics: Topics the person will not get email about, from the suppressions; `*` is all.
+        popular: What is popular now, by tally; of nobody in particular.
     """
 
     profile: Profile | None
     item: Item | None = None
     refused_topics: frozenset[str] = frozenset()
+    popular: Popular = msgspec.field(default_factory=dict[str, Ranking])
 
 
 class Names(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from penstock.core.decision.candidate import Proposal, Reading, SourceKind
+from penstock.core.decision.popular import tally_fault
 from penstock.core.decision.predicate import nearest
 from penstock.core.decision.values import as_mapping, members
 from penstock.core.errors import DefinitionError
@@ -61,6 +62,20 @@ def _check_top(args: Mapping[str, Any]) -> str:
     return ""
 
 
+def _popular(args: Mapping[str, Any], reading: Reading) -> list[Proposal]:
+    ranking = reading.popular.get(args["tally"], {})
+    if not args.get("feature"):
+        return [Proposal(item_id) for item_id in ranking.get("", ())]
+    groups = members(reading.features[args["feature"]])[: args.get("groups", 1)]
+    return [Proposal(item_id) for group in groups for item_id in ranking.get(group, ())]
+
+
+def _check_popular(args: Mapping[str, Any]) -> str:
+    if not isinstance(args.get("tally"), str):
+        return "counts nothing: make it with `popular(...)`"
+    return tally_fault(args)
+
+
 _SHIPPED: Final = (
     SourceKind("fixed", _fixed, check=_check_fixed,
                doc="Content, a block, or items that the author names; the same for everybody."),
@@ -72,6 +87,8 @@ _SHIPPED: Final = (
     SourceKind("top_of_favourite_category", _top_of_favourite_category, features=("feature",),
                check=_check_top,
                doc="The best items of the categories that a feature ranks highest."),
+    SourceKind("popular", _popular, features=("feature",), check=_check_popular, varies=True,
+               doc="What most people did something with lately, of everybody or of a person's favourite groups."),
 )  # fmt: skip
 
 _registered: dict[str, SourceKind] = {kind.name: kind for kind in _SHIPPED}

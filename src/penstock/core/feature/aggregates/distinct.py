@@ -64,7 +64,10 @@ class Distinct(Aggregate):
     def add(self, acc: Counted | None, value: Any, at_ms: int, event_id: int) -> Counted:
         """Add a value's hash to the set, or to the registers."""
         del at_ms, event_id
-        hashed = caps.rank(value)
+        return self.add_hash(acc, caps.rank(value))
+
+    def add_hash(self, acc: Counted | None, hashed: int) -> Counted:
+        """Add a value by its 64-bit hash, for who has a uniform one already."""
         if acc is None:
             return {hashed}
         if isinstance(acc, set):
