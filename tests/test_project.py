@@ -46,7 +46,9 @@ def test_a_project_is_all_that_its_files_define(folder: Path) -> None:  # noqa: 
     assert sorted(project.campaigns) == ["held", "spring"]
     assert [feature.name for feature in project.plan.features] == ["viewed", "bought", "views_7d"]
     assert project.data_dir == folder.resolve() / "data"
-    assert project.trait_purposes() == {"email": "personalisation", "first_name": "personalisation"}
+    assert project.trait_purposes() == dict.fromkeys(
+        ("email", "first_name", "timezone"), "personalisation"
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from litestar import Litestar
 from litestar.exceptions import HTTPException
@@ -35,6 +36,7 @@ from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.adapters.suppressions.sqlite import SqliteSuppressions
+from penstock.core.decision.pace import parse_caps, zone_of
 from penstock.core.decision.popular import tallies_of
 from penstock.core.decision.record import decode_decision
 from penstock.core.errors import DefinitionError, SettingsError, Unavailable
@@ -54,6 +56,7 @@ from penstock.edges.serving.routes import ServingParts, serving_handlers
 from penstock.flows.collect import Collector, Source, source_of
 from penstock.flows.feedback import Feedback
 from penstock.flows.history import History
+from penstock.flows.pacing import Pacing
 from penstock.flows.past import Past
 from penstock.flows.person import Definitions
 from penstock.flows.render import Links, render_email
@@ -355,6 +358,10 @@ def make_campaigning(node: Node, links: Links) -> Campaigning:
         links=links, sender=Sender(address, email.sender.rpartition("@")[2], email.reply_to, tuple(email.seeds)),
         text_of_html=html_to_text, make_leaf=node.collector.make_leaf,
         connections=project.settings.esp.connections,
+        pacing=Pacing(
+            parse_caps(email.caps), zone_of(project.settings.project.timezone) or ZoneInfo("UTC"),
+            email.timezone_trait,
+        ),
     )  # fmt: skip
 
 

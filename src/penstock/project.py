@@ -21,6 +21,7 @@ from penstock.core.catalog.schema import EventType, Field
 from penstock.core.consent.purpose import PERSONALISATION, ConsentRules
 from penstock.core.decision.audience import Audience, audiences_by_name, check_audience
 from penstock.core.decision.campaign import Campaign, parse_campaign
+from penstock.core.decision.pace import parse_caps
 from penstock.core.decision.predicate import Names
 from penstock.core.decision.slot import Slot, check_slot, slots_by_name
 from penstock.core.errors import DefinitionError, PenstockError
@@ -139,6 +140,7 @@ def _names(
         events=frozenset(catalog.event_types),
         slots=frozenset(slots),
         audiences=frozenset(audiences),
+        caps=frozenset(parse_caps(settings.email.caps)),
     )
 
 
@@ -178,6 +180,8 @@ def _campaigns(
             raise DefinitionError("E180", f"the campaign is not TOML: {error}", where=where,
                                   fix="mend the line named") from error  # fmt: skip
         raw.setdefault("holdout_share", settings.decision.holdout_share)
+        raw.setdefault("cap", settings.email.cap)
+        raw.setdefault("quiet_hours", settings.email.quiet_hours)
         campaigns[path.stem] = parse_campaign(
             raw, name=path.stem, slots=slots, names=names, where=where
         )

@@ -82,6 +82,10 @@ class EmailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reply_to: str = ""
     seeds: list[str] = []
     topics: list[str] = []
+    caps: dict[str, str] = {}
+    cap: str = ""
+    quiet_hours: str = ""
+    timezone_trait: str = "timezone"
 
 
 class EspSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,6 +172,10 @@ DOCS: dict[str, str] = {
     "email.reply_to": "Address that replies go to.",
     "email.seeds": "Addresses that get copies without a decision, holdout or exposure.",
     "email.topics": "Topics that campaigns may be about; empty allows any.",
+    "email.caps": 'How many emails of a class a person gets: `{ marketing = "3 in 7 days" }`.',
+    "email.cap": "The class of campaigns that name none.",
+    "email.quiet_hours": 'When people are not written to, in their own time, such as `"21:00-08:00"`.',
+    "email.timezone_trait": "The trait that names a person's time zone; without it the project's counts.",
     "esp.kind": "Who carries emails: `directory` or `smtp`.",
     "esp.path": "Folder of `.eml` files for `directory`, relative to the project.",
     "esp.host": "Host of the SMTP server.",

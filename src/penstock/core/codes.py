@@ -143,6 +143,10 @@ CODES: dict[str, Code] = {
         "A campaign's goal names an event that is not declared.",
         "Declare it in `events.py`, or correct the name.",
     ),
+    "E166": Code(
+        "A cap or quiet hours are wrong.",
+        'Write a cap as `"3 in 7 days"` under `email.caps`, and quiet hours as `"21:00-08:00"`.',
+    ),
     "E110": Code(
         "A feature folds an event that is not declared.",
         "Declare the event in events.py, or fold the one that was meant.",

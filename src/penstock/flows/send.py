@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 from penstock.core.consent.suppression import may_send
 from penstock.core.decision.audience import Audience, matches
 from penstock.core.decision.campaign import Campaign
+from penstock.core.decision.record import Decision
 from penstock.core.errors import DefinitionError, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.profile import Profile
 from penstock.flows.compose_email import compose_email, message_id_of
+from penstock.flows.pacing import Pacing
 from penstock.flows.render import Links, Rendered, render_email
 from penstock.flows.serve import Outcome, Serving, Who, refused_topics, used_purposes
 from penstock.flows.track import email_event
@@ -28,6 +30,9 @@ SCAN_LEAVES = 500
 SENT = "Email Sent"
 NOT_SEEN = "E406"
 """The detail of a hand-over that never reached the ESP, which a later run repeats."""
+CAPPED = "cap"
+"""The detail of an email that a frequency cap held back, which a later run may send."""
+EVER_READY = Pacing()
 
 
 class Sender(NamedTuple):
@@ -47,7 +52,10 @@ class Progress(NamedTuple):
 
     seen: int
     outcomes: dict[str, int]
-    """`accepted`, `refused`, `in_doubt`, `already`, or `skipped:` and a reason."""
+    """`accepted`, `refused`, `in_doubt`, `already`, or `skipped:` or `deferred:` and a reason.
+
+    What is deferred goes out when the same send is started again, once its time has come.
+    """
 
 
 class Member(NamedTuple):
@@ -71,12 +79,13 @@ class Campaigning:
         text_of_html: Makes a text part of HTML.
         make_leaf: Makes the leaf of a seed's address.
         connections: Emails handed over side by side.
+        pacing: How often and when people are written to.
     """
 
     def __init__(  # noqa: PLR0913 - the one place where sending's parts meet
         self, *, serving: Serving, store: Store, epoch: int, appender: Appender, esp: Callable[[], Esp],
         links: Links, sender: Sender, text_of_html: Callable[[str], str],
-        make_leaf: Callable[[str, str], LeafId], connections: int = 4,
+        make_leaf: Callable[[str, str], LeafId], connections: int = 4, pacing: Pacing = EVER_READY,
     ) -> None:  # fmt: skip
         self.serving = serving
         self.store = store
@@ -88,6 +97,7 @@ class Campaigning:
         self.text_of_html = text_of_html
         self.make_leaf = make_leaf
         self.connections = connections
+        self.pacing = pacing
 
     async def members(
         self, audience: Audience, campaign: Campaign
@@ -211,6 +221,9 @@ class Campaigning:
         retry_in_doubt: bool,
     ) -> str:  # fmt: skip
         serving = self.serving
+        # Before it is decided: in the morning it knows what happened in the night.
+        if self.pacing.quiet_until_ms(campaign, member.profile, serving.clock.now_ms()) is not None:
+            return "deferred:quiet_hours"
         key = DecisionKey(serving.rules.tenant, member.recipient, campaign.name, send)
         outcome = await serving.decide(campaign.name, Who(member.recipient, "email"), send)
         if outcome.decision is None or outcome.profile is None:
@@ -248,6 +261,30 @@ class Campaigning:
             )
             if other is not None:
                 return "already"  # another run of this send repeats it at this very moment
+        return await self._hand_over(esp, campaign, key, outcome.decision, message, address, now)
+
+    async def _hand_over(
+        self, esp: Esp, campaign: Campaign, key: DecisionKey, decision: Decision, message: EmailMessage,
+        address: str, now: int,
+    ) -> str:  # fmt: skip
+        """Hand over an email that is on record as started, and note what became of it."""
+        serving, pacing = self.serving, self.pacing
+        token, recipient = decision.decision_id, LeafId(key.recipient)
+        if not await asyncio.to_thread(
+            pacing.reserve, serving.decisions, campaign, recipient, token, now
+        ):
+            skipped = SendState("skipped", now, CAPPED)
+            await asyncio.to_thread(serving.decisions.finish_send, key, skipped)
+            return "deferred:cap"
+        state = await self._handed(esp, campaign, key, decision, message, address, now)
+        await asyncio.to_thread(pacing.settle, serving.decisions, campaign, token, state, now)
+        return state
+
+    async def _handed(
+        self, esp: Esp, campaign: Campaign, key: DecisionKey, decision: Decision, message: EmailMessage,
+        address: str, now: int,
+    ) -> str:  # fmt: skip
+        serving = self.serving
         try:
             handed = await asyncio.to_thread(
                 esp.send, message, sender=_address(_from(campaign, self.sender)), recipient=address
@@ -264,7 +301,7 @@ class Campaigning:
             return "in_doubt"
         if handed.state == "accepted":
             event = email_event(
-                outcome.decision, SENT, at_ms=now, message_id=f"{outcome.decision.decision_id}#sent"
+                decision, SENT, at_ms=now, message_id=f"{decision.decision_id}#sent"
             )
             # Before the outcome is noted: a kill in between leaves the email in doubt, not its event
             # lost. If the log is away the email was sent all the same, and must not go out again.
@@ -324,11 +361,13 @@ def _leaves(recipient: LeafId, profile: Profile) -> list[LeafId]:
 
 
 def _not_taken(standing: SendState) -> bool:
-    """Return whether an email was left by the ESP for now: not seen, or refused for the moment.
+    """Return whether an email was left for now: not seen by the ESP, refused for the moment, or capped.
 
     Source: RFC 5321 §4.2.1, a 4yz answer asks to try again later.
     """
     code = standing.detail
+    if standing.state == "skipped":
+        return code == CAPPED
     transient = len(code) == 3 and code.isdigit() and code.startswith("4")
     return standing.state == "refused" and (code == NOT_SEEN or transient)
 

@@ -50,7 +50,7 @@ basis = { personalisation = "contract" }
 from penstock.dsl.events import integer, items, money, string, traits
 from penstock.dsl.segment import email_link_clicked, email_opened, order_completed, product_viewed
 
-people = traits(email=string(), first_name=string())
+people = traits(email=string(), first_name=string(), timezone=string())
 catalogue = items(title=string(), url=string(), price=money(), category=string(), stock=integer())
 """,
     "features.py": """

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.core.decision.pace import NONE, parse_quiet_hours
 from penstock.core.decision.policy import MILLION
 from penstock.core.decision.predicate import Names, check_topic, nearest
 from penstock.core.decision.slot import Slot
@@ -43,6 +44,9 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
         audience: Whom it is for, by default.
         from_name, from_address, reply_to: The sender.
         utm: Tags added to links.
+        cap: The class of emails it counts as, of `email.caps`; `none` or empty: it counts as none.
+        quiet_hours: When people are not written to, in their time, as `21:00-08:00`; `none` or empty
+            for always.
         where: The file.
     """
 
@@ -62,10 +66,22 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
     from_address: str = ""
     reply_to: str = ""
     utm: dict[str, str] = {}
+    cap: str = ""
+    quiet_hours: str = ""
     where: str = ""
 
 
-_TEXTS: Final = ("template", "subject", "preheader", "topic", "channel", "audience", "reply_to")
+_TEXTS: Final = (
+    "template",
+    "subject",
+    "preheader",
+    "topic",
+    "channel",
+    "audience",
+    "reply_to",
+    "cap",
+    "quiet_hours",
+)
 _KEYS: Final = frozenset(
     (*_TEXTS, "version", "slots", "holdout_share", "uniform_share", "goal", "from", "utm")
 )
@@ -83,7 +99,7 @@ def parse_campaign(
 
     Keys: `version`, `slots` (names), `holdout_share` and `uniform_share` (0 to 1), `goal` (an event's
     name, or a table of `event` and `days`), `template`, `subject`, `preheader`, `topic`, `channel`,
-    `audience`, `from` ("Shop <shop@example.com>"), `reply_to`, `utm` (a table).
+    `audience`, `cap`, `quiet_hours`, `from` ("Shop <shop@example.com>"), `reply_to`, `utm` (a table).
 
     Args:
         data: The file's content.
@@ -95,7 +111,8 @@ def parse_campaign(
     Raises:
         DefinitionError: An unknown key (E158), a value of another type or a lacking key (E159), an
             unknown slot (E160), a share outside 0 to 1 (E161), an unknown topic (E162), template
-            (E163), audience (E164) or goal event (E165).
+            (E163), audience (E164), goal event (E165), or a wrong cap or
+            quiet hours (E166).
     """
     reader = _Reader(data, f"campaign `{name}`", where)
     reader.only(_KEYS)
@@ -120,6 +137,10 @@ def parse_campaign(
 def check_campaign(campaign: Campaign, names: Names) -> None:
     """Check the names that a campaign uses; the errors are those of `parse_campaign`."""
     owner, where = f"campaign `{campaign.name}`", campaign.where
+    parse_quiet_hours(campaign.quiet_hours, where)
+    if campaign.cap not in ("", NONE) and names.caps is not None and campaign.cap not in names.caps:
+        raise DefinitionError("E166", f"{owner} names cap `{campaign.cap}`, which is not defined",
+                              fix=f"add it to email.caps{nearest(campaign.cap, names.caps)}", where=where)  # fmt: skip
     if campaign.topic:
         check_topic(campaign.topic, names, owner=owner, where=where)
     uses = (

@@ -61,6 +61,7 @@ class Names(msgspec.Struct, frozen=True, kw_only=True):
     events: frozenset[str] | None = None
     slots: frozenset[str] | None = None
     audiences: frozenset[str] | None = None
+    caps: frozenset[str] | None = None
 
 
 class Node(msgspec.Struct, frozen=True, tag_field="is"):
