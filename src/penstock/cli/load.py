@@ -1,9 +1,8 @@
-"""`penstock load`: items, people or events from a CSV or JSON lines file."""
+"""`penstock load`: items, people or events from a CSV, JSON lines or Parquet file."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO
 
@@ -40,15 +39,15 @@ class Aside(NamedTuple):
 @PROJECT
 @JSON
 def command(file: Path, kind: str, source: str, job: str, project_dir: Path, as_json: bool) -> None:
-    """Load FILE (.csv, .jsonl, .ndjson). Rows that are refused are set aside in a file of their own."""
+    """Load FILE (.csv, .jsonl, .ndjson, .parquet). Rows that are refused are set aside in a file of their own."""
     reader = reader_of(file)
     name = job or f"load/{file.name}/{file.stat().st_mtime_ns}"
-    beside = file.with_name(f"{file.stem}.rejected{file.suffix}")
+    beside = file.with_name(f"{file.stem}.rejected{reader.aside or file.suffix}")
 
     async def work(admin: Admin) -> _Loading:
         with _Rejected(beside, reader, file) as rejected:
             loading = _Loading(admin, rejected, kind=kind, source=source, job=name)
-            await _load(loading, file, reader.rows(file), quiet=as_json)
+            await _load(loading, file, reader, quiet=as_json)
         return loading
 
     loading = with_admin(project_dir, work)
@@ -158,16 +157,11 @@ class _Loading:
         self.kept += answer["kept"]
 
 
-async def _load(loading: _Loading, file: Path, rows: Iterator[Row], *, quiet: bool) -> None:
+async def _load(loading: _Loading, file: Path, reader: Reader, *, quiet: bool) -> None:
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                   disable=quiet or not err.is_terminal, transient=True, console=err) as bar:  # fmt: skip
-        task = bar.add_task(f"loading {file.name}", total=_lines(file))
-        for number, row in enumerate(rows, start=1):
+        task = bar.add_task(f"loading {file.name}", total=reader.length(file))
+        for number, row in enumerate(reader.rows(file), start=1):
             await loading.add(number, row)
             bar.update(task, completed=row.line)
         await loading.flush()
-
-
-def _lines(file: Path) -> int:
-    with file.open("rb") as lines:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: lines.read(1 << 20), b""))

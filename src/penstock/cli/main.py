@@ -64,6 +64,7 @@ MODULES = {
     "init": "init",
     "up": "up",
     "load": "load",
+    "export": "export",
     "top": "top",
     "send": "send",
     "explain": "explain",

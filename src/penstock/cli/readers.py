@@ -1,4 +1,4 @@
-"""Reads CSV and JSON lines, row by row; what can't be read keeps its exact text."""
+"""Reads CSV, JSON lines and Parquet, row by row; what can't be read keeps its exact text."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from penstock.cli import parquet
 from penstock.core.errors import SettingsError
 
 ROW_CHARS_MAX = 1 << 20
@@ -39,6 +40,10 @@ class Reader(NamedTuple):
     rows: Callable[[Path], Iterator[Row]]
     header: Callable[[Path], str]
     """The text that a file of rows set aside begins with, so that it can be loaded once mended."""
+    length: Callable[[Path], int]
+    """How far `Row.line` goes, for the bar."""
+    aside: str = ""
+    """The ending of a file of rows set aside, where it is not the file's own."""
 
 
 def reader_of(file: Path) -> Reader:
@@ -196,9 +201,26 @@ def _ended(text: str) -> str:
     return text if not text or text.endswith(("\n", "\r")) else f"{text}\n"
 
 
+def read_parquet(file: Path) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, their text as JSON; errors as `parquet.read_rows`."""
+    for line, values in enumerate(parquet.read_rows(file), start=1):
+        if isinstance(values, str):
+            yield Row(line, "", None, values)
+            continue
+        text = json.dumps(values, ensure_ascii=False)
+        yield Row(line, text, values, _text_fault(text))
+
+
+def count_lines(file: Path) -> int:
+    """Return how many lines a file has."""
+    with file.open("rb") as lines:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: lines.read(1 << 20), b""))
+
+
 READERS = {
-    ".csv": Reader(read_csv, csv_header),
-    ".jsonl": Reader(read_json_lines, lambda _: ""),
-    ".ndjson": Reader(read_json_lines, lambda _: ""),
+    ".csv": Reader(read_csv, csv_header, count_lines),
+    ".jsonl": Reader(read_json_lines, lambda _: "", count_lines),
+    ".ndjson": Reader(read_json_lines, lambda _: "", count_lines),
+    ".parquet": Reader(read_parquet, lambda _: "", parquet.count_rows, ".jsonl"),
 }
 """By extension."""

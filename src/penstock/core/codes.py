@@ -245,7 +245,8 @@ CODES: dict[str, Code] = {
         "Mend the line that the message names, and load it again.",
     ),
     "E212": Code(
-        "No reader knows files of this ending.", "Use a file that ends in .csv, .jsonl or .ndjson."
+        "No reader knows files of this ending.",
+        "Use a file that ends in .csv, .jsonl, .ndjson or .parquet.",
     ),
     "E213": Code(
         "The folder for a new project is not empty.", "Name a folder that does not exist yet."
@@ -266,6 +267,13 @@ CODES: dict[str, Code] = {
     "E219": Code(
         "A setting of `[development]` can't be used as it is.",
         "The preview needs a loopback address, and its files must exist.",
+    ),
+    "E225": Code(
+        "Parquet files need an extra that is not installed.", "pip install 'penstock[parquet]'"
+    ),
+    "E226": Code("An export can't be written.", "Name a file in a folder that you may write to."),
+    "E227": Code(
+        "A file is no Parquet that can be read.", "Write it again, each column named once."
     ),
     # E3xx events, rows and requests
     "E300": Code(

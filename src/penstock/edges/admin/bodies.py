@@ -35,6 +35,29 @@ class RowsLoaded(msgspec.Struct, frozen=True):
     refused: list[RowRefusal]
 
 
+class AskProfiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A page of people to export."""
+
+    after: str = ""
+    """What the page before answered; empty to begin."""
+    limit: int = 500
+    as_of: str = ""
+    """An instant, ISO 8601; empty for now."""
+    audience: str = ""
+    identifiers: bool = False
+    """Whether to add raw user ids and addresses."""
+
+
+class ProfilesPage(msgspec.Struct, frozen=True):
+    """A page of people, each with what may be served of them."""
+
+    rows: list[dict[str, Any]]
+    after: str
+    """Where the next page begins; empty after the last."""
+    withheld: int
+    """How many people permit nothing, and are left out."""
+
+
 class StartSend(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A campaign to send."""
 

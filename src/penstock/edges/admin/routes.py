@@ -24,13 +24,16 @@ from penstock.core.decision.explain import explain
 from penstock.core.decision.record import decode_decision
 from penstock.core.errors import EventRejected, PenstockError, Unavailable
 from penstock.core.feature.plan import Plan
+from penstock.core.ids import LeafId
 from penstock.core.time import format_instant
 from penstock.edges.admin.bodies import (
+    AskProfiles,
     AskWhy,
     Letter,
     Letters,
     LettersReplayed,
     LoadRows,
+    ProfilesPage,
     ReplayLetters,
     RowRefusal,
     RowsLoaded,
@@ -49,6 +52,7 @@ from penstock.edges.asgi import (
 )
 from penstock.flows.collect import Collector, Source
 from penstock.flows.evidence import events_behind
+from penstock.flows.export import export_page
 from penstock.flows.history import History, Known
 from penstock.flows.letters import Replayed, replay_letters
 from penstock.flows.load import load_rows
@@ -149,6 +153,27 @@ class AdminEdge:
         return RowsLoaded(
             loaded.kept, [RowRefusal(r.index, r.code, r.what, r.path) for r in loaded.refused]
         )
+
+    async def profiles(self, data: AskProfiles) -> ProfilesPage:
+        """Return a page of people for export."""
+        parts = self.parts
+        serving = parts.campaigning.serving
+        if data.as_of:
+            known = Known(at_ms=instant(data.as_of, "as_of"))
+            serving = parts.past.serving(known, parts.past.instant_of(known))
+        try:
+            after = LeafId(bytes.fromhex(data.after)) if data.after else None
+        except ValueError:
+            raise EventRejected("E361", "`after` is none that a page answered", where="after",
+                                fix="send what the page before answered") from None  # fmt: skip
+        if after is None:
+            await parts.settled()
+        page = await export_page(
+            serving, parts.campaigning.store, parts.campaigning.epoch, parts.collector.catalog.traits,
+            after=after, limit=data.limit, identifiers=data.identifiers,
+            audience=self._audience(data.audience) if data.audience else None,
+        )  # fmt: skip
+        return ProfilesPage(page.rows, page.after.hex() if page.after else "", page.withheld)
 
     async def explain(self, data: AskWhy) -> Why:
         """Explain the decision that stands, or the one that would be made now; or then, at an instant."""
@@ -389,6 +414,11 @@ def _work_handlers(edge: AdminEdge, shared: dict[str, Any]) -> list[HTTPRouteHan
     async def load(request: Request[Any, Any, Any], data: JSONBody[LoadRows]) -> Answer:
         return await edge.answer(request, lambda: edge.load(data))
 
+    @post("/v1/admin/profiles", status_code=200, responses=_documented(ProfilesPage, "The people of a page"),
+          summary="Profiles page by page, for export", **shared)  # fmt: skip
+    async def profiles(request: Request[Any, Any, Any], data: JSONBody[AskProfiles]) -> Answer:
+        return await edge.answer(request, lambda: edge.profiles(data))
+
     @post("/v1/admin/explain", status_code=200, responses=_documented(Why, "The decision explained"),
           summary="Why a person sees what they see", **shared)  # fmt: skip
     async def why(request: Request[Any, Any, Any], data: JSONBody[AskWhy]) -> Answer:
@@ -405,4 +435,4 @@ def _work_handlers(edge: AdminEdge, shared: dict[str, Any]) -> list[HTTPRouteHan
     async def send(request: Request[Any, Any, Any], data: JSONBody[StartSend]) -> Stream:
         return Stream(edge.sending(data), media_type=NDJSON)
 
-    return [load, why, status, send]
+    return [load, profiles, why, status, send]

@@ -1,0 +1,69 @@
+"""`penstock export`: what may be served of each person, as a Parquet file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from penstock.cli.client import Admin, with_admin
+from penstock.cli.main import JSON, PROJECT, err, out, show
+from penstock.cli.parquet import ParquetFile, columns_of
+from penstock.core.errors import SettingsError
+from penstock.project import load_project
+
+PAGE_LEAVES = 500
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--audience", default="", help="Only the members of this audience.")
+@click.option("--as-of", default="", help="An instant, ISO 8601: what was known and served then.")
+@click.option("--identifiers", is_flag=True,
+              help="Add raw user ids and addresses; without it a person is a hash.")  # fmt: skip
+@PROJECT
+@JSON
+def command(
+    file: Path, audience: str, as_of: str, identifiers: bool, project_dir: Path, as_json: bool
+) -> None:  # fmt: skip
+    """Export profiles to FILE (.parquet): features and unprotected traits that consent lets be served."""
+    if file.suffix.lower() != ".parquet":
+        raise SettingsError("E212", f"profiles are not written to files that end in `{file.suffix}`", where=file.name,
+                            fix="name a file that ends in .parquet")  # fmt: skip
+    project = load_project(project_dir)
+    columns = columns_of(project.plan, project.catalog.traits, identifiers=identifiers)
+    part = file.with_name(f".{file.name}.part")
+    withheld = 0
+
+    async def work(admin: Admin) -> int:
+        nonlocal withheld
+        with ParquetFile(part, columns) as target:
+            after = ""
+            while True:
+                body = {"after": after, "limit": PAGE_LEAVES, "as_of": as_of, "audience": audience,
+                        "identifiers": identifiers}  # fmt: skip
+                page = await admin.post("/v1/admin/profiles", body)
+                target.add(page["rows"])
+                withheld += page["withheld"]
+                after = page["after"]
+                if not after:
+                    return target.rows
+
+    try:
+        rows = with_admin(project_dir, work)
+        # Whole or not at all: who reads the file while it is written again sees the one before.
+        part.replace(file)
+    except OSError as error:
+        raise SettingsError("E226", f"the export can't be written: {error.strerror}", where=str(file),
+                            fix="name a file in a folder that you may write to") from error  # fmt: skip
+    finally:
+        part.unlink(missing_ok=True)
+    result: dict[str, Any] = {"file": str(file), "people": rows, "withheld": withheld}
+
+    def say() -> None:
+        out.print(f"{rows} people exported to {file}")
+        if withheld:
+            err.print(f"{withheld} more permit nothing, and are left out")
+
+    show(result, as_json, say)
