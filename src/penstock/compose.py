@@ -324,7 +324,7 @@ def make_node(
         project=project, stores=stores, epoch=epoch, clock=clock, metrics=metrics, engine=engine,
         collector=collector, serving=serving, renderer=renderer,
         sources={
-            name: source_of(name, source.kind, source.rank, source.basis)
+            name: source_of(name, source.kind, source.rank, source.basis, source.identity_keys)
             for name, source in settings.sources.items()
         },
         decider=decider,
@@ -469,7 +469,7 @@ def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
     )  # fmt: skip
     write_keys = [
         write_key(source.write_key, name, source.kind, source.rank, basis=source.basis,
-                  origins=source.origins)
+                  origins=source.origins, identity_keys=source.identity_keys)
         for name, source in settings.sources.items() if source.write_key
     ]  # fmt: skip
     parts = ServingParts(

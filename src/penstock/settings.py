@@ -56,6 +56,7 @@ class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rank: int = 0
     basis: dict[str, str] = {}
     origins: list[str] = []
+    identity_keys: dict[str, str] = {}
 
 
 class ConsentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,6 +162,7 @@ DOCS: dict[str, str] = {
     "sources.*.rank": "Of two values of a trait the one from the higher rank wins.",
     "sources.*.basis": "Lawful basis by purpose, where the source's events carry no consent.",
     "sources.*.origins": "Web origins a browser key may be used from; empty is any.",
+    "sources.*.identity_keys": "Keys of signed identity tokens by `kid`, 32 characters at least; docs/guides/identity-tokens.md.",
     "consent.regime": "`opt_in` (unknown is denied) or `opt_out` (unknown is granted).",
     "consent.categories": "Purposes that each category of your consent platform stands for.",
     "consent.gpc_denies": "Purposes that a `Sec-GPC: 1` header denies.",

@@ -34,7 +34,7 @@ DISK_FREE_BYTES = 1 << 30
 AHEAD_MS = 5 * 60_000
 """How far the log's stamps may be ahead of the clock before nothing is stamped any more."""
 ESP_TIMEOUT_S = 2.0
-SECRET = {"read_keys", "admin_key", "write_key", "password", "seeds"}
+SECRET = {"read_keys", "admin_key", "write_key", "password", "seeds", "identity_keys"}
 PROBE_KEY = "doctor"
 
 

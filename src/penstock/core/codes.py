@@ -272,6 +272,10 @@ CODES: dict[str, Code] = {
         "Parquet files need an extra that is not installed.", "pip install 'penstock[parquet]'"
     ),
     "E226": Code("An export can't be written.", "Name a file in a folder that you may write to."),
+    "E228": Code(
+        "The keys of a source's identity tokens can't be used.",
+        "Give each at least 32 random characters, and keep at most eight.",
+    ),
     "E227": Code(
         "A file is no Parquet that can be read.", "Write it again, each column named once."
     ),

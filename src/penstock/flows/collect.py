@@ -20,7 +20,7 @@ from penstock.core.consent.suppression import (
     SuppressionKey,
     suppression_of,
 )
-from penstock.core.errors import EventRejected
+from penstock.core.errors import EventRejected, SettingsError
 from penstock.core.event import (
     Decoded,
     Event,
@@ -32,6 +32,7 @@ from penstock.core.event import (
     person_email,
     preferences_of,
 )
+from penstock.core.identity import vouch
 from penstock.core.identity.identifier import ITEM, IdentityRules
 from penstock.core.identity.routing import Routing, route
 from penstock.core.ids import LeafId, event_id, leaf_id
@@ -64,6 +65,8 @@ class Source(NamedTuple):
     """True for a server key: its links are verified and `userId` is the primary leaf."""
     rank: int
     basis: Mapping[str, str]
+    identity_keys: Mapping[str, str] = {}
+    """Keys of signed identity tokens by `kid`; an event that one vouches for is verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +300,10 @@ class Collector:
             self.metrics.count("penstock_events_discarded_total", reason="consent_unknown")
             return None
         occurred = occurred_at_ms(event, received_at_ms)
-        routing = self._route(source, event, occurred)
+        verified = source.verified
+        if source.identity_keys and not verified and vouch.MEMBER in event.context:
+            verified = self._vouched(source, event, received_at_ms)
+        routing = self._route(event, occurred, verified=verified)
         for _ in routing.blocked:
             self.metrics.count("penstock_events_discarded_total", reason="blocked_identifier")
         normalised = self._normalised(event, name)
@@ -335,7 +341,7 @@ class Collector:
             received_at_ms=received_at_ms,
             source=source.name,
             source_rank=source.rank,
-            verified=source.verified,
+            verified=verified,
             evidence=evidence,
             identifiers=() if bare else self._protected(routing.identifiers),
             edges=() if bare else routing.edges,
@@ -390,7 +396,22 @@ class Collector:
             for one in identifiers
         )
 
-    def _route(self, source: Source, event: Event, occurred: int) -> Routing:
+    def _vouched(self, source: Source, event: Event, received_at_ms: int) -> bool:
+        """Return whether a signed token says all that the event says of who it is."""
+        token = event.context.get(vouch.MEMBER)
+        claims, outcome = vouch.read_token(token, source.identity_keys, received_at_ms)
+        if claims is not None:
+            email = person_email(event)
+            whose = event.user_id == claims.sub and (
+                email is None or _address(email) == _address(claims.email)
+            )
+            # A group's traits and a joined user are more than a person may say of themselves.
+            if not whose or event.type in ("group", "alias") or external_ids(event):
+                outcome = "unvouched"
+        self.metrics.count("penstock_identity_tokens_total", outcome=outcome)
+        return outcome == vouch.VOUCHED
+
+    def _route(self, event: Event, occurred: int, *, verified: bool) -> Routing:
         return route(
             user_id=event.user_id,
             anonymous_id=event.anonymous_id,
@@ -401,7 +422,7 @@ class Collector:
             type_name=event.type,
             message_id=event.message_id,
             occurred_at_ms=occurred,
-            verified=source.verified,
+            verified=verified,
             tenant=self.tenant,
             make_leaf=self.make_leaf,
             rules=self.identity,
@@ -444,9 +465,26 @@ def _read_leniently(body: bytes) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def source_of(name: str, kind: str, rank: int, basis: Mapping[str, str]) -> Source:
-    """Return a source from its settings: a `server` key is trusted, a `browser` key is public."""
-    return Source(name, kind == "server", rank, dict(basis))
+def _address(text: object) -> str:
+    return str(text).strip().lower()
+
+
+def source_of(
+    name: str, kind: str, rank: int, basis: Mapping[str, str],
+    identity_keys: Mapping[str, str] | None = None,
+) -> Source:  # fmt: skip
+    """Return a source from its settings: a `server` key is trusted, a `browser` key is public.
+
+    Raises:
+        SettingsError: A key of identity tokens is short, or there are too many (E228).
+    """
+    keys = dict(identity_keys or {})
+    if len(keys) > vouch.KEYS_MAX or any(len(key) < vouch.KEY_CHARS_MIN for key in keys.values()):
+        raise SettingsError("E228", f"source `{name}` has identity keys that can't be used",
+                            where=f"sources.{name}.identity_keys",
+                            fix=f"give each at least {vouch.KEY_CHARS_MIN} random characters, and keep "
+                            f"at most {vouch.KEYS_MAX}")  # fmt: skip
+    return Source(name, kind == "server", rank, dict(basis), keys)
 
 
 def answer(intake: Intake) -> dict[str, Any]:

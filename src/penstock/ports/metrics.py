@@ -29,6 +29,7 @@ MetricName = Literal[
     "penstock_sends_total",
     "penstock_suppressions_written_total",
     "penstock_item_cache_miss_total",
+    "penstock_identity_tokens_total",
 ]
 
 
@@ -100,6 +101,9 @@ METRICS: dict[MetricName, Metric] = {
     ),
     "penstock_item_cache_miss_total": Metric(
         "counter", (), "Events stamped with no item because the cache had none."
+    ),
+    "penstock_identity_tokens_total": Metric(
+        "counter", ("outcome",), "Signed identity tokens, by whether they vouched and why not."
     ),
 }
 

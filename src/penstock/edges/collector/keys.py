@@ -33,7 +33,7 @@ class WriteKey(NamedTuple):
 
 def write_key(
     key: str, name: str, kind: str, rank: int = 0, *, basis: Mapping[str, str] | None = None,
-    origins: Iterable[str] = (),
+    origins: Iterable[str] = (), identity_keys: Mapping[str, str] | None = None,
 ) -> WriteKey:  # fmt: skip
     """Return a write key of a declared source.
 
@@ -44,8 +44,9 @@ def write_key(
         rank: Of two values of a trait the one from the higher rank wins.
         basis: Lawful basis by purpose, where the source's events carry no consent.
         origins: Web origins a browser key may be used from; none is any.
+        identity_keys: Keys of signed identity tokens, by `kid`.
     """
-    source = source_of(name, kind, rank, basis or {})
+    source = source_of(name, kind, rank, basis or {}, identity_keys)
     return WriteKey(
         key, source, kind == "browser", frozenset(origin.rstrip("/") for origin in origins)
     )
