@@ -11,6 +11,7 @@ from penstock.core.decision.record import Decision, decode_decision
 from penstock.core.errors import EventRejected
 from penstock.core.ids import LeafId, event_id
 from penstock.core.record import Record
+from penstock.flows.serve import refused_topics
 from penstock.flows.track import CLICKED, OPENED, email_event, unsubscribe_record
 from penstock.ports.appender import Appender
 from penstock.ports.clock import Clock
@@ -83,6 +84,19 @@ class Feedback:
             EventRejected: The token is not one of ours (E350 to E352).
         """
         return tokens.verify_unsubscribe(self.token_key, token)
+
+    def all_topics(self, wish: tokens.Unsubscribe) -> str:
+        """Return the token with which the same recipient ends every topic."""
+        return tokens.sign_unsubscribe(self.token_key, wish.recipient)
+
+    async def refused(self, wish: tokens.Unsubscribe) -> list[str]:
+        """Return the topics that a recipient gets no emails about, by name; `*` is all of them.
+
+        Raises:
+            Unavailable: The register did not answer (E403).
+        """
+        register = await asyncio.to_thread(self.suppressions.get, [wish.recipient])
+        return sorted(refused_topics(register, "email"))
 
     async def unsubscribe(self, token: str) -> tokens.Unsubscribe:
         """Unsubscribe; durable in the log and in the register on return. Repeating changes nothing.

@@ -11,6 +11,8 @@ import pytest
 from tests_serving import READ, Shop, identify, opened, view
 
 from penstock.adapters.decisions.memory import MemoryDecisions
+from penstock.compose import make_links
+from penstock.core.consent.suppression import may_send
 from penstock.core.errors import Unavailable
 from penstock.core.record import Kind, decode_record
 from penstock.flows.load import load_rows
@@ -421,6 +423,38 @@ def test_get_shows_a_page_and_one_post_unsubscribes_for_good(play) -> None:
 
     assert (statuses, denied) == ([200, 200, 200], [False, True])
     assert records >= 1
+
+
+def test_one_topic_ends_the_others_go_on_and_all_can_end(play) -> None:
+    async def story(shop: Shop) -> tuple[list[str], list[list[bool]]]:
+        leaf = shop.node.collector.make_leaf("email", "ann@example.com")
+        path = make_links(shop.node, "").unsubscribe(leaf, "offers")
+        register = shop.node.stores.suppressions
+        pages: list[str] = []
+        may: list[list[bool]] = []
+
+        def look() -> None:
+            found = register.get([leaf])
+            may.append([may_send(found, "email", topic)[0] for topic in ("offers", "news")])
+
+        pages.append((await shop.http.get(path)).text)
+        look()
+        pages.append((await shop.http.post(path)).text)
+        look()
+        # The button for all is a link of its own, beside this page's.
+        every = pages[0].rpartition('action="')[2].partition('"')[0]
+        pages.append((await shop.http.post(path.rpartition("/")[0] + "/" + every)).text)
+        look()
+        pages.append((await shop.http.get(path)).text)
+        return pages, may
+
+    pages, may = play(story)
+
+    assert [[True, True], [False, True], [False, False]] == may
+    assert "emails about “offers”?" in pages[0]
+    assert "no emails about “offers” any more; other emails go on" in pages[1]
+    assert "no emails from us any more" in pages[2]
+    assert "no emails from us any more" in pages[3]
 
 
 def test_operations_tell_the_truth(play) -> None:

@@ -14,6 +14,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from penstock.core.errors import EventRejected, PenstockError
+from penstock.core.tokens import ALL_TOPICS, Unsubscribe
 from penstock.edges.asgi import Answer, error_answer, log_fault
 from penstock.flows.feedback import Feedback, Fetch, require_url
 
@@ -44,9 +45,11 @@ def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
             wish = feedback.read_unsubscribe(token)
         except EventRejected as error:
             return _page(400, "This link does not work", error.fix)
-        what = "all emails" if wish.topic == "*" else f"emails about “{escape(wish.topic)}”"
-        form = '<form method="post"><button type="submit">Unsubscribe</button></form>'
-        return _page(200, "Unsubscribe", f"Do you want to stop getting {what}?", form)
+        form = _button(token, "Unsubscribe")
+        if wish.topic != ALL_TOPICS:
+            form += _button(feedback.all_topics(wish), "Unsubscribe from all emails")
+        asked = f"Do you want to stop getting {_named(wish.topic)}?"
+        return _page(200, "Unsubscribe", f"{asked} {await _standing(feedback, wish)}", form)
 
     @route(
         "/v1/unsubscribe/{token:str}", http_method=[HttpMethod.POST], status_code=200, tags=["mail"],
@@ -54,10 +57,13 @@ def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
     )  # fmt: skip
     async def unsubscribe(token: FromPath[str]) -> Answer:
         try:
-            await feedback.unsubscribe(token)
+            wish = await feedback.unsubscribe(token)
         except PenstockError as error:
             return error_answer(error)
-        return _page(200, "You are unsubscribed", "You can close this page.")
+        rest = "" if wish.topic == ALL_TOPICS else _button(
+            feedback.all_topics(wish), "Unsubscribe from all emails"
+        )  # fmt: skip
+        return _page(200, "You are unsubscribed", await _standing(feedback, wish), rest)
 
     @route(
         "/c/{token:str}", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=302, tags=["mail"],
@@ -89,6 +95,31 @@ def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
         return Answer(200, PIXEL, ((b"content-type", b"image/gif"), NO_STORE))
 
     return [unsubscribe_page, unsubscribe, click, open_pixel]
+
+
+def _named(topic: str) -> str:
+    return "all emails" if topic == ALL_TOPICS else f"emails about “{escape(topic)}”"
+
+
+def _button(token: str, text: str) -> str:
+    """Return a form that posts to a token's page, which is beside this one."""
+    return (
+        f'<form method="post" action="{escape(token)}"><button type="submit">{text}</button></form>'
+    )
+
+
+async def _standing(feedback: Feedback, wish: Unsubscribe) -> str:
+    """Return what a recipient has refused so far, as a sentence."""
+    try:
+        refused = await feedback.refused(wish)
+    except PenstockError:
+        return ""  # the page is for the button: it never fails for want of a sentence
+    if not refused:
+        return ""
+    if ALL_TOPICS in refused:
+        return "You get no emails from us any more."
+    listed = ", ".join(f"“{escape(topic)}”" for topic in refused)
+    return f"You get no emails about {listed} any more; other emails go on."
 
 
 def _fetch(request: Request[Any, Any, Any]) -> Fetch:
