@@ -11,7 +11,7 @@ WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-sdk check check-format check-lint check-types \
+.PHONY: help demo test test-slow test-sdk faults check check-format check-lint check-types \
         check-contracts check-tidy check-docs check-spelling check-lock bench up fix docs lock env clean
 
 help: ## list what you can do
@@ -21,10 +21,13 @@ demo: $(ENV) ## see a click in the next email: engine, 10,000 events, a campaign
 	$(BIN)/python -m examples.shop.demo
 
 test: $(ENV) test-sdk ## every fast test
-	$(PYTEST) $(PARALLEL) -m "not slow and not bench" --durations=10
+	$(PYTEST) $(PARALLEL) -m "not slow and not bench and not faults" --durations=10
 
 test-slow: $(ENV) test-sdk ## the long tests: more examples, more kills, all the data
 	HYPOTHESIS_PROFILE=deep $(PYTEST) $(PARALLEL) -m slow --timeout=1800
+
+faults: $(ENV) ## a thousand kills, faults of disks, overload; about half an hour
+	$(PYTEST) -p no:randomly -m faults tests/faults -s --timeout=3600
 
 check: check-format check-lint check-types check-contracts check-tidy check-docs check-spelling check-lock ## format, lint, types, contracts, tidy, docs
 

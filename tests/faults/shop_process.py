@@ -1,13 +1,19 @@
 """A server process to be killed: a project folder on a port, whole or with one planted bug.
 
     python shop_process.py FOLDER PORT [PLANT]
+    python shop_process.py --nursery FOLDER PORT
 
 It says on standard output, a JSON line each, that its files are open and that it is ready. The bugs
-are made by composition: a faulty log or store stands between the engine and the real one.
+are made by composition: a faulty log or store stands between the engine and the real one. A nursery
+has imported everything, and forks a server for every line it is sent: a thousand can be killed
+while one is imported a hundred times.
+
+Where the folder holds a file `clock-ms`, the wall clock is off by as many ms as it says.
 """
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
@@ -102,6 +108,19 @@ def planted(stores: Stores, plant: str) -> Stores:
     raise ValueError(plant)
 
 
+class ShopClock(SystemClock):
+    """The system's clock, off by what the file `clock-ms` says: an operator sets it while it runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "clock-ms"
+
+    def now_ms(self) -> int:
+        try:
+            return super().now_ms() + int(self._file.read_text())
+        except (OSError, ValueError):
+            return super().now_ms()
+
+
 class Server(uvicorn.Server):
     """Says when it listens."""
 
@@ -113,7 +132,7 @@ class Server(uvicorn.Server):
 
 
 def say(what: dict[str, Any]) -> None:
-    print(json.dumps(what), flush=True)
+    print(json.dumps({**what, "by": os.getpid()}), flush=True)
 
 
 def since(start: float) -> float:
@@ -124,8 +143,9 @@ async def serve(folder: Path, port: int, plant: str) -> None:
     imported_ms = since(STARTED)
     opening = time.perf_counter()
     project = load_project(folder)
-    stores = planted(open_stores(project, SystemClock()), plant)
-    node: Node = make_node(project, stores)
+    clock = ShopClock(folder)
+    stores = planted(open_stores(project, clock), plant)
+    node: Node = make_node(project, stores, clock=clock)
     say({"event": "open", "log_records": stores.log.head(0)})
     opened_ms = since(opening)
     catching_up = time.perf_counter()
@@ -147,8 +167,29 @@ async def serve(folder: Path, port: int, plant: str) -> None:
     say({"event": "closed"})
 
 
-if __name__ == "__main__":
+def run(folder: Path, port: int, plant: str) -> None:
     # uvicorn raises the signal once more when it has stopped serving; there is still work to do.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(Path(sys.argv[1]), int(sys.argv[2]), (sys.argv[3:] or [""])[0]))
+        runner.run(serve(folder, port, plant))
+
+
+def nursery(folder: Path, port: int) -> None:
+    """Fork a server for every line on standard input, and say its process id."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the dead
+    for _ in sys.stdin:
+        child = os.fork()
+        if not child:
+            os.setsid()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            sys.stdin.close()
+            run(folder, port, "")
+            os._exit(0)
+        say({"event": "born", "pid": child})
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--nursery":
+        nursery(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        run(Path(sys.argv[1]), int(sys.argv[2]), (sys.argv[3:] or [""])[0])
