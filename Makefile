@@ -12,7 +12,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-sdk faults check check-format check-lint check-types \
-        check-contracts check-tidy check-docs check-spelling check-lock bench up fix docs lock env clean
+        check-contracts check-tidy check-docs check-spelling check-lock bench up fix site docs lock env clean
 
 help: ## list what you can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -51,6 +51,7 @@ check-tidy: $(ENV)
 check-docs: $(ENV)
 	$(BIN)/python tools/reference.py --check
 	$(PYTEST) -q -p no:randomly tests/test_docs.py docs README.md
+	$(BIN)/zensical build --strict -f mkdocs.yml >.cache/site.log 2>&1 || { cat .cache/site.log; exit 1; }
 
 check-spelling: $(ENV)
 	git ls-files -z | xargs -0 $(BIN)/codespell
@@ -68,6 +69,9 @@ up: $(ENV) ## run the example shop until you stop it
 fix: $(ENV) ## format, sort imports, safe fixes
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format --quiet .
+
+site: $(ENV) ## the documentation as a site, in .cache/site
+	$(BIN)/zensical build --strict -f mkdocs.yml
 
 docs: $(ENV) ## write docs/reference from the code
 	$(BIN)/python tools/reference.py

@@ -110,3 +110,19 @@ def test_every_dependency_is_in_the_lock() -> None:
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
     names = {re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0].lower() for line in wanted}
     assert [] == sorted(names - pinned)
+
+
+def test_every_guarantee_names_a_test_that_exists() -> None:
+    text = (DOCS / "concepts" / "guarantees.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text)
+    assert len(named) > 20
+    absent = [
+        f"{file}::{name}"
+        for file, name in named
+        if not (ROOT / file).is_file() or f"def {name}(" not in (ROOT / file).read_text()
+    ]
+    assert [] == absent
+    promises = [
+        line for line in text.splitlines() if line.startswith("| ") and "promise" not in line
+    ]
+    assert [] == [line for line in promises if "::test_" not in line and "---" not in line]

@@ -215,19 +215,16 @@ def command(folder: Path, *words: str) -> Any:
 
 
 def load(folder: Path, shoppers: Shoppers) -> None:
-    """Load the catalogue, and what the CRM knows of people, with the command line."""
+    """Load what the CRM knows of people, with the command line; `up` has loaded the catalogue."""
     people = folder / "people.csv"
     rows = shoppers.crm_rows()
     with people.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    items = command(
-        folder, "load", str(folder / "catalogue.csv"), "--as", "items", "--job", "catalogue"
-    )
     crm = command(folder, "load", str(people), "--as", "people", "--job", "crm")
     step(
-        f"{items['kept']} products and {crm['kept']} people of the CRM loaded with `penstock load`"
+        f"{len(read_catalogue())} products loaded by `penstock up`, {crm['kept']} people of the CRM by `penstock load`"
     )
 
 

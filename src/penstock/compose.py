@@ -429,7 +429,7 @@ def preview_parts(node: Node, links: Links) -> PreviewParts:
         consent=sorted({*settings.consent.categories} or {*project.consent_rules().purposes}),
         serving=node.serving, links=links, text_of_html=html_to_text,
         find_who=lambda asked: who_of(asked, node.collector.make_leaf, links.token_key),
-        log=node.stores.log, shelf=items, images=images,
+        history=node.history, shelf=items, images=images,
     )  # fmt: skip
 
 

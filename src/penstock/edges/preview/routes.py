@@ -20,10 +20,10 @@ from penstock.edges.asgi import Answer, error_answer, json_answer
 from penstock.edges.preview.views import EmailView, ItemView, ShopView, SlotWhy
 from penstock.flows.compose_email import REFUSE_BYTES, WARN_BYTES
 from penstock.flows.evidence import events_behind
+from penstock.flows.history import History
 from penstock.flows.render import Links, render_email
 from penstock.flows.serve import Serving, Who
 from penstock.flows.shelf import ShelfItem, categories
-from penstock.ports.log import Log
 
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 POLICY = (
@@ -48,7 +48,7 @@ class PreviewParts(NamedTuple):
     links: Links
     text_of_html: Callable[[str], str]
     find_who: Find
-    log: Log
+    history: History
     shelf: Callable[[], Awaitable[list[ShelfItem]]]
     images: Mapping[str, Path]
     """Where the pictures of an address prefix lie, for a shop that is not on the web yet."""
@@ -173,7 +173,11 @@ async def _email(parts: PreviewParts, campaign_name: str, shopper: Shopper) -> E
     slots: list[SlotWhy] = []
     if decision is not None and profile is not None:
         evidence = await asyncio.to_thread(
-            events_behind, parts.log, profile.leaves, decision, serving.definitions.plan.features
+            events_behind,
+            parts.history,
+            profile.leaves,
+            decision,
+            serving.definitions.plan.features,
         )
         slots = [
             SlotWhy(story.slot, list(story.shows), slot_lines(story, evidence))
