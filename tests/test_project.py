@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.compose import make_renderer
+from penstock.candidates import make_renderer
 from penstock.core.codes import CODES
 from penstock.core.errors import DefinitionError, PenstockError
 from penstock.project import load_project

@@ -36,7 +36,7 @@ class Shopper(Profile):
     views_7d = count(product_viewed, over=days(7))
     views_24h = count(product_viewed, over=hours(24))
     favourite_categories = top_k(product_viewed.category, k=3, over=days(30))
-    interests = decay(product_viewed, by=product_viewed.category, half_life=days(14))
+    interests = decay(product_viewed, by=product_viewed.category, half_life=days(12))
     visits_30d = sessions(product_viewed, over=days(30))
     searched = last(products_searched.query, over=days(30))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,9 +20,6 @@ from litestar.openapi import OpenAPIConfig
 from penstock import __version__
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.content.html_to_text import html_to_text
-from penstock.adapters.content.inline import inline_css
-from penstock.adapters.content.liquid import LiquidRenderer
-from penstock.adapters.content.mjml import compile_mjml
 from penstock.adapters.decisions.memory import MemoryDecisions
 from penstock.adapters.decisions.sqlite import SqliteDecisions
 from penstock.adapters.esp.directory import DirectoryEsp
@@ -36,16 +35,28 @@ from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.adapters.suppressions.sqlite import SqliteSuppressions
+from penstock.adapters.versions.folder import FolderVersions
+from penstock.adapters.versions.memory import MemoryVersions
+from penstock.candidates import (
+    CandidateParts,
+    check_emails_of,
+    load_changed,
+    load_kept,
+    make_candidate,
+    standing_of,
+)
 from penstock.core.decision.pace import parse_caps, zone_of
-from penstock.core.decision.popular import tallies_of
 from penstock.core.decision.record import decode_decision
+from penstock.core.definitions.changes import require_compatible
 from penstock.core.errors import DefinitionError, SettingsError, Unavailable
 from penstock.core.protect import Protector
 from penstock.core.record import Record
 from penstock.core.step import Step
+from penstock.core.time import HOUR_MS
 from penstock.edges.admin.bodies import Status
+from penstock.edges.admin.definitions import DefinitionsParts
 from penstock.edges.admin.routes import AdminParts, admin_handlers
-from penstock.edges.asgi import log_fault, refuse, refuse_fault
+from penstock.edges.asgi import refuse, refuse_fault
 from penstock.edges.collector.keys import write_key
 from penstock.edges.collector.routes import collector_handlers
 from penstock.edges.operations import operations_handlers
@@ -53,16 +64,17 @@ from penstock.edges.preview.routes import PreviewParts, preview_handlers
 from penstock.edges.serving.asks import ReadKeys, who_of
 from penstock.edges.serving.mail import mail_handlers
 from penstock.edges.serving.routes import ServingParts, serving_handlers
+from penstock.flows.agree import measure
 from penstock.flows.collect import Collector, Source, source_of
+from penstock.flows.editions import Edition, Editions
 from penstock.flows.feedback import Feedback
 from penstock.flows.history import History
 from penstock.flows.pacing import Pacing
 from penstock.flows.past import Past
-from penstock.flows.person import Definitions
-from penstock.flows.render import Links, render_email
-from penstock.flows.replay import LIVE_EPOCH, Epoch, choose_epoch, covered_offsets, make_live
+from penstock.flows.render import Links
+from penstock.flows.replay import Epoch
 from penstock.flows.send import Campaigning, Sender
-from penstock.flows.serve import ServeRules, Serving, Who
+from penstock.flows.serve import Serving, Who
 from penstock.flows.shelf import ShelfItem, shelf
 from penstock.flows.status import conservation
 from penstock.flows.track import decision_record
@@ -73,20 +85,26 @@ from penstock.ports.keys import IDENTIFIER_KEY, PSEUDONYM_KEY, TOKEN_KEY, Keys
 from penstock.ports.leaf_index import LeafIndex
 from penstock.ports.log import Log
 from penstock.ports.metrics import Metrics
+from penstock.ports.renderer import Renderer
 from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
-from penstock.project import Project
+from penstock.ports.versions import Versions
+from penstock.project import Project, load_project, load_version
 from penstock.runtimes.embedded import EmbeddedEngine
 from penstock.runtimes.grouping import Grouper
 from penstock.runtimes.outbox import OutboxPump
-from penstock.runtimes.popular import PopularFollower
+from penstock.runtimes.popular import PopularFollowers
+from penstock.runtimes.side_by_side import Candidate, SideBySide
 from penstock.runtimes.upkeep import Upkeep
-from penstock.settings import EspSettings
+from penstock.settings import EspSettings, load_settings
 
 KEY_BYTES = 32
 KEYS_FILE = "keys.json"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 PREVIEW_ITEMS_MAX = 200
+VERSIONS_FOLDER = "definitions"
+CACHED_BESIDE = 5
+"""A set of leaves that is folded beside has a fifth of the decoded leaves of the one that serves."""
 KEY_NAMES = (IDENTIFIER_KEY, TOKEN_KEY, PSEUDONYM_KEY)
 
 
@@ -101,6 +119,7 @@ class Stores:
     decisions: Decisions
     index: LeafIndex = field(default_factory=MemoryLeafIndex)
     """Of the log by leaf; made again from the log if it is lost."""
+    versions: Versions = field(default_factory=MemoryVersions)
 
     def close(self) -> None:
         """Release files and connections."""
@@ -167,7 +186,38 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
         opened.callback(decisions.close)
         index: LeafIndex = MemoryLeafIndex() if memory else SqliteLeafIndex(folder / "index.db")
         opened.pop_all()
-    return Stores(keys, log, store, suppressions, decisions, index)
+    versions: Versions = MemoryVersions() if memory else FolderVersions(folder / VERSIONS_FOLDER)
+    return Stores(keys, log, store, suppressions, decisions, index, versions)
+
+
+def load_serving(root: Path, *, always: bool = False) -> tuple[Project, DefinitionError | None]:
+    """Return a project as its folder says it is; if that is wrong, as what serves says it is.
+
+    A mistake in the files is no reason to stop what serves. While a project is written it is: its
+    author wants to hear of it.
+
+    Args:
+        root: The project's folder.
+        always: Fall back to what serves even where files come to serve by themselves.
+
+    Returns:
+        The project, and what is wrong with its files.
+
+    Raises:
+        SettingsError: `penstock.toml` is wrong.
+        DefinitionError: The files are wrong, and nothing serves that could stand in.
+    """
+    try:
+        return load_project(root), None
+    except DefinitionError as error:
+        settings = load_settings(root / "penstock.toml")
+        versions = FolderVersions(root / settings.data_dir / VERSIONS_FOLDER)
+        active = versions.load().active
+        if active is None or (settings.definitions.apply == "up" and not always):
+            raise
+        project, folder = load_version(versions.files(active.number), root, settings)
+        shutil.rmtree(folder, ignore_errors=True)
+        return project, error
 
 
 def _make_folder(folder: Path) -> None:
@@ -200,52 +250,66 @@ def make_esp(settings: EspSettings, root: Path) -> Esp:
     )  # fmt: skip
 
 
-def make_renderer(project: Project) -> LiquidRenderer:
-    """Return the renderer of a project's templates, all of them parsed.
-
-    Raises:
-        DefinitionError: A template does not parse (E141) or its MJML does not compile.
-    """
-
-    def prepare_html(name: str, source: str) -> str:
-        return inline_css(name, compile_mjml(name, source) if ".mjml" in name else source)
-
-    return LiquidRenderer(project.root / "content", prepare_html=prepare_html)
-
-
 @dataclass
 class Node:
     """A running project: one process that collects, folds, serves and sends."""
 
     project: Project
+    """What was loaded from its folder when it started; `versions` knows what serves."""
     stores: Stores
     epoch: Epoch
+    """The leaves that served at the start, and whether they were there."""
     clock: Clock
     metrics: Metrics
     engine: EmbeddedEngine
     collector: Collector
-    serving: Serving
-    renderer: LiquidRenderer
+    versions: SideBySide
     sources: dict[str, Source]
     """By name."""
     decider: Grouper[tuple[DecisionKey, bytes], Decided]
     pump: OutboxPump
     history: History
-    past: Past
     upkeep: Upkeep
-    popular: PopularFollower
+    popular: PopularFollowers
+    load: Callable[[Project], Candidate]
+    """Makes a candidate of a project that was loaded."""
+    pending: bool = False
+    """Whether `project` is not what serves, and is to be applied as soon as this runs."""
     on_replay: Callable[[], None] = lambda: None
-    """Told before a replay that new definitions ask for."""
+    """Told before a replay without which there is nothing to serve."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
+    @property
+    def editions(self) -> Editions:
+        """What requests go by."""
+        return self.versions.editions
+
+    @property
+    def serving(self) -> Serving:
+        """What answers by the definitions that serve now."""
+        return self.editions.active.serving
+
+    @property
+    def renderer(self) -> Renderer:
+        """The templates that serve now."""
+        return self.serving.renderer
+
+    def past(self, edition: Edition | None = None) -> Past:
+        """Return what answers about the past, by the definitions that serve or others that are kept."""
+        edition = edition or self.editions.active
+        return Past(edition.serving, self.history, edition.step)
+
     async def start(self) -> None:
-        """Catch up with the log, switch to the epoch if it is new, and begin to pump decisions."""
+        """Catch up with the log, take up what is kept beside, and begin to pump decisions."""
         if not self.epoch.current:
             self.on_replay()
         await self.engine.start()
         if not self.epoch.current:
             await self.engine.settled()
-            make_live(self.stores.store, self.epoch.number)
+        await self.versions.start()
+        if self.pending:
+            candidate = await asyncio.to_thread(self.load, self.project)
+            await self.versions.replace(candidate, republish=True)
         self._tasks = [
             asyncio.create_task(self.pump.run(), name="penstock-outbox"),
             asyncio.create_task(self.upkeep.run(), name="penstock-upkeep"),
@@ -259,15 +323,20 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.popular.close()
         await self.decider.close()
+        await self.versions.stop()
         with suppress(Unavailable):
             await self.pump.pump()  # what stays in the outbox is pumped by the next start
         await self.engine.close()
+        await self.versions.close()
 
 
 def make_node(
     project: Project, stores: Stores, *, clock: Clock | None = None, metrics: Metrics | None = None,
 ) -> Node:  # fmt: skip
     """Wire a project's parts. Nothing runs until `start`.
+
+    What serves is the version of the definitions that served before; if the folder has changed since,
+    it is applied once the node runs, or waits for `penstock apply`, as the settings say.
 
     Args:
         project: The loaded project.
@@ -279,66 +348,61 @@ def make_node(
     metrics = metrics or PrometheusMetrics()
     settings = project.settings
     tenant = settings.project.tenant
-    epoch = choose_epoch(stores.store, project.fingerprint)
-    live = int(stores.store.get_meta(LIVE_EPOCH) or 0)
-    step = Step(project.plan, project.step_rules())
+    standing = standing_of(
+        project, versions=stores.versions, store=stores.store, log=stores.log, clock=clock
+    )
+    serving = standing.project
     engine = EmbeddedEngine(
         log=stores.log, store=stores.store, suppressions=stores.suppressions,
-        step=step, epoch=epoch.number, clock=clock, metrics=metrics,
-        flush_ms=settings.store.flush_ms, cached_max=settings.store.cached_leaves_max,
-        covered=[] if epoch.current else covered_offsets(stores.log, stores.store, live),
+        step=Step(serving.plan, serving.step_rules()), epoch=standing.epoch.number, clock=clock,
+        metrics=metrics, flush_ms=settings.store.flush_ms, cached_max=settings.store.cached_leaves_max,
+        covered=standing.covered,
     )  # fmt: skip
     identifier_key = stores.keys.get(IDENTIFIER_KEY)
     collector = Collector(
-        catalog=project.catalog, protector=Protector(stores.keys.get(PSEUDONYM_KEY)),
-        identity=project.identity_rules(), consent=project.consent_rules(),
+        catalog=serving.catalog, protector=Protector(stores.keys.get(PSEUDONYM_KEY)),
+        identity=serving.identity_rules(), consent=serving.consent_rules(),
         identifier_key=identifier_key, tenant=tenant, appender=engine.appender,
         suppressions=stores.suppressions, clock=clock, metrics=metrics, find_item=engine.find,
     )  # fmt: skip
     decider: Grouper[tuple[DecisionKey, bytes], Decided] = Grouper(
         stores.decisions.put_if_absent, name="penstock-decide"
     )
-    renderer = make_renderer(project)
-    sources = [(one.kind, one.args) for slot in project.slots.values()
-               for one in (*slot.candidates, *slot.fallback)]  # fmt: skip
-    popular = PopularFollower(stores.log, tallies_of(sources), project.consent_rules(), clock)
-    serving = Serving(
-        profiles=engine, decisions=stores.decisions, put_decisions=decider.submit,
-        suppressions=stores.suppressions, renderer=renderer, campaigns=project.campaigns,
-        definitions=definitions_of(project),
-        rules=ServeRules(
-            tenant, identifier_key,
-            global_holdout_ppm=round(settings.decision.global_holdout_share * 1_000_000),
-            timeout_ms=settings.decision.serve_timeout_ms,
-            stale_after_ms=settings.decision.stale_after_ms,
-        ),
-        clock=clock, metrics=metrics, on_fault=log_fault, popular=popular.rankings,
-    )  # fmt: skip
 
-    history = History(stores.log, stores.index)
+    popular = PopularFollowers(stores.log, clock)
+    parts = CandidateParts(
+        project=project, identifier_key=identifier_key, decisions=stores.decisions,
+        suppressions=stores.suppressions, versions=stores.versions, collector=collector,
+        put_decisions=decider.submit, clock=clock, metrics=metrics, popular=popular,
+    )  # fmt: skip
+    definitions = settings.definitions
+    active = make_candidate(parts, serving, content=standing.content)
+    versions = SideBySide(
+        engine=engine, versions=stores.versions, table=standing.table, active=active,
+        load=partial(load_kept, parts), clock=clock, metrics=metrics,
+        keep_ms=definitions.keep_hours * HOUR_MS, share=definitions.build_share,
+        cached_max=max(settings.store.cached_leaves_max // CACHED_BESIDE, 1),
+    )  # fmt: skip
 
     def to_record(raw: bytes) -> Record:
         return decision_record(decode_decision(raw))
 
+    differs = project.digest != serving.digest and not project.kept
+    wanted = definitions.apply == "up" and project.digest != standing.table.declined
     return Node(
-        project=project, stores=stores, epoch=epoch, clock=clock, metrics=metrics, engine=engine,
-        collector=collector, serving=serving, renderer=renderer,
+        project=project, stores=stores, epoch=standing.epoch, clock=clock, metrics=metrics, engine=engine,
+        collector=collector, versions=versions,
         sources={
             name: source_of(name, source.kind, source.rank, source.basis, source.identity_keys)
             for name, source in settings.sources.items()
         },
         decider=decider,
         pump=OutboxPump(stores.decisions, engine.appender, to_record, metrics),
-        history=history, past=Past(serving, history, Step(project.plan, project.step_rules())),
+        history=History(stores.log, stores.index),
         upkeep=Upkeep(stores.log, stores.index, idle=lambda: engine.lag() == 0), popular=popular,
+        load=partial(load_changed, parts),
+        pending=differs and wanted,
     )  # fmt: skip
-
-
-def definitions_of(project: Project) -> Definitions:
-    """Return what a read needs to know of a project."""
-    return Definitions(
-        project.plan, project.identity_rules(), project.consent_rules(), project.trait_purposes()
-    )
 
 
 def make_links(node: Node, base_url: str) -> Links:
@@ -347,13 +411,13 @@ def make_links(node: Node, base_url: str) -> Links:
     return Links(public_url.rstrip("/"), node.stores.keys.get(TOKEN_KEY))
 
 
-def make_campaigning(node: Node, links: Links) -> Campaigning:
-    """Return what scans audiences and sends campaigns."""
-    project = node.project
+def make_campaigning(node: Node, links: Links, edition: Edition | None = None) -> Campaigning:
+    """Return what scans audiences and sends campaigns, by the edition that serves or another."""
+    project, edition = node.project, edition or node.editions.active
     email = project.settings.email
     address = f"{email.sender_name} <{email.sender}>" if email.sender_name else email.sender
     return Campaigning(
-        serving=node.serving, store=node.stores.store, epoch=node.epoch.number,
+        serving=edition.serving, store=node.stores.store, epoch=edition.epoch,
         appender=node.engine.appender, esp=lambda: make_esp(project.settings.esp, project.root),
         links=links, sender=Sender(address, email.sender.rpartition("@")[2], email.reply_to, tuple(email.seeds)),
         text_of_html=html_to_text, make_leaf=node.collector.make_leaf,
@@ -371,12 +435,11 @@ def admin_parts(node: Node, links: Links) -> AdminParts:
 
     async def status() -> Status:
         await engine.settled()
-        law = await asyncio.to_thread(
-            conservation, stores.log, stores.store, node.epoch.number, project.plan
-        )
+        epoch, plan = engine.epoch, engine.step.plan
+        law = await asyncio.to_thread(conservation, stores.log, stores.store, epoch, plan)
         ready, reason = engine.ready()
         return Status(
-            ready=ready, reason=reason, live=engine.live(), epoch=node.epoch.number,
+            ready=ready, reason=reason, live=engine.live(), epoch=epoch,
             head=sum(stores.log.head(partition) for partition in range(stores.log.partitions)),
             lag=engine.lag(), accepted=law.accepted, applied=law.applied,
             deduplicated=law.deduplicated, policy_dropped=law.policy_dropped,
@@ -389,10 +452,14 @@ def admin_parts(node: Node, links: Links) -> AdminParts:
 
     return AdminParts(
         admin_key=project.settings.server.admin_key, collector=node.collector,
-        campaigning=make_campaigning(node, links), log=stores.log, history=node.history, past=node.past,
-        plan=project.plan,
-        audiences=project.audiences, sources=node.sources, find_who=find_who, status=status,
-        settled=engine.settled,
+        campaigning=lambda edition: make_campaigning(node, links, edition), editions=node.editions,
+        log=stores.log, history=node.history, past=node.past, sources=node.sources, find_who=find_who,
+        status=status,
+        definitions=DefinitionsParts(
+            node.versions,
+            lambda allow_breaks: _changed(node, allow_breaks=allow_breaks),
+            partial(measure, stores.store),
+        ),
     )  # fmt: skip
 
 
@@ -418,7 +485,7 @@ def preview_parts(node: Node, links: Links) -> PreviewParts:
 
     async def items() -> list[ShelfItem]:
         return await asyncio.to_thread(
-            shelf, store, node.epoch.number, project.plan, PREVIEW_ITEMS_MAX
+            shelf, store, node.engine.epoch, node.engine.step.plan, PREVIEW_ITEMS_MAX
         )
 
     return PreviewParts(
@@ -427,10 +494,23 @@ def preview_parts(node: Node, links: Links) -> PreviewParts:
             (one.write_key for one in settings.sources.values() if one.kind == "browser" and one.write_key), ""
         ),
         consent=sorted({*settings.consent.categories} or {*project.consent_rules().purposes}),
-        serving=node.serving, links=links, text_of_html=html_to_text,
+        serving=lambda: node.serving, links=links, text_of_html=html_to_text,
         find_who=lambda asked: who_of(asked, node.collector.make_leaf, links.token_key),
         history=node.history, shelf=items, images=images,
     )  # fmt: skip
+
+
+def _changed(node: Node, *, allow_breaks: bool) -> Candidate:
+    """Return what the project's folder holds now.
+
+    Raises:
+        DefinitionError: It is wrong (E1xx), or breaks events (E195).
+    """
+    project = load_project(node.project.root)
+    if not allow_breaks:
+        mode = project.settings.definitions.compatibility
+        require_compatible(node.versions.declared(), project.declared(), mode)
+    return node.load(project)
 
 
 def check_emails(node: Node) -> None:
@@ -439,18 +519,7 @@ def check_emails(node: Node) -> None:
     Raises:
         DefinitionError: A template fails (E140), or an email is larger than mail clients show (E183).
     """
-    for name, campaign in node.project.campaigns.items():
-        if not campaign.template:
-            continue
-        answer = node.serving.fallback(name, "check").answer
-        rendered = render_email(
-            node.renderer, campaign, answer, None, links=make_links(node, "https://links.example"),
-            recipient=None, text_of_html=html_to_text, track=False,
-        )  # fmt: skip
-        if rendered.size.verdict == "refuse":
-            raise DefinitionError("E183", f"campaign `{name}` renders to {rendered.size.bytes} bytes, "
-                                  "which mail clients clip", where=campaign.where,
-                                  fix="shorten the template to less than 100 kB")  # fmt: skip
+    check_emails_of(node.editions.active)
 
 
 def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
@@ -473,7 +542,7 @@ def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
         for name, source in settings.sources.items() if source.write_key
     ]  # fmt: skip
     parts = ServingParts(
-        serving=node.serving, make_leaf=node.collector.make_leaf, links=links,
+        serving=node.editions, make_leaf=node.collector.make_leaf, links=links,
         read_keys=ReadKeys([*settings.server.read_keys, settings.server.admin_key]),
         text_of_html=html_to_text, clock=clock, metrics=metrics, past=node.past,
     )  # fmt: skip

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import os
 import sys
+import tempfile
 import tomllib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +28,8 @@ from penstock.core.decision.campaign import Campaign, parse_campaign
 from penstock.core.decision.pace import parse_caps
 from penstock.core.decision.predicate import Names
 from penstock.core.decision.slot import Slot, check_slot, slots_by_name
+from penstock.core.definitions.changes import Declared
+from penstock.core.definitions.retention import outliving
 from penstock.core.errors import DefinitionError, PenstockError
 from penstock.core.feature.plan import Plan
 from penstock.core.identity.identifier import IdentityRules
@@ -34,6 +40,16 @@ from penstock.settings import Settings, load_settings
 
 MODULES = ("events", "features", "audiences", "slots")
 """The files of a project, in the order in which they may import one another."""
+
+SETTINGS_FILE = "definition-settings.json"
+"""Among the files of a version: the settings that its definitions go by, and no secret."""
+
+FILES_MAX = 2_000
+FILES_BYTES_MAX = 32 * 1024 * 1024
+"""Of all files of a version together."""
+
+LEFT_OUT = frozenset({"tests", "node_modules", "venv", "__pycache__"})
+"""Folders that hold no definitions; those whose names begin with a dot are left out too."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,17 @@ class Project:
     slots: dict[str, Slot]
     audiences: dict[str, Audience]
     campaigns: dict[str, Campaign]
+
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """What it was loaded from; see `files_of`."""
+
+    kept: bool = False
+    """Whether those are a version's kept files, and not what its folder holds now."""
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hexadecimal digits of its files and of the settings they go by: equal for equal definitions."""
+        return digest_of(self.files)
 
     @property
     def data_dir(self) -> Path:
@@ -89,6 +116,18 @@ class Project:
         """Return the purpose of each declared trait."""
         return {name: field.privacy.purpose for name, field in self.catalog.traits.items()}
 
+    def declared(self) -> Declared:
+        """Return what it defines, to be compared with what another version does."""
+        rules = msgspec.json.decode(self.files.get(SETTINGS_FILE, b"{}"))
+        return Declared(
+            plan=self.plan, catalog=self.catalog, slots=self.slots, audiences=self.audiences,
+            campaigns=self.campaigns,
+            files={name: raw for name, raw in self.files.items() if name.startswith("content/")},
+            rules={f"{section}.{name}": value for section, values in rules.items()
+                   for name, value in values.items()},
+            fingerprint=self.fingerprint,
+        )  # fmt: skip
+
     def step_rules(self) -> Rules:
         """Return the rules of the step."""
         return Rules(
@@ -96,15 +135,24 @@ class Project:
         )
 
 
-def load_project(root: Path) -> Project:
+def load_project(
+    root: Path, *, settings: Settings | None = None, faults: list[DefinitionError] | None = None
+) -> Project:
     """Read and check a project folder.
+
+    Args:
+        root: The folder.
+        settings: Its settings; None reads `penstock.toml`.
+        faults: Takes what is wrong with slots, audiences and campaigns, which then are in the project
+            all the same or, if they cannot be, left out of it. None raises the first fault.
 
     Raises:
         SettingsError: `penstock.toml` is wrong (E2xx).
         DefinitionError: A definition is wrong (E1xx); the message names its file and line.
     """
     root = root.resolve()
-    settings = load_settings(root / "penstock.toml")
+    settings = settings or load_settings(root / "penstock.toml")
+    files = files_of(root, settings)
     with _importable(root):
         modules = {name: _import(root, name) for name in MODULES if (root / f"{name}.py").exists()}
     catalog = _catalog(modules, settings)
@@ -118,13 +166,119 @@ def load_project(root: Path) -> Project:
     audiences = audiences_by_name(
         one for one in _values(modules.get("audiences")) if isinstance(one, Audience)
     )
+    for error in outliving(plan, catalog):
+        if faults is None:
+            raise error
+        faults.append(error)
     names = _names(root, settings, catalog, plan, slots, audiences)
     for slot in slots.values():
-        check_slot(slot, names)
+        _noting(faults, lambda one=slot: check_slot(one, names))
     for audience in audiences.values():
-        check_audience(audience, names)
-    campaigns = _campaigns(root, slots, names, settings)
-    return Project(root, settings, catalog, plan, slots, audiences, campaigns)
+        _noting(faults, lambda one=audience: check_audience(one, names))
+    campaigns = _campaigns(root, slots, names, settings, faults)
+    return Project(root, settings, catalog, plan, slots, audiences, campaigns, files)
+
+
+def _noting(faults: list[DefinitionError] | None, work: Callable[[], object]) -> None:
+    try:
+        work()
+    except DefinitionError as error:
+        if faults is None:
+            raise
+        faults.append(error)
+
+
+# -- a version's files
+
+
+def files_of(root: Path, settings: Settings) -> dict[str, bytes]:
+    """Return what a project's definitions are made of, by paths: to load them when it has changed.
+
+    All Python files but tests, `content/`, `campaigns/`, and the settings that they go by.
+
+    Raises:
+        DefinitionError: They are too many or too large to keep, or one can't be read (E192).
+    """
+    data = (root / settings.data_dir).resolve()
+    files: dict[str, bytes] = {SETTINGS_FILE: _definition_settings(settings)}
+    size = 0
+    for folder, below, names in os.walk(root):
+        here = Path(folder)
+        top = here.relative_to(root).parts[:1]
+        below[:] = sorted(one for one in below if not one.startswith(".") and one not in LEFT_OUT
+                          and (here / one).resolve() != data and not (here / one / "pyvenv.cfg").exists())  # fmt: skip
+        for name in sorted(names):
+            if not (name.endswith(".py") or top in (("content",), ("campaigns",))):
+                continue
+            path = here / name
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise DefinitionError("E192", f"a file of the project can't be read: {error.strerror}",
+                                      where=str(path.relative_to(root)), fix="check what it is and who may read it") from error  # fmt: skip
+            files[path.relative_to(root).as_posix()] = content
+            size += len(content)
+            if len(files) > FILES_MAX or size > FILES_BYTES_MAX:
+                raise DefinitionError("E192", "the project has too many files to keep its versions", where=str(here),
+                                      fix=f"keep at most {FILES_MAX} Python, content and campaign files in its folder, of "
+                                      f"{FILES_BYTES_MAX >> 20} MiB together; images belong elsewhere")  # fmt: skip
+    return files
+
+
+def digest_of(files: Mapping[str, bytes]) -> str:
+    """Return 32 hexadecimal digits: equal for equal files."""
+    digest = blake2b(digest_size=16, person=b"definitions")
+    for name, content in sorted(files.items()):
+        for part in (name.encode(), content):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def load_version(
+    files: Mapping[str, bytes], root: Path, settings: Settings
+) -> tuple[Project, Path]:
+    """Return a project as the kept files of a version say it is, and a folder that holds its content.
+
+    Whoever asks removes the folder when the content has been read.
+
+    Args:
+        files: What `files_of` returned.
+        root: The project's folder: where its data are, and what its paths are relative to.
+        settings: The settings of today, for all that definitions do not depend on.
+
+    Raises:
+        DefinitionError: The files do not load with this version of Penstock (E1xx).
+    """
+    folder = Path(tempfile.mkdtemp(prefix="penstock-definitions-"))
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    loaded = load_project(
+        folder, settings=_with_definition_settings(settings, files[SETTINGS_FILE])
+    )
+    return replace(loaded, root=root.resolve(), files=files, kept=True), folder
+
+
+def _definition_settings(settings: Settings) -> bytes:
+    plain = msgspec.to_builtins(settings)
+    chosen = {section: plain[section] for section in ("consent", "identity")}
+    chosen["project"] = {
+        name: plain["project"][name] for name in ("timezone", "currency", "undeclared")
+    }
+    chosen["store"] = {"leaf_bytes_max": plain["store"]["leaf_bytes_max"]}
+    chosen["decision"] = {"holdout_share": plain["decision"]["holdout_share"]}
+    chosen["email"] = {name: plain["email"][name] for name in ("topics", "cap", "quiet_hours")}
+    return msgspec.json.encode(chosen, order="deterministic")
+
+
+def _with_definition_settings(settings: Settings, raw: bytes) -> Settings:
+    plain = msgspec.to_builtins(settings)
+    for section, values in msgspec.json.decode(raw).items():
+        # A setting that a later version no longer has is left behind.
+        plain[section].update({name: one for name, one in values.items() if name in plain[section]})
+    return msgspec.convert(plain, Settings)
 
 
 def _names(
@@ -163,8 +317,9 @@ def _catalog(modules: dict[str, ModuleType], settings: Settings) -> Catalog:
 
 
 def _campaigns(
-    root: Path, slots: dict[str, Slot], names: Names, settings: Settings
-) -> dict[str, Campaign]:
+    root: Path, slots: dict[str, Slot], names: Names, settings: Settings,
+    faults: list[DefinitionError] | None,
+) -> dict[str, Campaign]:  # fmt: skip
     campaigns: dict[str, Campaign] = {}
     for path in sorted((root / "campaigns").glob("*.toml")):
         where = f"campaigns/{path.name}"
@@ -182,9 +337,14 @@ def _campaigns(
         raw.setdefault("holdout_share", settings.decision.holdout_share)
         raw.setdefault("cap", settings.email.cap)
         raw.setdefault("quiet_hours", settings.email.quiet_hours)
-        campaigns[path.stem] = parse_campaign(
-            raw, name=path.stem, slots=slots, names=names, where=where
-        )
+        try:
+            campaigns[path.stem] = parse_campaign(
+                raw, name=path.stem, slots=slots, names=names, where=where
+            )
+        except DefinitionError as error:
+            if faults is None:
+                raise
+            faults.append(error)
     return campaigns
 
 
@@ -229,14 +389,22 @@ def _importable(root: Path) -> Iterator[None]:
     """Let the project's files import one another by name, and leave no trace of those names."""
     saved = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
     before = set(sys.modules)
+    written = sys.dont_write_bytecode
+    # Compiled files are told apart by second and size: an edit is read again within the second too.
+    sys.dont_write_bytecode = True
     sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
     try:
         yield
     finally:
+        sys.dont_write_bytecode = written
         sys.path.remove(str(root))
         # Files beside the known ones go too: another project may have its own of the same name.
         for name in set(sys.modules) - before:
             file = getattr(sys.modules[name], "__file__", None)
-            if name in MODULES or (file and Path(file).parent == root):
+            own = (
+                file and Path(file).is_relative_to(root) and "site-packages" not in Path(file).parts
+            )
+            if name in MODULES or own:
                 del sys.modules[name]
         sys.modules.update(saved)

@@ -119,6 +119,15 @@ class DevelopmentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     images: dict[str, str] = {}
 
 
+class DefinitionsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How changed definitions come to serve: `[definitions]`."""
+
+    apply: str = "up"
+    keep_hours: int = 24
+    build_share: float = 0.5
+    compatibility: str = "backward"
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of `penstock.toml`. Every value has a default that runs on a laptop."""
 
@@ -134,6 +143,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     esp: EspSettings = EspSettings()
     decision: DecisionSettings = DecisionSettings()
     development: DevelopmentSettings = DevelopmentSettings()
+    definitions: DefinitionsSettings = DefinitionsSettings()
 
 
 DOCS: dict[str, str] = {
@@ -193,6 +203,12 @@ DOCS: dict[str, str] = {
     "development.preview": "Serve the live preview at `/preview`; needs a loopback address.",
     "development.items": "File of items that `penstock up` loads when it starts, relative to the project.",
     "development.images": "Folder of pictures by the address prefix they stand in for, in the preview.",
+    "definitions.apply": "When changed files come to serve: `up` (as soon as `penstock up` starts, and published campaigns "
+    "go over to them) or `command` (by `penstock apply` only; for production).",
+    "definitions.keep_hours": "How long a version can be rolled back to, and goes on folding; 0 drops it at once.",
+    "definitions.build_share": "The most of the engine's time that folding beside what serves takes while it is busy.",
+    "definitions.compatibility": "How a new version of an event must fit the one before: `backward`, `forward`, `full` or "
+    "`none`; `penstock apply` refuses what does not.",
 }
 """What each setting means; `docs/reference/settings.md` is made from it, and a test keeps it whole."""
 
@@ -201,6 +217,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sources.*.kind": ("browser", "server"),
     "consent.regime": ("opt_in", "opt_out"),
     "identity.shared_anonymous": ("neither", "first"),
+    "definitions.apply": ("up", "command"),
+    "definitions.compatibility": ("backward", "forward", "full", "none"),
     "esp.tls": ("starttls", "tls", "none"),
 }
 
@@ -220,6 +238,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "decision.global_holdout_share": (0, 1),
     "decision.stale_after_ms": (1, 86_400_000),
     "decision.serve_timeout_ms": (1, 60_000),
+    "definitions.keep_hours": (0, 8_760),
+    "definitions.build_share": (0.01, 1),
 }
 """The least and the greatest value. Ranks begin at 0 because claims of public keys rank below."""
 

@@ -43,6 +43,15 @@ class Up:
         else:
             raise AssertionError("it never came up: " + "".join(self.said))
 
+    def wait_for(self, text: str) -> str:
+        """Read on until it says a text, and return that line."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said.append(line)
+            if text in line:
+                return line
+        raise AssertionError("it never said so: " + "".join(self.said))
+
     def call(self, path: str, body: Any = None, **headers: str) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers)
@@ -196,7 +205,7 @@ def test_commands_ask_the_process_that_runs(folder: Path, ups: list[Up]) -> None
     assert len(list((folder / "outbox").glob("*.eml"))) == report["outcomes"].get("accepted", 0)
 
 
-def test_changed_definitions_are_replayed_and_it_says_so(folder: Path, ups: list[Up]) -> None:
+def test_changed_definitions_are_built_beside_and_it_says_so(folder: Path, ups: list[Up]) -> None:
     ups.append(Up(folder))
     ups[0].send(view(1), view(2))
     ups[0].end(signal.SIGTERM)
@@ -205,11 +214,41 @@ def test_changed_definitions_are_replayed_and_it_says_so(folder: Path, ups: list
         features.read_text() + "    views_ever = count(product_viewed, over=lifetime())\n"
     )
 
-    ups.append(Up(folder))
+    ups.append(Up(folder))  # it listens at once, whatever is being built
 
-    assert any("definitions changed" in line for line in ups[1].said)
+    assert any("built beside definitions 1" in line for line in ups[1].said)
+    assert ups[1].profile("u1")["features"]["views_7d"] == 2
+    ups[1].wait_for("Definitions 2 serve now")
     profile = ups[1].profile("u1")
     assert (profile["features"]["views_ever"], profile["served"]) == (2, "live")
+
+
+def test_in_production_changed_files_wait_for_apply(folder: Path, ups: list[Up]) -> None:
+    toml = folder / "penstock.toml"
+    toml.write_text(toml.read_text() + '\n[definitions]\napply = "command"\n')
+    ups.append(Up(folder))
+    ups[0].send(view(1), view(2))
+    features = folder / "features.py"
+    features.write_text(
+        features.read_text() + "    views_ever = count(product_viewed, over=lifetime())\n"
+    )
+    ups[0].end(signal.SIGTERM)
+    ups.append(Up(folder))
+    assert any("penstock apply" in line for line in ups[1].said)
+    assert "views_ever" not in ups[1].profile("u1")["features"]
+
+    # The process that runs does it, while it goes on to take events.
+    result = CliRunner().invoke(main, ["apply", "--project", str(folder), "--json"])
+    ups[1].send(view(3))
+
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["state"] == "active"
+    assert ups[1].profile("u1")["features"]["views_ever"] == 3
+
+    back = CliRunner().invoke(main, ["rollback", "--project", str(folder), "--json"])
+    assert json.loads(back.stdout)["active"] == 1
+    assert "views_ever" not in ups[1].profile("u1")["features"]
+    assert ups[1].profile("u1")["features"]["views_7d"] == 3
 
 
 def test_a_store_that_is_gone_is_built_from_the_log_and_it_says_so(

@@ -209,7 +209,7 @@ def test_a_record_that_differs_from_its_replay_is_said_to(play: Play) -> None:
         decision = decode_decision(raw)
         (slot,) = decision.slots
         forged = structs.replace(slot, features={**slot.features, "viewed": ["p9"]})
-        check = shop.node.past.check
+        check = shop.node.past().check
         return (
             await check(decision, who),
             await check(structs.replace(decision, slots=(forged,)), who),
@@ -240,7 +240,7 @@ def test_many_decisions_of_a_seeded_run_agree_with_their_replay(play: Play) -> N
         states = []
         for decision_id, who in made:
             found = shop.node.stores.decisions.find(decision_id)
-            states.append((await shop.node.past.check(decode_decision(found[1]), who)).state)
+            states.append((await shop.node.past().check(decode_decision(found[1]), who)).state)
         return states
 
     assert play(story) == ["agrees"] * 30

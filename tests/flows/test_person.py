@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from tests_serving import Shop, identify, view
 
-from penstock.compose import definitions_of
+from penstock.candidates import definitions_of
 from penstock.core.errors import EventRejected
 from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf

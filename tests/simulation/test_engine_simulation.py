@@ -29,7 +29,7 @@ FILES = {
         from penstock.dsl.features import Profile, count, days, last_k, lifetime
 
         class Shopper(Profile):
-            seen = last_k(product_viewed.product_id, k=50, over=lifetime())
+            seen = last_k(product_viewed.product_id, k=50, over=days(365))
             views = count(product_viewed, over=lifetime())
         """,
     "slots.py": """

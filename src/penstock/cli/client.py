@@ -12,7 +12,15 @@ from typing import Any, TypeVar
 
 import httpx
 
-from penstock.compose import Node, Stores, check_emails, make_app, make_node, open_stores
+from penstock.compose import (
+    Node,
+    Stores,
+    check_emails,
+    load_serving,
+    make_app,
+    make_node,
+    open_stores,
+)
 from penstock.core.errors import (
     Conflict,
     DataCorrupt,
@@ -23,7 +31,7 @@ from penstock.core.errors import (
     SettingsError,
     Unavailable,
 )
-from penstock.project import Project, load_project
+from penstock.project import Project
 
 UP_FILE = "up.json"
 BASE_URL = "http://penstock.invalid"
@@ -124,8 +132,12 @@ def _away(how: str) -> Unavailable:
 
 
 @asynccontextmanager
-async def admin(project: Project) -> AsyncIterator[Admin]:
+async def admin(project: Project, *, apply_changed: bool = True) -> AsyncIterator[Admin]:
     """Reach the engine: over a socket if `penstock up` runs, else in this process.
+
+    Args:
+        project: The project.
+        apply_changed: In this process, apply files that have changed first, as `penstock up` does.
 
     Raises:
         SettingsError: No admin key is set (E217).
@@ -142,7 +154,7 @@ async def admin(project: Project) -> AsyncIterator[Admin]:
         return
     stores = open_stores(project)
     try:
-        async with in_process(project, stores) as (_, http):
+        async with in_process(project, stores, apply_changed=apply_changed) as (_, http):
             yield Admin(http, key)
     finally:
         stores.close()
@@ -150,13 +162,18 @@ async def admin(project: Project) -> AsyncIterator[Admin]:
 
 @asynccontextmanager
 async def in_process(
-    project: Project, stores: Stores
+    project: Project, stores: Stores, *, apply_changed: bool = True
 ) -> AsyncIterator[tuple[Node, httpx.AsyncClient]]:
     """Run a project's node in this process, and reach it as if over HTTP."""
     node = make_node(project, stores)
     check_emails(node)
+    node.pending = node.pending and apply_changed
     try:
         await node.start()
+        if node.pending:
+            ended = await node.versions.ended()
+            if ended is not None and ended.error is not None:
+                raise ended.error
         server = project.settings.server
         app = make_app(node, f"http://{server.host}:{server.port}")
         async with httpx.AsyncClient(
@@ -241,11 +258,15 @@ class _Call(httpx.AsyncByteStream):
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-def with_admin(project_dir: Path, work: Callable[[Admin], Awaitable[Result]]) -> Result:
-    """Load a project, reach its engine, and do some work."""
+def with_admin(
+    project_dir: Path, work: Callable[[Admin], Awaitable[Result]], *, apply_changed: bool = True
+) -> Result:
+    """Load a project, reach its engine, and do some work; see `admin`."""
+    # What only looks or goes back must work when the files are wrong: then above all.
+    project, _ = load_serving(project_dir, always=not apply_changed)
 
     async def run() -> Result:
-        async with admin(load_project(project_dir)) as found:
+        async with admin(project, apply_changed=apply_changed) as found:
             return await work(found)
 
     return asyncio.run(run())

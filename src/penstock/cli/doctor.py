@@ -18,9 +18,10 @@ import msgspec
 
 from penstock import __version__
 from penstock.adapters.clock import SystemClock
+from penstock.candidates import make_renderer
 from penstock.cli.client import Admin, in_process, running_url, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
-from penstock.compose import Stores, make_renderer, open_stores
+from penstock.compose import Stores, open_stores
 from penstock.core.errors import DataCorrupt, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.record import NO_VERSION, Kind, Version, decode_record

@@ -26,16 +26,18 @@ INTERRUPTED = 130
 @click.option("--dry-run", is_flag=True, help="Count and sample; send nothing.")
 @click.option("--retry-in-doubt", is_flag=True,
               help="Hand over again what was started and never confirmed; it may be a second copy.")  # fmt: skip
+@click.option("--republish", is_flag=True,
+              help="Go over to the definitions that serve now, whatever the campaign was published with.")  # fmt: skip
 @PROJECT
 @JSON
 def command(
-    campaign: str, audience: str, send: str, dry_run: bool, retry_in_doubt: bool, project_dir: Path,
-    as_json: bool,
+    campaign: str, audience: str, send: str, dry_run: bool, retry_in_doubt: bool, republish: bool,
+    project_dir: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Send CAMPAIGN. A send that was interrupted goes on where it was."""
     body = {
         "campaign": campaign, "audience": audience, "send": send, "dry_run": dry_run,
-        "retry_in_doubt": retry_in_doubt,
+        "retry_in_doubt": retry_in_doubt, "republish": republish,
     }  # fmt: skip
 
     last: dict[str, Any] = {}

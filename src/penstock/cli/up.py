@@ -17,12 +17,20 @@ import uvloop
 
 from penstock.cli.client import up_file
 from penstock.cli.develop import load_items
-from penstock.cli.main import out
-from penstock.compose import Node, check_emails, make_app, make_node, open_stores
+from penstock.cli.main import err, out
+from penstock.compose import (
+    Node,
+    check_emails,
+    load_serving,
+    make_app,
+    make_node,
+    open_stores,
+)
+from penstock.core.definitions.versions import Version
 from penstock.core.errors import SettingsError
 from penstock.edges.admin.routes import stop_sends
 from penstock.flows.replay import LIVE_EPOCH
-from penstock.project import Project, load_project
+from penstock.project import Project
 
 GC_THRESHOLDS = (100_000, 50, 50)
 """The fold makes many objects and no cycles. Measured, Python's own thresholds halve its speed, and
@@ -36,7 +44,9 @@ what is loaded at the start need not be looked at again at all."""
 )
 def command(folder: Path, port: int | None) -> None:
     """Run the project in FOLDER: collect, fold, serve and send."""
-    project = load_project(folder)
+    project, fault = load_serving(folder)
+    if fault is not None:
+        err.print(f"{fault}\nThe project's files are wrong: what served before serves.")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(project, project.settings.server.port if port is None else port))
 
@@ -80,8 +90,11 @@ async def _run(node: Node, listener: socket.socket, url: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     stopped = asyncio.create_task(stop.wait())
+    before = node.versions.table.active
+    assert before is not None, "one version serves"
     if not await _started(node, stopped):
         return
+    telling = asyncio.create_task(_tell_of_definitions(node, before))
     try:
         if loaded := await load_items(node):
             out.print(f"{loaded} items loaded from {node.project.settings.development.items}")
@@ -95,6 +108,7 @@ async def _run(node: Node, listener: socket.socket, url: str) -> None:
         await _serve(server, listener, node.project, url, stopped)
     finally:
         stopped.cancel()
+        telling.cancel()
         await node.close()
 
 
@@ -147,11 +161,34 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+async def _tell_of_definitions(node: Node, before: Version) -> None:
+    """Say what becomes of files that have changed since they were applied."""
+    progress = node.versions.progress
+    if not node.pending and progress is None and node.versions.table.candidate is None:
+        if before.digest != node.project.digest and not node.project.kept:
+            out.print(f"The project's files are not definitions {before.number}, which serve: `penstock plan` shows "
+                      "what differs, `penstock apply` goes over to them.")  # fmt: skip
+        return
+    out.print(
+        f"The definitions changed: new ones are built beside definitions {before.number}, which serve until then."
+    )
+    out.file.flush()
+    ended = await node.versions.ended()
+    if ended is not None and ended.error is not None:
+        err.print(str(ended.error))
+    elif ended is not None and ended.done:
+        again = ", and published campaigns go by them" if node.pending else ""
+        out.print(
+            f"Definitions {ended.number} serve now{again}; `penstock rollback` goes back to {before.number}."
+        )
+    out.file.flush()
+
+
 def _say_replay(node: Node) -> None:
     log = node.stores.log
     if any(log.head(partition) for partition in range(log.partitions)):
         known = node.stores.store.get_meta(LIVE_EPOCH)
-        why = "The definitions changed" if known else "The store is empty"
+        why = "The leaves are of another version" if known else "The store is empty"
         out.print(f"{why}: replaying the log before anything is served as live.")
 
 

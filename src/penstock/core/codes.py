@@ -5,6 +5,7 @@ not listed, or listed but never raised.
 """
 
 from penstock.core.stored_codes import STORED, Code
+from penstock.core.version_codes import VERSION
 
 __all__ = ["CODES", "Code"]
 
@@ -582,4 +583,5 @@ CODES: dict[str, Code] = {
     ),
     # E7xx corruption
     **STORED,
+    **VERSION,
 }

@@ -26,9 +26,7 @@ from penstock.dsl.events import (
 )
 
 _BROWSING: Final = private(category="user.behavior.browsing_history", retention=400)
-_PURCHASE: Final = private(
-    category="user.behavior.purchase_history", data_class="confidential", retention=800
-)
+_PURCHASE: Final = private(category="user.behavior.purchase_history", data_class="confidential")
 _SEARCH: Final = private(
     category="user.behavior.search_history", data_class="confidential", retention=400
 )

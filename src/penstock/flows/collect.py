@@ -133,17 +133,27 @@ class Collector:
         identifier_key: bytes, tenant: str, appender: Appender, suppressions: Suppressions, clock: Clock,
         metrics: Metrics, find_item: FindItem = lambda _: None,
     ) -> None:  # fmt: skip
-        self.catalog = catalog
         self.protector = protector
-        self.identity = identity
-        self.consent = consent
         self.tenant = tenant
         self.appender = appender
         self.suppressions = suppressions
         self.clock = clock
         self.metrics = metrics
-        self.normalise = catalog.compile(protector)
         self.find_item = find_item
+        self.adopt(catalog, identity, consent)
+
+        def make_leaf(id_type: str, value: str) -> LeafId:
+            return leaf_id(identifier_key, tenant, id_type, value)
+
+        self.make_leaf = lru_cache(LEAF_CACHE_MAX)(make_leaf)
+
+    def adopt(self, catalog: Catalog, identity: IdentityRules, consent: ConsentRules) -> None:
+        """Shape events by these definitions, from the next one on."""
+        protector = self.protector
+        self.catalog = catalog
+        self.identity = identity
+        self.consent = consent
+        self.normalise = catalog.compile(protector)
         self._evidences: dict[tuple[Any, ...], tuple[Evidence, str]] = {}
         self._stamps = _stamps_of(catalog)
         self._guards = {
@@ -151,11 +161,6 @@ class Collector:
             for name, field in catalog.traits.items()
             if field.privacy.protection != "plain"
         }
-
-        def make_leaf(id_type: str, value: str) -> LeafId:
-            return leaf_id(identifier_key, tenant, id_type, value)
-
-        self.make_leaf = lru_cache(LEAF_CACHE_MAX)(make_leaf)
 
     async def take(
         self, source: Source, decoded: Decoded, *, gpc: bool = False, job: str = "", letters: bool = True,

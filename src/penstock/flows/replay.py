@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import NamedTuple
 
 from penstock.core.ids import LeafId, partition_of
@@ -45,11 +45,11 @@ def choose_epoch(store: Store, fingerprint: str) -> Epoch:
     return Epoch(number, current=False)
 
 
-def make_live(store: Store, epoch: int) -> None:
-    """Switch serving to an epoch and drop the others."""
+def make_live(store: Store, epoch: int, keep: Container[int] = ()) -> None:
+    """Switch serving to an epoch and drop the others, but for those to keep."""
     store.put_meta(LIVE_EPOCH, str(epoch))
     for other in store.epochs():
-        if other != epoch:
+        if other != epoch and other not in keep:
             store.drop(other)
 
 

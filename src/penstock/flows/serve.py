@@ -89,6 +89,8 @@ class ServeRules(NamedTuple):
     global_holdout_ppm: int = 0
     timeout_ms: int = 1_000
     stale_after_ms: int = 60_000
+    definitions_number: int = 0
+    """The version of the definitions that this serves; recorded with every decision."""
 
 
 class Serving:
@@ -232,6 +234,7 @@ class Serving:
             as_of_ms=now, offset_known_at=max((leaf.offset for leaf in person.leaves), default=-1),
             holdout=holdout, freshness=freshness, reason=reason, refused_topics=refused,
             recipient_type="email" if recipient != who.leaf else who.id_type, popular=popular,
+            definitions_number=self.rules.definitions_number,
         )  # fmt: skip
         if not preview:
             try:
@@ -331,7 +334,7 @@ class Serving:
             campaign, None, {},
             tenant=self.rules.tenant, recipient=who.leaf, send="", decision_id="0" * 32,
             as_of_ms=self.clock.now_ms(), offset_known_at=-1, reason=reason,
-            recipient_type=who.id_type,
+            recipient_type=who.id_type, definitions_number=self.rules.definitions_number,
         )  # fmt: skip
         answer = Answer(
             ok=True, served="fallback", reason=reason, decision_id="", profile_as_of="", age_ms=0,

@@ -30,6 +30,9 @@ MetricName = Literal[
     "penstock_suppressions_written_total",
     "penstock_item_cache_miss_total",
     "penstock_identity_tokens_total",
+    "penstock_definitions_version",
+    "penstock_definitions_lag_records",
+    "penstock_definitions_switches_total",
 ]
 
 
@@ -104,6 +107,15 @@ METRICS: dict[MetricName, Metric] = {
     ),
     "penstock_identity_tokens_total": Metric(
         "counter", ("outcome",), "Signed identity tokens, by whether they vouched and why not."
+    ),
+    "penstock_definitions_version": Metric(
+        "gauge", (), "Number of the definitions version that serves."
+    ),
+    "penstock_definitions_lag_records": Metric(
+        "gauge", (), "Records that a version being built beside has yet to fold."
+    ),
+    "penstock_definitions_switches_total": Metric(
+        "counter", (), "Times that another definitions version began to serve."
     ),
 }
 

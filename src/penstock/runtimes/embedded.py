@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from contextlib import AsyncExitStack
 
 from penstock.core.errors import Fenced, Unavailable
 from penstock.core.ids import LeafId, partition_of
@@ -32,10 +32,15 @@ LIVE_LAG_MS = 1_000
 """A read is `live` while the oldest record waiting to be folded was logged at most this long ago."""
 
 
-class _Lane(NamedTuple):
-    fold: PartitionFold
-    waiting: deque[LogRecord]
-    flushing: asyncio.Lock
+class _Lane:
+    """One partition: the fold that serves, what waits for it, and who may write its leaves."""
+
+    __slots__ = ("flushing", "fold", "waiting")
+
+    def __init__(self, fold: PartitionFold) -> None:
+        self.fold = fold
+        self.waiting: deque[LogRecord] = deque()
+        self.flushing = asyncio.Lock()
 
 
 class EmbeddedEngine:
@@ -75,9 +80,7 @@ class EmbeddedEngine:
         self._lanes = [
             _Lane(
                 PartitionFold(step=step, store=store, epoch=epoch, partition=partition,
-                              generation=log.generation, cached_max=cached_max),
-                deque(),
-                asyncio.Lock(),
+                              generation=log.generation, cached_max=cached_max)
             )
             for partition in range(log.partitions)
         ]  # fmt: skip
@@ -90,6 +93,7 @@ class EmbeddedEngine:
         self._tasks: list[asyncio.Task[None]] = []
         self._caught_up = False
         self._closing = False
+        self._held = False
         self._failure: BaseException | None = None
         self._tallied = [0] * 4
 
@@ -164,7 +168,7 @@ class EmbeddedEngine:
                 while busy:
                     busy = False
                     for lane in self._lanes:
-                        if lane.waiting:
+                        if lane.waiting and not self._held:
                             await self._fold_or_seek(lane)
                             busy = busy or bool(lane.waiting)
                     await asyncio.sleep(0)
@@ -303,6 +307,68 @@ class EmbeddedEngine:
     def _fail(self, error: BaseException) -> None:
         self._failure = error
 
+    # -- another set of leaves
+
+    @property
+    def folds(self) -> list[PartitionFold]:
+        """The folds that serve, by partition."""
+        return [lane.fold for lane in self._lanes]
+
+    async def switch(
+        self, folds: Sequence[PartitionFold], commit: Callable[[list[int]], Awaitable[None]],
+        swapped: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """Let other folds of this log serve from now on, between two batches.
+
+        All that the records folded so far ask for is made durable first, then the folds are brought
+        to the very same offset, then the switch is committed, then they change places. A stop at any
+        point leaves one of the two sets serving, and neither lacks anything.
+
+        Args:
+            folds: By partition; close behind, and fed and written by nobody else meanwhile.
+            commit: Makes the switch durable, given the offset by partition up to which all that
+                records ask for is. If it raises, nothing is switched.
+            swapped: Told in the very step in which they change places: no read comes in between.
+        """
+        async with AsyncExitStack() as held:
+            for lane in self._lanes:
+                await held.enter_async_context(lane.flushing)
+            self._held = True
+            try:
+                for lane in self._lanes:
+                    await self._keep(lane.fold.partition)
+                for lane, fold in zip(self._lanes, folds, strict=True):
+                    self._level(fold, lane.fold.next_offset)
+                covered = [lane.fold.next_offset - 1 for lane in self._lanes]
+                await commit(covered)
+                self.publish()
+                for lane, fold, offset in zip(self._lanes, folds, covered, strict=True):
+                    lane.fold = fold
+                    self._covered[fold.partition] = max(self._covered[fold.partition], offset)
+                self.step, self.epoch = folds[0].step, folds[0].epoch
+                self._tallied = self._tallies()
+                swapped()
+            finally:
+                self._held = False
+                self._wake.set()
+
+    def _level(self, fold: PartitionFold, end: int) -> None:
+        while fold.next_offset < end:
+            batch = self.log.read(
+                fold.partition, fold.next_offset, min(SLICE_RECORDS, end - fold.next_offset)
+            )
+            fold.feed(batch)
+        assert fold.next_offset == end, "nobody folds beyond what serves"
+
+    def _tallies(self) -> list[int]:
+        tallies = [lane.fold.tally for lane in self._lanes]
+        return [
+            sum(tally.applied for tally in tallies),
+            sum(tally.deduplicated for tally in tallies),
+            sum(tally.dropped for tally in tallies),
+            sum(tally.dead for tally in tallies),
+        ]
+
     # -- reads
 
     async def read(self, leaves: Sequence[LeafId]) -> LeafRead:
@@ -381,13 +447,7 @@ class EmbeddedEngine:
 
     def publish(self) -> None:
         """Bring the metrics up to date with the folds' own counts."""
-        tallies = [lane.fold.tally for lane in self._lanes]
-        sums = [
-            sum(tally.applied for tally in tallies),
-            sum(tally.deduplicated for tally in tallies),
-            sum(tally.dropped for tally in tallies),
-            sum(tally.dead for tally in tallies),
-        ]
+        sums = self._tallies()
         before, self._tallied = self._tallied, sums
         count: Callable[..., None] = self.metrics.count
         count("penstock_events_applied_total", sums[0] - before[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -155,3 +155,42 @@ class PopularFollower:
                 self._permitted.clear()
             self._permitted[evidence] = found
         return found
+
+
+class PopularFollowers:
+    """What is popular by each version of the definitions that is loaded: one follower for equal tallies.
+
+    Args:
+        log: The canonical log.
+        clock: For the window's end.
+    """
+
+    def __init__(self, log: Log, clock: Clock) -> None:
+        self.log = log
+        self.clock = clock
+        self._followers: list[PopularFollower] = []
+
+    def of(self, rules: Mapping[str, TallyRule], consent: ConsentRules) -> Callable[[], Popular]:
+        """Return what tells the rankings of some tallies; they are followed from now on."""
+        for one in self._followers:
+            if (one.rules, one.consent) == (dict(rules), consent):
+                return one.rankings
+        follower = PopularFollower(self.log, rules, consent, self.clock)
+        self._followers.append(follower)
+        return follower.rankings
+
+    async def run(self) -> None:
+        """Count and rank once a second until cancelled."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(ROUND_S)
+
+    async def refresh(self) -> None:
+        """Count everything that is in the log now, and rank it."""
+        for one in [*self._followers]:
+            await one.refresh()
+
+    def close(self) -> None:
+        """End the threads; a second call does nothing."""
+        for one in self._followers:
+            one.close()

@@ -18,7 +18,7 @@ from penstock.core.decision.record import (
 from penstock.core.errors import DataCorrupt
 
 DECISION = Decision(
-    format=1,
+    format=2,
     decision_id="0805d83340aa7ba07c4250aa5ffb48d3",
     tenant="shop",
     recipient=bytes(range(16)),
@@ -33,6 +33,7 @@ DECISION = Decision(
     served="live",
     reason="",
     permitted=("personalisation",),
+    definitions_number=4,
     slots=(
         SlotDecision(
             name="hero",
@@ -70,7 +71,7 @@ DECISION = Decision(
     ),
 )
 
-GOLDEN = bytes.fromhex(
+GOLDEN_1 = bytes.fromhex(
     "dc001101d9203038303564383333343061613762613037633432353061613566666234386433a473686f70c4"
     "10000102030405060708090a0b0c0d0e0fa777656c636f6d6503aa323032362d31312d3235a0cf000001a1ee"
     "565e00cf000001a1ee565a1829a26431a46c697665a091af706572736f6e616c69736174696f6e919da46865"
@@ -84,17 +85,25 @@ GOLDEN = bytes.fromhex(
     "61a162a57370656e64c0a576696577730481a4706c616ea370726fa0"
 )
 
+GOLDEN_2 = bytes.fromhex(f"dc001202{GOLDEN_1.hex()[8:]}04")
+"""The same with one field more at its end: the number of the definitions."""
+
 
 @pytest.fixture
 def decision() -> Decision:
     return DECISION
 
 
-def test_the_bytes_of_a_decision_are_those_of_format_1(decision) -> None:
+def test_the_bytes_of_a_decision_are_those_of_format_2(decision) -> None:
     # These bytes are stored for years. If this fails, the format changed: raise DECISION_FORMAT,
     # read the old one too, and keep both bytes here.
-    assert GOLDEN.hex() == encode_decision(decision).hex()
-    assert decision == decode_decision(GOLDEN)
+    assert GOLDEN_2.hex() == encode_decision(decision).hex()
+    assert decision == decode_decision(GOLDEN_2)
+
+
+def test_a_decision_of_format_1_is_read(decision) -> None:
+    old = msgspec.structs.replace(decision, format=1, definitions_number=0)
+    assert old == decode_decision(GOLDEN_1)
 
 
 def test_a_newer_format_is_refused_whatever_its_fields(decision) -> None:
@@ -103,7 +112,7 @@ def test_a_newer_format_is_refused_whatever_its_fields(decision) -> None:
         [DECISION_FORMAT + 1, *fields[1:], "one more"],
         [DECISION_FORMAT + 1, {"x": 1}],
     ):
-        with pytest.raises(DataCorrupt, match=r"E721.*newer than 1"):
+        with pytest.raises(DataCorrupt, match=r"E721.*newer than 2"):
             decode_decision(msgspec.msgpack.encode(newer))
 
 

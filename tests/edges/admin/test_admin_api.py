@@ -55,7 +55,14 @@ def carried_by(node: Node, esp: MemoryEsp) -> httpx.AsyncClient:
     from litestar import Litestar
 
     parts = admin_parts(node, make_links(node, "http://shop"))
-    parts.campaigning.esp = lambda: esp
+    campaigning = parts.campaigning
+
+    def carried(edition):
+        found = campaigning(edition)
+        found.esp = lambda: esp
+        return found
+
+    parts = parts._replace(campaigning=carried)
     app = Litestar(routes.admin_handlers(parts), openapi_config=None, logging_config=None)
     return httpx.AsyncClient(transport=_InProcess(app), base_url="http://shop")
 

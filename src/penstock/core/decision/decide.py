@@ -69,6 +69,7 @@ def decide(  # noqa: PLR0913 - a decision depends on all of these, and on nothin
     refused_topics: frozenset[str] = frozenset(),
     recipient_type: str = "",
     popular: Popular = NOTHING_POPULAR,
+    definitions_number: int = 0,
 ) -> Decision:
     """Return the decision for one recipient; the same arguments give the same bytes.
 
@@ -91,6 +92,7 @@ def decide(  # noqa: PLR0913 - a decision depends on all of these, and on nothin
         refused_topics: Topics refused, from the suppressions.
         recipient_type: The identifier type of the recipient's leaf.
         popular: What is popular at about `as_of_ms`.
+        definitions_number: The version of the definitions that the campaign and the profile are of.
     """
     person = None if holdout else profile
     view = View(profile=person, refused_topics=refused_topics, popular=popular)
@@ -117,6 +119,7 @@ def decide(  # noqa: PLR0913 - a decision depends on all of these, and on nothin
         reason=reason,
         permitted=tuple(sorted(person.permitted)) if person else (),
         recipient_type=recipient_type,
+        definitions_number=definitions_number,
         slots=tuple(
             _decide_slot(
                 ready_slot(one, campaign.uniform_share_ppm),

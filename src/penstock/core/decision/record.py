@@ -13,7 +13,8 @@ from penstock.core.decision.candidate import SourceNote
 from penstock.core.decision.policy import Propensity
 from penstock.core.errors import DataCorrupt
 
-DECISION_FORMAT: Final = 1
+DECISION_FORMAT: Final = 2
+"""Format 1 has no `definitions_number`."""
 
 FATES_MAX: Final = 50
 """Candidates whose fate a slot records: all it considers, by `CANDIDATES_MAX` and `FALLBACKS_MAX`."""
@@ -95,6 +96,8 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     slots: tuple[SlotDecision, ...]
     recipient_type: str = ""
     """The identifier type of the recipient's leaf; only an `email` counts in impact."""
+    definitions_number: int = 0
+    """The version of the definitions that it went by; 0 if it was not recorded."""
 
 
 class _Head(msgspec.Struct, array_like=True):

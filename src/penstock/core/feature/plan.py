@@ -18,6 +18,7 @@ from penstock.core.errors import DataCorrupt, DefinitionError
 from penstock.core.feature import aggregates as _aggregates  # registers them
 from penstock.core.feature.algebra import ALGEBRA_VERSION, Aggregate
 from penstock.core.feature.binding import Bound, bind, fault
+from penstock.core.feature.cell import Cell
 from penstock.core.feature.definition import Feature
 from penstock.core.feature.derived import DERIVED, derivation
 from penstock.core.feature.source import Folder, folders
@@ -80,6 +81,7 @@ class Plan:
     ) -> None:  # fmt: skip
         self.features = tuple(features)
         self.purposes = tuple(purposes)
+        self._zone = zone.name
         self._masks = {purpose: 1 << bit for bit, purpose in enumerate(purposes)}
         self._all = (1 << len(purposes)) - 1
         self._bounds = tuple(cells)
@@ -93,6 +95,25 @@ class Plan:
         canonical = [ALGEBRA_VERSION, zone.name, [cell.key for cell in self._cells],
                      sorted(_canonical(output) for output in outputs)]  # fmt: skip
         self.fingerprint = blake2b(msgspec.json.encode(canonical), digest_size=16).hexdigest()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The canonical text of each state, in their order: equal keys, equal states, in any plan."""
+        return tuple(self._key(cell) for cell in self._cells)
+
+    def _key(self, cell: Cell) -> str:
+        calendar = cell.grid.canonical[0] == "tumbling"
+        return f"{cell.key} in {self._zone}" if calendar else cell.key
+
+    def keys_of(self, name: str) -> frozenset[str]:
+        """Return the keys of the states that a feature is read from."""
+        found: set[str] = set()
+        outputs = [output for output in self._outputs if output.name == name]
+        for output in outputs:
+            outputs.extend(output.parts)
+            if output.derive is None:
+                found.add(self._key(self._cells[output.cell]))
+        return frozenset(found)
 
     def mask(self, granted: frozenset[str]) -> int:
         """Return purposes as bits, for `fold` and `read`. Purposes that no feature needs are left out."""

@@ -68,6 +68,8 @@ class StartSend(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Empty for the campaign's version and the UTC day."""
     dry_run: bool = False
     retry_in_doubt: bool = False
+    republish: bool = False
+    """Go over to the definitions that serve now, whatever the campaign was published with."""
 
 
 class SendReport(msgspec.Struct, frozen=True):
@@ -170,3 +172,67 @@ class Status(msgspec.Struct, frozen=True):
     leaves: int
     age_ms: int = 0
     """How old what reads reflect was, when this was asked."""
+
+
+class StartApply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Definitions to apply: those that the project's folder holds now."""
+
+    republish: bool = False
+    """Whether published campaigns go over to them."""
+    allow_breaks: bool = False
+    """Whether events may change in ways that break those who send or read them."""
+
+
+class ApplyReport(msgspec.Struct, frozen=True):
+    """An apply so far, or at its end."""
+
+    done: bool
+    number: int
+    """The version; 0 until it has one."""
+    state: str
+    """`building`, `checking`, `active` or `failed`."""
+    folded: int
+    """Records of the log that the new leaves reflect."""
+    total: int
+    per_s: int
+    remaining_s: int | None
+    agreed_leaves: int = 0
+    """Leaves compared with those that served, where both definitions agree: the same bytes."""
+    agreed_states: int = 0
+    error: dict[str, str] | None = None
+
+
+class RollBack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which definitions to go back to."""
+
+    version: int = 0
+    """0 for those that served before."""
+
+
+class VersionView(msgspec.Struct, frozen=True):
+    """One version of the definitions, and what it costs beside the one that serves."""
+
+    number: int
+    state: str
+    epoch: int
+    created_at: str
+    keep_until: str
+    """Until when it can be rolled back to; empty if it can't."""
+    campaigns: list[str]
+    """Those that were published with it, as `name@version`."""
+    lag: int
+    """Records that it is behind the one that serves."""
+    cpu_ms_per_1000: float
+    """What 1,000 records cost to fold into it."""
+    cpu_share: float
+    """The share of one core that it has taken, since it was kept or the process started."""
+    leaves: int
+    bytes: int
+    """What its leaves take in the store."""
+
+
+class VersionsView(msgspec.Struct, frozen=True):
+    """All versions that are kept."""
+
+    active: int
+    versions: list[VersionView]

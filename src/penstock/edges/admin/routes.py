@@ -13,7 +13,6 @@ import msgspec
 from litestar import Request, Response, get, post
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromQuery, JSONBody
 from litestar.response import Stream
 
@@ -23,9 +22,9 @@ from penstock.core.decision.campaign import Campaign
 from penstock.core.decision.explain import explain
 from penstock.core.decision.record import decode_decision
 from penstock.core.errors import EventRejected, PenstockError, Unavailable
-from penstock.core.feature.plan import Plan
 from penstock.core.ids import LeafId
 from penstock.core.time import format_instant
+from penstock.edges.admin.answers import NDJSON, documented, failure
 from penstock.edges.admin.bodies import (
     AskProfiles,
     AskWhy,
@@ -42,15 +41,16 @@ from penstock.edges.admin.bodies import (
     Status,
     Why,
 )
+from penstock.edges.admin.definitions import DefinitionsParts, definitions_handlers
 from penstock.edges.asgi import (
     Answer,
-    ErrorBody,
     error_answer,
     instant,
     json_answer,
     log_access,
 )
 from penstock.flows.collect import Collector, Source
+from penstock.flows.editions import Edition, Editions
 from penstock.flows.evidence import events_behind
 from penstock.flows.export import export_page
 from penstock.flows.history import History, Known
@@ -70,26 +70,22 @@ LETTERS_AT_ONCE = 500
 SEND_TASK = "penstock-send"
 """The name of the tasks that send campaigns; see `stop_sends`."""
 
-NDJSON = "application/x-ndjson"
-
 
 class AdminParts(NamedTuple):
     """What the admin routes call."""
 
     admin_key: str
     collector: Collector
-    campaigning: Campaigning
+    campaigning: Callable[[Edition], Campaigning]
+    editions: Editions
+    definitions: DefinitionsParts
     log: Log
     history: History
-    past: Past
-    plan: Plan
-    audiences: Mapping[str, Audience]
+    past: Callable[[Edition], Past]
     sources: Mapping[str, Source]
     find_who: Callable[[Any], Who]
     """The leaf that a request names; raises EventRejected."""
     status: Callable[[], Awaitable[Status]]
-    settled: Callable[[], Awaitable[None]]
-    """Waits until everything that is in the log is folded and written."""
 
 
 class AdminEdge:
@@ -121,7 +117,7 @@ class AdminEdge:
         self, request: Request[Any, Any, Any], work: Callable[[], Awaitable[Any]]
     ) -> Answer:
         """Return the answer to a request, counted and logged by its route."""
-        serving = self.parts.campaigning.serving
+        serving = self.parts.editions.active.serving
         started = serving.clock.monotonic_ms()
         try:
             answer = json_answer(200, await work())
@@ -157,33 +153,36 @@ class AdminEdge:
     async def profiles(self, data: AskProfiles) -> ProfilesPage:
         """Return a page of people for export."""
         parts = self.parts
-        serving = parts.campaigning.serving
+        edition = parts.editions.active
+        serving, past = edition.serving, parts.past(edition)
+        campaigning = parts.campaigning(edition)
         if data.as_of:
             known = Known(at_ms=instant(data.as_of, "as_of"))
-            serving = parts.past.serving(known, parts.past.instant_of(known))
+            serving = past.serving(known, past.instant_of(known))
         try:
             after = LeafId(bytes.fromhex(data.after)) if data.after else None
         except ValueError:
             raise EventRejected("E361", "`after` is none that a page answered", where="after",
                                 fix="send what the page before answered") from None  # fmt: skip
         if after is None:
-            await parts.settled()
+            await parts.definitions.versions.settled(edition)
         page = await export_page(
-            serving, parts.campaigning.store, parts.campaigning.epoch, parts.collector.catalog.traits,
+            serving, campaigning.store, campaigning.epoch, parts.collector.catalog.traits,
             after=after, limit=data.limit, identifiers=data.identifiers,
-            audience=self._audience(data.audience) if data.audience else None,
+            audience=self._audience(edition, data.audience) if data.audience else None,
         )  # fmt: skip
         return ProfilesPage(page.rows, page.after.hex() if page.after else "", page.withheld)
 
     async def explain(self, data: AskWhy) -> Why:
         """Explain the decision that stands, or the one that would be made now; or then, at an instant."""
         parts = self.parts
-        serving = parts.campaigning.serving
+        edition = parts.editions.of(data.campaign)
+        serving, past = edition.serving, parts.past(edition)
         at_ms = instant(data.at, "at") if data.at else None
         if at_ms is not None:
             known = Known(at_ms=at_ms)
-            serving = parts.past.serving(known, parts.past.instant_of(known))
-        campaign = self._campaign(data.campaign)
+            serving = past.serving(known, past.instant_of(known))
+        campaign = self._campaign(edition, data.campaign)
         who = parts.find_who(data)
         profile, person = await serving.profile(who)
         recipient = who.leaf if who.id_type == "email" else (profile.email_leaf or who.leaf)
@@ -194,7 +193,7 @@ class AdminEdge:
         if decision is not None and at_ms is not None and decision.decided_at_ms > at_ms:
             decision = None
         recorded = decision is not None
-        checked = None if decision is None else await parts.past.check(decision, who)
+        checked = None if decision is None else await past.check(decision, who)
         if decision is None:
             outcome: Outcome = await serving.decide(campaign.name, who, send, preview=True)
             decision = outcome.decision
@@ -206,7 +205,7 @@ class AdminEdge:
                 decision, slots=tuple(slot for slot in decision.slots if slot.name == data.slot)
             )
         evidence = await asyncio.to_thread(
-            events_behind, parts.history, profile.leaves, decision, parts.plan.features
+            events_behind, parts.history, profile.leaves, decision, edition.plan.features
         )
         story = explain(decision, evidence)
         lines = [*([since_line(at_ms)] if at_ms is not None else []), *story.lines]
@@ -217,15 +216,15 @@ class AdminEdge:
             {} if checked is None else msgspec.to_builtins(checked),
         )  # fmt: skip
 
-    def _campaign(self, name: str) -> Campaign:
-        campaigns = self.parts.campaigning.serving.campaigns
+    def _campaign(self, edition: Edition, name: str) -> Campaign:
+        campaigns = edition.serving.campaigns
         if name not in campaigns:
             fix = _nearest(name, campaigns, "use the name of a file in campaigns/")
             raise EventRejected("E399", "there is no such campaign", where="campaign", fix=fix)
         return campaigns[name]
 
-    def _audience(self, name: str) -> Audience:
-        audiences = self.parts.audiences
+    def _audience(self, edition: Edition, name: str) -> Audience:
+        audiences = edition.audiences
         if name not in audiences:
             fix = _nearest(
                 name, audiences, "define it in audiences.py, or name another with --audience"
@@ -262,7 +261,7 @@ class AdminEdge:
 
     async def status(self) -> Status:
         """Return how the node is, and how old what it served was when it was asked."""
-        serving = self.parts.campaigning.serving
+        serving = self.parts.editions.active.serving
         read = await serving.profiles.read([])
         age_ms = max(serving.clock.now_ms() - read.as_of_ms, 0)
         return msgspec.structs.replace(await self.parts.status(), age_ms=age_ms)
@@ -273,22 +272,17 @@ class AdminEdge:
             async for report in self._sending(data):
                 yield msgspec.json.encode(report) + b"\n"
         except PenstockError as error:
-            failure = {
-                "code": error.code,
-                "what": error.what,
-                "fix": error.fix,
-                "where": error.where,
-            }
-            report = SendReport(True, data.campaign, data.send, 0, {}, error=failure)
+            report = SendReport(True, data.campaign, data.send, 0, {}, error=failure(error))
             yield msgspec.json.encode(report) + b"\n"
 
     async def _sending(self, data: StartSend) -> AsyncIterator[SendReport]:
         parts = self.parts
-        campaigning = parts.campaigning
-        campaign = self._campaign(data.campaign)
-        audience = self._audience(data.audience or campaign.audience)
+        edition = await self._edition(data)
+        campaigning = parts.campaigning(edition)
+        campaign = self._campaign(edition, data.campaign)
+        audience = self._audience(edition, data.audience or campaign.audience)
         send = data.send or campaigning.serving.default_send(campaign)
-        await parts.settled()
+        await parts.definitions.versions.settled(edition)
         if data.dry_run:
             seen, outcomes, sample = 0, dict[str, int](), list[str]()
             async for member, reason in campaigning.members(audience, campaign):
@@ -301,7 +295,7 @@ class AdminEdge:
             return
         final = Progress(0, {})
         async for final, ended in self._run(
-            campaign, audience, send, retry_in_doubt=data.retry_in_doubt
+            campaigning, campaign, audience, send, retry_in_doubt=data.retry_in_doubt
         ):
             if not ended:
                 yield SendReport(False, campaign.name, send, final.seen, final.outcomes)
@@ -313,9 +307,27 @@ class AdminEdge:
             in_doubt=[tokens.email_token(campaigning.links.token_key, key.recipient) for key, _ in doubtful],
         )  # fmt: skip
 
+    async def _edition(self, data: StartSend) -> Edition:
+        """Return the edition that a send goes by; its first send publishes a campaign.
+
+        Raises:
+            DefinitionError: It was published with definitions that are not kept any more (E193).
+            EventRejected: There is no such campaign (E399).
+        """
+        editions = self.parts.editions
+        campaign = self._campaign(editions.of(data.campaign), data.campaign)
+        if data.republish and not data.dry_run:
+            await self.parts.definitions.versions.publish_again(campaign.name, campaign.version)
+        if not (data.dry_run and data.republish):
+            editions.require(campaign)
+        if not data.dry_run:
+            await editions.publish(campaign.name)
+        return editions.of(campaign.name)
+
     async def _run(
-        self, campaign: Campaign, audience: Audience, send: str, *, retry_in_doubt: bool
-    ) -> AsyncIterator[tuple[Progress, bool]]:
+        self, campaigning: Campaigning, campaign: Campaign, audience: Audience, send: str, *,
+        retry_in_doubt: bool,
+    ) -> AsyncIterator[tuple[Progress, bool]]:  # fmt: skip
         """Yield how far a send has come, and at last that it ended; it stops if nobody listens."""
         if (campaign.name, send) in self._sends:
             # Two at once would each take the other's emails for ones in doubt.
@@ -323,7 +335,7 @@ class AdminEdge:
                               fix="wait until it ends; sending again then goes on where it was")  # fmt: skip
         queue: asyncio.Queue[Progress | None] = asyncio.Queue()
         task = asyncio.create_task(
-            self.parts.campaigning.send(
+            campaigning.send(
                 campaign,
                 audience,
                 send,
@@ -382,25 +394,21 @@ def admin_handlers(parts: AdminParts) -> list[HTTPRouteHandler]:
     shared: dict[str, Any] = {
         "tags": ["admin"], "guards": [require_key], "exception_handlers": {EventRejected: _refuse},
     }  # fmt: skip
-    return [*_letters_handlers(edge, shared), *_work_handlers(edge, shared)]
-
-
-def _documented(kind: type[Any], what: str) -> dict[int, ResponseSpec]:
-    return {
-        200: ResponseSpec(kind, description=what, generate_examples=False),
-        400: ResponseSpec(ErrorBody, description="The request is wrong", generate_examples=False),
-        401: ResponseSpec(ErrorBody, description="No admin key", generate_examples=False),
-    }
+    return [
+        *_letters_handlers(edge, shared),
+        *_work_handlers(edge, shared),
+        *definitions_handlers(parts.definitions, edge.answer, shared),
+    ]
 
 
 def _letters_handlers(edge: AdminEdge, shared: dict[str, Any]) -> list[HTTPRouteHandler]:
-    @get("/v1/admin/dead-letters", responses=_documented(Letters, "The first of them, and how many there are"),
+    @get("/v1/admin/dead-letters", responses=documented(Letters, "The first of them, and how many there are"),
          summary="Pending dead letters, oldest first", **shared)  # fmt: skip
     async def letters(request: Request[Any, Any, Any], reason: FromQuery[str] = "") -> Answer:
         return await edge.answer(request, lambda: asyncio.to_thread(edge.letters, reason))
 
     @post("/v1/admin/dead-letters/replay", status_code=200,
-          responses=_documented(LettersReplayed, "What became of them"),
+          responses=documented(LettersReplayed, "What became of them"),
           summary="Send dead letters in again", **shared)  # fmt: skip
     async def replay(request: Request[Any, Any, Any], data: JSONBody[ReplayLetters]) -> Answer:
         return await edge.answer(request, lambda: edge.replay(data))
@@ -409,28 +417,28 @@ def _letters_handlers(edge: AdminEdge, shared: dict[str, Any]) -> list[HTTPRoute
 
 
 def _work_handlers(edge: AdminEdge, shared: dict[str, Any]) -> list[HTTPRouteHandler]:
-    @post("/v1/admin/load", status_code=200, responses=_documented(RowsLoaded, "What became of the rows"),
+    @post("/v1/admin/load", status_code=200, responses=documented(RowsLoaded, "What became of the rows"),
           summary="Keep rows of a file", **shared)  # fmt: skip
     async def load(request: Request[Any, Any, Any], data: JSONBody[LoadRows]) -> Answer:
         return await edge.answer(request, lambda: edge.load(data))
 
-    @post("/v1/admin/profiles", status_code=200, responses=_documented(ProfilesPage, "The people of a page"),
+    @post("/v1/admin/profiles", status_code=200, responses=documented(ProfilesPage, "The people of a page"),
           summary="Profiles page by page, for export", **shared)  # fmt: skip
     async def profiles(request: Request[Any, Any, Any], data: JSONBody[AskProfiles]) -> Answer:
         return await edge.answer(request, lambda: edge.profiles(data))
 
-    @post("/v1/admin/explain", status_code=200, responses=_documented(Why, "The decision explained"),
+    @post("/v1/admin/explain", status_code=200, responses=documented(Why, "The decision explained"),
           summary="Why a person sees what they see", **shared)  # fmt: skip
     async def why(request: Request[Any, Any, Any], data: JSONBody[AskWhy]) -> Answer:
         return await edge.answer(request, lambda: edge.explain(data))
 
-    @get("/v1/admin/status", responses=_documented(Status, "How it is"),
+    @get("/v1/admin/status", responses=documented(Status, "How it is"),
          summary="The conservation law over durable data", **shared)  # fmt: skip
     async def status(request: Request[Any, Any, Any]) -> Answer:
         return await edge.answer(request, edge.status)
 
     @post("/v1/admin/sends", status_code=200,
-          responses=_documented(SendReport, "One JSON object a line, the last of them `done`"),
+          responses=documented(SendReport, "One JSON object a line, the last of them `done`"),
           summary="Send a campaign; progress as JSON lines", **shared)  # fmt: skip
     async def send(request: Request[Any, Any, Any], data: JSONBody[StartSend]) -> Stream:
         return Stream(edge.sending(data), media_type=NDJSON)

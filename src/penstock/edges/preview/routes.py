@@ -44,7 +44,8 @@ class PreviewParts(NamedTuple):
     name: str
     write_key: str
     consent: list[str]
-    serving: Serving
+    serving: Callable[[], Serving]
+    """What serves now."""
     links: Links
     text_of_html: Callable[[str], str]
     find_who: Find
@@ -144,7 +145,7 @@ async def _shop(parts: PreviewParts) -> ShopView:
     return ShopView(
         name=parts.name,
         write_key=parts.write_key,
-        campaigns=[name for name, one in parts.serving.campaigns.items() if one.template],
+        campaigns=[name for name, one in parts.serving().campaigns.items() if one.template],
         consent=parts.consent,
         items=[
             ItemView(one.id, one.title, one.category, _local(parts.images, one.image_url), one.price,
@@ -159,7 +160,7 @@ async def _shop(parts: PreviewParts) -> ShopView:
 
 async def _email(parts: PreviewParts, campaign_name: str, shopper: Shopper) -> EmailView:
     """Return the email as it would be sent now. The decision is not recorded: nobody gets it."""
-    serving = parts.serving
+    serving = parts.serving()
     campaign = serving.campaigns.get(campaign_name)
     if campaign is None or not campaign.template:
         raise EventRejected("E399", "there is no such campaign, or it has no template", where="campaign",

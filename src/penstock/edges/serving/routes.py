@@ -33,6 +33,7 @@ from penstock.edges.serving.asks import (
     who_of,
 )
 from penstock.edges.serving.views import ManyAnswers, ProfileView, profile_view
+from penstock.flows.editions import Editions
 from penstock.flows.history import Known
 from penstock.flows.past import Past
 from penstock.flows.render import Links, Rendered, render_email
@@ -53,14 +54,14 @@ Query = FromQuery[str | None]
 class ServingParts(NamedTuple):
     """What the serving routes call."""
 
-    serving: Serving
+    serving: Editions
     make_leaf: MakeLeaf
     links: Links
     read_keys: ReadKeys
     text_of_html: Callable[[str], str]
     clock: Clock
     metrics: Metrics
-    past: Past
+    past: Callable[[], Past]
 
 
 class ServingEdge:
@@ -103,7 +104,7 @@ class ServingEdge:
             profile, person = await parts.serving.profile(whom, as_of_ms)
         else:
             async with self._replays:
-                profile, person = await parts.past.profile(whom, known(known_at), as_of_ms)
+                profile, person = await parts.past().profile(whom, known(known_at), as_of_ms)
         view = profile_view(
             profile, person, now_ms=parts.clock.now_ms(), token_key=parts.links.token_key,
             past=known_at is not None,
@@ -114,12 +115,18 @@ class ServingEdge:
         self, campaign: str, asked: Recipient, send: str | None, *, preview: bool
     ) -> Outcome:
         """Return what one recipient sees; whoever names nobody gets the fallback, not an error."""
+        serving = await self.parts.serving.serving(campaign, preview=preview)
+        return await self._decided(serving, campaign, asked, send, preview=preview)
+
+    async def _decided(
+        self, serving: Serving, campaign: str, asked: Recipient, send: str | None, *, preview: bool
+    ) -> Outcome:
         parts = self.parts
         try:
             whom = who_of(asked, parts.make_leaf, parts.links.token_key)
         except EventRejected as error:
-            return parts.serving.fallback(campaign, error.code)
-        return await parts.serving.decide(campaign, whom, send, preview=preview)
+            return serving.fallback(campaign, error.code)
+        return await serving.decide(campaign, whom, send, preview=preview)
 
     async def decide_many(self, campaign: str, asked: DecideMany) -> Reply:
         """Return what many recipients see; one that names nobody gets a fallback, not an error."""
@@ -142,13 +149,14 @@ class ServingEdge:
     ) -> Reply:
         """Return the whole email of one recipient, as HTML or text."""
         parts = self.parts
-        outcome = await self.decide(campaign_name, asked, send, preview=preview)
-        campaign = parts.serving.campaigns.get(campaign_name)
+        serving = await parts.serving.serving(campaign_name, preview=preview)
+        outcome = await self._decided(serving, campaign_name, asked, send, preview=preview)
+        campaign = serving.campaigns.get(campaign_name)
         if campaign is None:
             raise EventRejected("E399", "there is no such campaign", where="campaign",
                                 fix="use the name of a file in campaigns/")  # fmt: skip
         rendered: Rendered = render_email(
-            parts.serving.renderer, campaign, outcome.answer, outcome.profile, links=parts.links,
+            serving.renderer, campaign, outcome.answer, outcome.profile, links=parts.links,
             recipient=outcome.recipient, text_of_html=parts.text_of_html, track=not preview,
         )  # fmt: skip
         headers = (

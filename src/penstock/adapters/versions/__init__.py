@@ -1,0 +1,1 @@
+"""Where definitions versions are kept: one adapter a product."""

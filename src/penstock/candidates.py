@@ -1,0 +1,275 @@
+"""A project's definitions become a candidate: loaded, rendered once, and ready to get leaves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from penstock.adapters.content.html_to_text import html_to_text
+from penstock.adapters.content.inline import inline_css
+from penstock.adapters.content.liquid import LiquidRenderer
+from penstock.adapters.content.mjml import compile_mjml
+from penstock.core.decision.popular import tallies_of
+from penstock.core.definitions.versions import Table, Version, first, rebuilt
+from penstock.core.errors import DefinitionError
+from penstock.core.ids import LeafId
+from penstock.core.step import Step
+from penstock.edges.asgi import log_fault
+from penstock.flows.collect import Collector
+from penstock.flows.editions import Edition
+from penstock.flows.person import Definitions
+from penstock.flows.render import Links, render_email
+from penstock.flows.replay import (
+    LIVE_EPOCH,
+    Epoch,
+    choose_epoch,
+    covered_offsets,
+    fingerprint_name,
+)
+from penstock.flows.serve import PutDecisions, ServeRules, Serving
+from penstock.ports.clock import Clock
+from penstock.ports.decisions import Decisions
+from penstock.ports.log import Log
+from penstock.ports.metrics import Metrics
+from penstock.ports.profiles import LeafRead, Profiles
+from penstock.ports.renderer import Html
+from penstock.ports.store import Store
+from penstock.ports.suppressions import Suppressions
+from penstock.ports.versions import Versions
+from penstock.project import Project, load_version
+from penstock.runtimes.popular import PopularFollowers
+from penstock.runtimes.side_by_side import Candidate
+
+
+class Standing(NamedTuple):
+    """What serves when a node starts."""
+
+    table: Table
+    project: Project
+    content: Path | None
+    """Where its templates are, if not in the project's folder; removed once they are read."""
+    epoch: Epoch
+    covered: list[int]
+    """By partition, the offset up to which all that records ask for is durable; empty for none."""
+
+
+def standing_of(
+    project: Project, *, versions: Versions, store: Store, log: Log, clock: Clock
+) -> Standing:
+    """Return what serves; what the table does not know yet becomes its first version."""
+    table = versions.load()
+    active = table.active
+    if active is None:
+        live = int(store.get_meta(LIVE_EPOCH) or 0)
+        epoch = choose_epoch(store, project.fingerprint)
+        table = first(table, digest=project.digest, fingerprint=project.fingerprint, epoch=epoch.number,
+                      now_ms=clock.now_ms())  # fmt: skip
+        standing = table.active
+        assert standing is not None, "it was just put there"
+        versions.put_files(standing.number, project.files)
+        versions.put(table)
+        covered = [] if epoch.current else covered_offsets(log, store, live)
+        return Standing(table, project, None, epoch, covered)
+    content: Path | None = None
+    serving = project
+    if active.digest != project.digest or project.kept:
+        serving, folder = load_version(
+            versions.files(active.number), project.root, project.settings
+        )
+        content = folder / "content"
+    if active.fingerprint != serving.fingerprint:
+        # Another version of Penstock computes these definitions in another way: all leaves anew.
+        taken = [*store.epochs(), *(one.epoch for one in table.versions)]
+        table = rebuilt(table, active.number, max(taken) + 1, serving.fingerprint)
+        versions.put(table)
+        active = table.version(active.number)
+    name = fingerprint_name(active.epoch)
+    current = store.get_meta(name) == active.fingerprint
+    if not current:
+        store.put_meta(name, active.fingerprint)
+    covered = [*table.covered] if table.generation == log.generation else []
+    return Standing(table, serving, content, Epoch(active.epoch, current), covered)
+
+
+@dataclass(frozen=True)
+class CandidateParts:
+    """What every version of the definitions of one node shares.
+
+    Attributes:
+        project: As it was loaded: its folder and its settings are those of the process.
+    """
+
+    project: Project
+    identifier_key: bytes
+    decisions: Decisions
+    suppressions: Suppressions
+    versions: Versions
+    collector: Collector
+    put_decisions: PutDecisions
+    clock: Clock
+    metrics: Metrics
+    popular: PopularFollowers
+
+
+def load_kept(parts: CandidateParts, version: Version) -> Candidate:
+    """Return a version as its kept files say it is.
+
+    Raises:
+        DefinitionError: They are not kept (E190), or do not load with this version of Penstock.
+    """
+    files = parts.versions.files(version.number)
+    if not files:
+        raise DefinitionError("E190", f"the files of definitions {version.number} are not kept",
+                              fix="apply the files you want")  # fmt: skip
+    loaded, folder = load_version(files, parts.project.root, parts.project.settings)
+    return make_candidate(parts, loaded, content=folder / "content")
+
+
+def load_changed(parts: CandidateParts, project: Project) -> Candidate:
+    """Return what the project's folder holds now, to be applied; its emails are rendered once.
+
+    Raises:
+        DefinitionError: A template is wrong (E140, E141), or an email is too large (E183).
+    """
+    candidate = make_candidate(parts, project)
+    check_emails_of(candidate.edition(0, NoLeaves(), 0))
+    return candidate
+
+
+def make_candidate(
+    parts: CandidateParts, project: Project, *, content: Path | None = None
+) -> Candidate:
+    """Return a project's definitions, ready to get leaves and to serve.
+
+    Args:
+        parts: What versions share.
+        project: The definitions.
+        content: The folder of their templates if it is not the project's; it is removed, and the one
+            that holds it.
+
+    Raises:
+        DefinitionError: A template is wrong (E141).
+    """
+    settings = project.settings
+    try:
+        renderer = make_renderer(project, content)
+    finally:
+        if content is not None:
+            shutil.rmtree(content.parent, ignore_errors=True)
+
+    step = Step(project.plan, project.step_rules())
+    sources = [(one.kind, one.args) for slot in project.slots.values()
+               for one in (*slot.candidates, *slot.fallback)]  # fmt: skip
+    popular = parts.popular.of(tallies_of(sources), project.consent_rules())
+
+    def edition(number: int, leaves: Profiles, epoch: int) -> Edition:
+        serving = Serving(
+            profiles=leaves, decisions=parts.decisions, put_decisions=parts.put_decisions,
+            suppressions=parts.suppressions, renderer=renderer, campaigns=project.campaigns,
+            definitions=definitions_of(project),
+            rules=ServeRules(
+                settings.project.tenant, parts.identifier_key,
+                global_holdout_ppm=round(settings.decision.global_holdout_share * 1_000_000),
+                timeout_ms=settings.decision.serve_timeout_ms,
+                stale_after_ms=settings.decision.stale_after_ms,
+                definitions_number=number,
+            ),
+            clock=parts.clock, metrics=parts.metrics, on_fault=log_fault, popular=popular,
+        )  # fmt: skip
+        return Edition(number, epoch, serving, project.audiences, step)
+
+    def adopt() -> None:
+        parts.collector.adopt(project.catalog, project.identity_rules(), project.consent_rules())
+
+    return Candidate(
+        digest=project.digest, fingerprint=project.fingerprint,
+        step=step, files=project.files, edition=edition, adopt=adopt,
+        declared=project.declared(),
+    )  # fmt: skip
+
+
+class NoLeaves:
+    """Reads for an edition that is only looked at: it knows nobody."""
+
+    async def read(self, leaves: Sequence[LeafId]) -> LeafRead:
+        """Return that nothing is known."""
+        return LeafRead([None] * len(leaves), 0, live=False)
+
+
+def definitions_of(project: Project) -> Definitions:
+    """Return what a read needs to know of a project."""
+    return Definitions(
+        project.plan, project.identity_rules(), project.consent_rules(), project.trait_purposes()
+    )
+
+
+def make_renderer(project: Project, content: Path | None = None) -> LiquidRenderer:
+    """Return the renderer of a project's templates, all of them parsed.
+
+    Args:
+        project: The project.
+        content: The folder of its templates; by default the project's own.
+
+    Raises:
+        DefinitionError: A template does not parse (E141) or its MJML does not compile.
+    """
+
+    def prepare_html(name: str, source: str) -> str:
+        return inline_css(name, compile_mjml(name, source) if ".mjml" in name else source)
+
+    return LiquidRenderer(content or project.root / "content", prepare_html=prepare_html)
+
+
+def check_emails_of(edition: Edition) -> None:
+    """Render every campaign of an edition as a stranger gets it; errors as `check_emails`."""
+    serving = edition.serving
+    for name, campaign in serving.campaigns.items():
+        if not campaign.template:
+            continue
+        answer = serving.fallback(name, "check").answer
+        rendered = render_email(
+            serving.renderer, campaign, answer, None, links=Links("https://links.example", bytes(32)),
+            recipient=None, text_of_html=html_to_text, track=False,
+        )  # fmt: skip
+        if rendered.size.verdict == "refuse":
+            raise DefinitionError("E183", f"campaign `{name}` renders to {rendered.size.bytes} bytes, "
+                                  "which mail clients clip", where=campaign.where,
+                                  fix="shorten the template to less than 100 kB")  # fmt: skip
+
+
+def check_templates(project: Project, *, broken: bool = False) -> list[DefinitionError]:
+    """Return what is wrong with a project's templates, one fault a template.
+
+    Args:
+        project: The project.
+        broken: Whether its slots or campaigns are: then templates are parsed, and not rendered.
+    """
+    try:
+        renderer = make_renderer(project)
+    except DefinitionError as error:
+        return [error]
+    if broken:
+        return []
+    faults: list[DefinitionError] = []
+    sample = {
+        "campaign": "", "preheader": "", "as_of_ms": 0, "unsubscribe_url": "#",
+        "slots": {name: {"items": [], "html": Html("")} for name in project.slots},
+        "traits": dict.fromkeys(project.catalog.traits, ""),
+    }  # fmt: skip
+    for name, campaign in project.campaigns.items():
+        if not campaign.template:
+            continue
+        try:
+            undefined = renderer.check(campaign.template, [sample])
+        except DefinitionError as error:
+            faults.append(error)
+            continue
+        faults += [
+            DefinitionError("E197", f"campaign `{name}` shows `{one.name}`, which nothing defines", where=one.where,
+                            fix="name a slot of the campaign or a declared trait, or remove it")
+            for one in undefined
+        ]  # fmt: skip
+    return faults

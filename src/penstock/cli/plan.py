@@ -1,0 +1,265 @@
+"""`penstock plan`: what differs between the project's files and what serves, before anything changes."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import msgspec
+
+from penstock.adapters.log.sqlite import SqliteLog
+from penstock.adapters.store.memory import MemoryStore
+from penstock.adapters.store.sqlite import SqliteStore
+from penstock.adapters.versions.folder import FolderVersions
+from penstock.candidates import check_templates
+from penstock.cli.main import JSON, PROJECT, out, show
+from penstock.compose import VERSIONS_FOLDER
+from penstock.core.definitions.changes import Change, Changes, changes_of
+from penstock.core.definitions.versions import Table, Version
+from penstock.core.errors import DefinitionError, PenstockError
+from penstock.core.step import Step
+from penstock.flows.estimate import Estimate, estimate
+from penstock.project import Project, load_project, load_version
+
+CHANGED = 2
+REFUSED = 1
+"""Exit codes, for a check in CI; 0 is that nothing differs."""
+
+SIGNS = {"new": "+", "changed": "~", "dropped": "-"}
+MIB = 1024 * 1024
+
+
+class Planned(NamedTuple):
+    """A plan: what serves, what differs, what is wrong, and what it will take."""
+
+    table: Table
+    active: Version | None
+    changes: Changes | None
+    """None if nothing serves yet."""
+    faults: list[DefinitionError]
+    cost: Estimate | None
+    """None if no leaves are to be folded, or there is no log."""
+
+
+@click.command()
+@click.option("--source", is_flag=True, help="Show the Python that the fold is compiled to.")
+@PROJECT
+@JSON
+def command(source: bool, project_dir: Path, as_json: bool) -> None:
+    """Compare the project's files with what serves: features, slots, privacy, and what a build will take.
+
+    Ends with 0 if nothing differs, 2 if something does, and 1 if it can't be applied.
+    """
+    if source:
+        click.echo(load_project(project_dir).plan.source(), nl=False)
+        return
+    faults: list[DefinitionError] = []
+    project = load_project(project_dir, faults=faults)
+    faults += check_templates(project, broken=bool(faults))
+    planned = plan(project, faults)
+    show(_plain(planned, project), as_json, lambda: _say(planned, project))
+    refused = planned.faults or (planned.changes is not None and planned.changes.breaks)
+    if refused:
+        raise SystemExit(REFUSED)
+    if _differs(planned):
+        raise SystemExit(CHANGED)
+
+
+def plan(project: Project, faults: list[DefinitionError]) -> Planned:
+    """Return a project's plan; it only reads, and may run beside `penstock up`."""
+    table = FolderVersions(project.data_dir / VERSIONS_FOLDER).load()
+    active = table.active
+    if project.settings.log.kind == "memory" or active is None:
+        return Planned(Table(), None, None, faults, None)
+    serving = project
+    if active.digest != project.digest:
+        serving, folder = load_version(
+            FolderVersions(project.data_dir / VERSIONS_FOLDER).files(active.number), project.root, project.settings
+        )  # fmt: skip
+        shutil.rmtree(folder, ignore_errors=True)
+    mode = project.settings.definitions.compatibility
+    changes = changes_of(serving.declared(), project.declared(), mode)
+    cost = _cost(project, serving, active) if changes.rebuilds and not faults else None
+    return Planned(table, active, changes, faults, cost)
+
+
+def _cost(project: Project, serving: Project, active: Version) -> Estimate | None:
+    log_path, store_path = project.data_dir / "log.db", project.data_dir / "store.db"
+    if not log_path.exists():
+        return None
+    with ExitStack() as opened:
+        log = SqliteLog(log_path, _NoClock(), read_only=True)
+        opened.callback(log.close)
+        old = None
+        if store_path.exists():
+            store = SqliteStore(store_path, tenant=project.settings.project.tenant, read_only=True)
+            opened.callback(store.close)
+            old = (store, active.epoch, _step(serving))
+        return estimate(
+            log, _step(project), MemoryStore, time.process_time, old=old,
+            share=project.settings.definitions.build_share,
+        )  # fmt: skip
+
+
+def _step(project: Project) -> Step:
+    return Step(project.plan, project.step_rules())
+
+
+class _NoClock:
+    """A clock for a log that is only read."""
+
+    def now_ms(self) -> int:
+        raise AssertionError("reading needs no clock")
+
+    def monotonic_ms(self) -> int:
+        raise AssertionError("reading needs no clock")
+
+
+def _differs(planned: Planned) -> bool:
+    changes = planned.changes
+    return changes is None or bool(changes.changes or changes.effects or changes.rebuilds)
+
+
+# -- for machines
+
+
+def _plain(planned: Planned, project: Project) -> dict[str, Any]:
+    changes = planned.changes
+    return {
+        "active": None if planned.active is None else planned.active.number,
+        "differs": _differs(planned),
+        "broken": [_fault(error) for error in planned.faults],
+        **(msgspec.to_builtins(changes) if changes is not None else {}),
+        "backfill": None if planned.cost is None else planned.cost._asdict(),
+        "pinned_campaigns": _pins(planned, project),
+        "kept_versions": [one.number for one in planned.table.retiring],
+    }
+
+
+def _fault(error: PenstockError) -> dict[str, str]:
+    return {"code": error.code, "what": error.what, "where": error.where, "fix": error.fix}
+
+
+def _pins(planned: Planned, project: Project) -> list[str]:
+    """Return the campaigns of today that go on with other definitions than those to be applied."""
+    now = {f"{name}@{campaign.version}" for name, campaign in project.campaigns.items()}
+    return sorted(name for name in planned.table.pins if name in now)
+
+
+# -- for people
+
+
+def _say(planned: Planned, project: Project) -> None:
+    changes = planned.changes
+    if changes is None:
+        out.print(
+            "Nothing serves yet: `penstock up` or `penstock apply` makes these definitions 1."
+        )
+    elif not _differs(planned):
+        assert planned.active is not None, "something serves"
+        out.print(f"Nothing differs from definitions {planned.active.number}, which serve.")
+    else:
+        assert planned.active is not None, "something serves"
+        out.print(
+            f"The project's files, compared with definitions {planned.active.number}, which serve:"
+        )
+        _say_changes(changes)
+        _say_privacy(changes)
+        _say_build(planned, changes)
+        _say_campaigns(planned, project)
+    _say_wrong(planned)
+    if _differs(planned) and changes is not None and not planned.faults and not changes.breaks:
+        out.print("\n`penstock apply` goes over to them; what serves goes on serving until then.")
+
+
+def _say_changes(changes: Changes) -> None:
+    kinds = dict.fromkeys(one.what for one in changes.changes)
+    for what in kinds:
+        out.print(f"\n{what}s" if what != "content" else "\ncontent")
+        for change in changes.changes:
+            if change.what == what:
+                _say_change(change)
+        if what == "feature":
+            out.print(f"  = {changes.unchanged_features} unchanged")
+
+
+def _say_change(change: Change) -> None:
+    where = f"   ({change.where})" if change.where not in ("", change.name) else ""
+    first = f": {change.details[0]}" if len(change.details) == 1 else ""
+    out.print(f"  {SIGNS[change.how]} {change.name}{first}{where}")
+    if len(change.details) > 1:
+        for detail in change.details:
+            out.print(f"      {detail}")
+
+
+def _say_privacy(changes: Changes) -> None:
+    if not changes.effects:
+        return
+    out.print("\nprivacy")
+    for effect in changes.effects:
+        out.print(f"  {'!' if effect.wider else ' '} {effect.path} {effect.what}")
+
+
+def _say_build(planned: Planned, changes: Changes) -> None:
+    out.print("\nbuild")
+    if not changes.rebuilds:
+        out.print("  none: the leaves stay as they are, and the switch is at once")
+        return
+    cost = planned.cost
+    if planned.faults:
+        out.print("  a second set of leaves; it is measured once nothing is broken")
+        return
+    if cost is None or not cost.per_s:
+        out.print("  a second set of leaves; the log is empty, so it is at once")
+        return
+    out.print(
+        f"  a second set of leaves from {cost.records:,} records: about {_duration(cost.seconds)}, beside live traffic"
+    )
+    out.print(
+        f"  measured here: {cost.per_s:,} records a second of processor time, over {cost.sampled:,} records"
+    )
+    if cost.size_bytes is not None:
+        out.print(
+            f"  about {cost.size_bytes / MIB:.1f} MiB for {cost.leaves:,} leaves, beside those that serve while both are kept"
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return "a second"
+    if seconds < 120:
+        return f"{round(seconds)} s"
+    return f"{round(seconds / 60)} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
+def _say_campaigns(planned: Planned, project: Project) -> None:
+    pins = _pins(planned, project)
+    if pins and planned.active is not None:
+        out.print("\ncampaigns")
+        for name in pins:
+            out.print(f"  {name} was published with definitions {planned.table.pins[name]} and goes on with them while they "
+                      "are kept; raise its `version`, or apply with --republish")  # fmt: skip
+
+
+def _say_wrong(planned: Planned) -> None:
+    changes = planned.changes
+    if changes is not None and changes.doubts:
+        out.print("\nlook at")
+        for doubt in changes.doubts:
+            out.print(f"  ? {doubt.owner} {doubt.what}   ({doubt.where})")
+    if changes is not None and changes.breaks:
+        out.print("\nbreaks events")
+        for path, what in changes.breaks:
+            out.print(f"  ! {path} {what}")
+        out.print(
+            "  fix: keep what senders go on sending; or, once they have changed, apply with --allow-breaks"
+        )
+    if planned.faults:
+        out.print("\nbroken")
+        for error in planned.faults:
+            out.print(f"  ! {error.code}: {error.what}   ({error.where})")
+            out.print(f"    fix: {error.fix}")

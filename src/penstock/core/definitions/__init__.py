@@ -1,0 +1,1 @@
+"""A project's definitions as they change: the versions that stand side by side, and what differs."""
