@@ -49,7 +49,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "adapters/content/mjml": {"mjml"},
     "adapters/content/inline": {"css_inline"},
     "runtimes": set(),
-    "edges": {"litestar"},
+    "edges": {"httptools", "litestar", "uvicorn"},
     "project": set(),
     "settings": set(),
     "compose": {"litestar", "uvicorn", "uvloop"},

@@ -506,7 +506,9 @@ def openapi_document() -> dict[str, Any] | None:
     collector, serving, mail, operations = edges
     unused: Any = None
     handlers = [
-        *collector.collector_handlers(unused, [], clock=HandClock(), metrics=MemoryMetrics()),
+        *collector.collector_handlers(
+            collector.collector_edge(unused, [], clock=HandClock(), metrics=MemoryMetrics())
+        ),
         *serving.serving_handlers(unused),
         *mail.mail_handlers(unused),
         *operations.operations_handlers(unused, unused, unused),

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from litestar import Litestar
@@ -58,9 +58,10 @@ from penstock.edges.admin.definitions import DefinitionsParts
 from penstock.edges.admin.routes import AdminParts, admin_handlers
 from penstock.edges.asgi import refuse, refuse_fault
 from penstock.edges.collector.keys import write_key
-from penstock.edges.collector.routes import collector_handlers
+from penstock.edges.collector.routes import collector_edge, collector_handlers
 from penstock.edges.operations import operations_handlers
 from penstock.edges.preview.routes import PreviewParts, preview_handlers
+from penstock.edges.route import Route
 from penstock.edges.serving.asks import ReadKeys, who_of
 from penstock.edges.serving.mail import mail_handlers
 from penstock.edges.serving.routes import ServingParts, serving_handlers
@@ -522,8 +523,20 @@ def check_emails(node: Node) -> None:
     check_emails_of(node.editions.active)
 
 
+class Http(NamedTuple):
+    """A node over HTTP: an ASGI application, and those of its routes that are served without it."""
+
+    app: Litestar
+    hot: list[Route]
+
+
 def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
-    """Return the HTTP application of a node: collector, serving, mail links, operations, admin.
+    """Return the HTTP application of a node, for any ASGI server."""
+    return make_http(node, base_url).app
+
+
+def make_http(node: Node, base_url: str) -> Http:
+    """Return the HTTP side of a node: collector, serving, mail links, operations, admin.
 
     Args:
         node: The node; it is started and closed by whoever made it.
@@ -546,14 +559,15 @@ def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
         read_keys=ReadKeys([*settings.server.read_keys, settings.server.admin_key]),
         text_of_html=html_to_text, clock=clock, metrics=metrics, past=node.past,
     )  # fmt: skip
-    return Litestar(
+    collecting = collector_edge(
+        node.collector, write_keys, clock=clock, metrics=metrics,
+        requests_max=settings.server.requests_max,
+        requests_per_s_per_key=settings.server.requests_per_s_per_key,
+        public_url=settings.server.public_url,
+    )  # fmt: skip
+    app = Litestar(
         route_handlers=[
-            *collector_handlers(
-                node.collector, write_keys, clock=clock, metrics=metrics,
-                requests_max=settings.server.requests_max,
-                requests_per_s_per_key=settings.server.requests_per_s_per_key,
-                public_url=settings.server.public_url,
-            ),
+            *collector_handlers(collecting),
             *serving_handlers(parts),
             *mail_handlers(feedback),
             *admin_handlers(admin_parts(node, links)),
@@ -563,4 +577,5 @@ def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
         openapi_config=OpenAPIConfig(title="Penstock", version=__version__, path="/schema"),
         exception_handlers={HTTPException: refuse, Exception: refuse_fault},
         logging_config=None,
-    )  # fmt: skip
+    )
+    return Http(app, [*collecting.routes])

@@ -27,7 +27,8 @@ import uvicorn  # noqa: E402 - the imports are part of what is measured
 import uvloop  # noqa: E402
 
 from penstock.adapters.clock import SystemClock  # noqa: E402
-from penstock.compose import Node, Stores, make_app, make_node, open_stores  # noqa: E402
+from penstock.compose import Node, Stores, make_http, make_node, open_stores  # noqa: E402
+from penstock.edges.fast import FastServer  # noqa: E402
 from penstock.ports.log import Appended, Log  # noqa: E402
 from penstock.ports.store import Store, StoredLeaf, Verdict  # noqa: E402
 from penstock.project import load_project  # noqa: E402
@@ -152,8 +153,10 @@ async def serve(folder: Path, port: int, plant: str) -> None:
     behind = node.engine.lag()
     await node.start()
     caught_up_ms = since(catching_up)
+    http = make_http(node, f"http://127.0.0.1:{port}")
+    fast = FastServer(http.hot, metrics=node.metrics)
     config = uvicorn.Config(
-        make_app(node), port=port, http="httptools", ws="none", lifespan="off", access_log=False,
+        http.app, port=port, http=fast, ws="none", lifespan="off", access_log=False,
         log_level="warning",
     )  # fmt: skip
     server = Server(config)

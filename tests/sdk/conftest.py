@@ -30,7 +30,8 @@ from penstock.core.step import Rules, Step
 from penstock.dsl.events import event, money, string, traits
 from penstock.dsl.features import Profile, compile_plan, count, last_k
 from penstock.edges.collector.keys import write_key
-from penstock.edges.collector.routes import collector_handlers
+from penstock.edges.collector.routes import collector_edge, collector_handlers
+from penstock.edges.fast import FastServer
 from penstock.flows.collect import Collector
 from penstock.runtimes.embedded import EmbeddedEngine
 
@@ -120,12 +121,18 @@ class Served:
             metrics=self.metrics,
         )  # fmt: skip
         key = write_key(WRITE_KEY, "backend", "server", basis={"personalisation": "contract"})
-        handlers = collector_handlers(
+        edge = collector_edge(
             collector, [key], clock=self.clock, metrics=self.metrics, **self.limits
         )
-        app = Litestar(handlers, openapi_config=None, logging_config=None)
+        app = Litestar(collector_handlers(edge), openapi_config=None, logging_config=None)
+        fast = FastServer(edge.routes, metrics=self.metrics)
         config = uvicorn.Config(
-            app, http="httptools", ws="none", lifespan="off", access_log=False, log_level="warning"
+            app,
+            http=fast,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_level="warning",  # type: ignore[arg-type]
         )
         self.server = _Server(config, self.up)
         await self.server.serve(sockets=[self.socket])

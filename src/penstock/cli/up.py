@@ -22,13 +22,14 @@ from penstock.compose import (
     Node,
     check_emails,
     load_serving,
-    make_app,
+    make_http,
     make_node,
     open_stores,
 )
 from penstock.core.definitions.versions import Version
 from penstock.core.errors import SettingsError
 from penstock.edges.admin.routes import stop_sends
+from penstock.edges.fast import FastServer
 from penstock.flows.replay import LIVE_EPOCH
 from penstock.project import Project
 
@@ -101,9 +102,11 @@ async def _run(node: Node, listener: socket.socket, url: str) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        http = make_http(node, url)
         server = _Server(uvicorn.Config(
-            make_app(node, url), loop="none", http="httptools", lifespan="off", log_config=None,
-            access_log=False, timeout_keep_alive=75, timeout_graceful_shutdown=10,
+            http.app, loop="none", http=FastServer(http.hot, metrics=node.metrics),  # type: ignore[arg-type]
+            lifespan="off", log_config=None, access_log=False, timeout_keep_alive=75,
+            timeout_graceful_shutdown=10,
         ))  # fmt: skip
         await _serve(server, listener, node.project, url, stopped)
     finally:

@@ -491,6 +491,14 @@ CODES: dict[str, Code] = {
         "A pixel's query uses one name for a value and for an object.",
         "Send `properties.price=5`, not also `properties=…`.",
     ),
+    "E383": Code(
+        "A request's line and headers are larger than the server reads.",
+        "Send fewer and shorter headers; put what is long into the body.",
+    ),
+    "E384": Code(
+        "What arrived is not an HTTP/1 request.",
+        "Check the client, and what stands between it and here.",
+    ),
     "E389": Code(
         "The live preview was asked for by a page of another site, or under another name than this machine's.",
         "Open it at http://127.0.0.1 with the port of `penstock up`.",
@@ -570,6 +578,14 @@ CODES: dict[str, Code] = {
     "E433": Code(
         "The server failed on a request.",
         "Retry; the log of the server names the place, which is a bug to report.",
+    ),
+    "E434": Code(
+        "More requests were sent on one connection, unanswered, than are kept for it.",
+        "Wait for answers before sending more; send batches.",
+    ),
+    "E435": Code(
+        "Bodies that are still arriving fill the memory that is set aside for them.",
+        "Retry after the time in Retry-After.",
     ),
     # E5xx conflicts
     # E6xx fencing

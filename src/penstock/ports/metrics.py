@@ -1,5 +1,6 @@
 """The catalogue of metric names, each with its meaning and labels, and how to count."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 MetricName = Literal[
@@ -133,6 +134,13 @@ class Metrics(Protocol):
 
     def observe(self, name: MetricName, value: float, **labels: str) -> None:
         """Record one observation of a histogram, in the metric's unit."""
+        ...
+
+    def bound(self, name: MetricName, **labels: str) -> Callable[[float], None]:
+        """Return `count` of a counter, or `observe` of a histogram, with name and labels looked up once.
+
+        For what is counted at every request.
+        """
         ...
 
     def value(self, name: MetricName, **labels: str) -> float:

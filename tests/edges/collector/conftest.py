@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 from litestar import Litestar
+from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 
 from penstock.adapters.log.memory import MemoryLog
@@ -21,8 +22,9 @@ from penstock.core.identity.identifier import IdentityRules
 from penstock.core.protect import Protector
 from penstock.core.record import DeadLetter, Record, decode_record
 from penstock.dsl.events import event, integer, money, string
+from penstock.edges.asgi import refuse, refuse_fault
 from penstock.edges.collector.keys import write_key
-from penstock.edges.collector.routes import collector_handlers
+from penstock.edges.collector.routes import CollectorEdge, collector_edge, collector_handlers
 from penstock.flows.collect import Collector
 from penstock.runtimes.appender import GroupAppender
 from penstock.testing.clock import HandClock
@@ -76,6 +78,7 @@ class Shop(NamedTuple):
     metrics: MemoryMetrics
     clock: HandClock
     app: Litestar
+    edge: CollectorEdge
 
     async def send(
         self, path: str, body: Any, key: str = SERVER_KEY, **more: Any
@@ -126,11 +129,15 @@ async def _collecting(
         write_key(SERVER_KEY, "backend", "server", 5, basis=BASIS),
         write_key(PINNED_KEY, "pinned", "browser", basis=BASIS, origins=["https://shop.example"]),
     ]
-    handlers = collector_handlers(collector, keys, clock=clock, metrics=metrics, **limits)
-    app = Litestar(handlers, openapi_config=OpenAPIConfig("Penstock", "1"), logging_config=None)
+    edge = collector_edge(collector, keys, clock=clock, metrics=metrics, **limits)
+    handlers = collector_handlers(edge)
+    app = Litestar(
+        handlers, openapi_config=OpenAPIConfig("Penstock", "1"), logging_config=None,
+        exception_handlers={HTTPException: refuse, Exception: refuse_fault},
+    )  # fmt: skip
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://events.example") as client:
-        yield Shop(client, log, suppressions, metrics, clock, app)
+        yield Shop(client, log, suppressions, metrics, clock, app, edge)
     log.gate.set()
     await appender.close()
 

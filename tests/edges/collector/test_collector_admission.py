@@ -5,8 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.consent.suppression import PERMISSION_EVENTS
-from penstock.core.errors import Overloaded
-from penstock.edges.collector.admission import Admission, never_shed, over_quota
+from penstock.edges.collector.admission import (
+    RESERVE_FACTOR,
+    Admission,
+    never_shed,
+    over_quota,
+)
 from penstock.testing.clock import HandClock
 
 
@@ -91,11 +95,9 @@ def test_other_events_are_not_let_in_for_a_word_in_them(event):
     assert not never_shed(json.dumps(event).encode())
 
 
-def test_the_queue_for_the_reserve_has_an_end():
+def test_what_is_never_shed_has_more_places_and_they_have_an_end():
     limits, _ = admission(requests_max=8)
-    for _ in range(32):
-        limits.require_room_to_wait()
-        limits.waiting += 1
-    with pytest.raises(Overloaded) as caught:
-        limits.require_room_to_wait()
-    assert "E430" == caught.value.code
+    limits.in_flight = 8
+    assert (True, False) == (limits.full(), limits.full_for_all())
+    limits.in_flight = 8 * RESERVE_FACTOR
+    assert (True, True) == (limits.full(), limits.full_for_all())

@@ -5,7 +5,8 @@ import zlib
 import pytest
 
 from penstock.core.errors import EventRejected
-from penstock.edges.collector.body import inflate, read_body, require_length
+from penstock.edges.body import read_body, require_length
+from penstock.edges.collector.body import inflate
 
 PLAIN = b'{"event":"Product Viewed","userId":"u-1"}'
 CAP = 1000

@@ -337,7 +337,7 @@ async def test_every_route_is_documented(collecting):
     assert {row.path for row in ROWS} < set(schema["paths"])
     for row in ROWS:
         operation = schema["paths"][row.path]["post"]
-        assert {"200", "400", "429", "503"} == set(operation["responses"])
+        assert {"200", "400", "408", "429", "503"} == set(operation["responses"])
         fields = operation["requestBody"]["content"]["application/json"]["schema"]["properties"]
         assert ("batch" in fields) == row.batch
     assert not any("options" in item for item in schema["paths"].values())

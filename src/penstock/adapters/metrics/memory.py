@@ -1,6 +1,7 @@
 """Metrics in memory: what was counted, without a client library."""
 
 import threading
+from collections.abc import Callable
 
 from penstock.ports.metrics import METRICS, MetricName
 
@@ -33,6 +34,12 @@ class MemoryMetrics:
         key = _key(name, "histogram", labels)
         with self._lock:
             self._observed.setdefault(key, []).append(value)
+
+    def bound(self, name: MetricName, **labels: str) -> Callable[[float], None]:
+        """Return `count` of a counter, or `observe` of a histogram, with name and labels looked up once."""
+        record = self.count if METRICS[name].kind == "counter" else self.observe
+        _key(name, METRICS[name].kind, labels)
+        return lambda value: record(name, value, **labels)
 
     def value(self, name: MetricName, **labels: str) -> float:
         """Return a counter's or gauge's present value, 0 if it was never touched."""

@@ -39,6 +39,12 @@ class PrometheusMetrics:
         """Record one observation of a histogram."""
         self._child(name, "histogram", labels).observe(value)
 
+    def bound(self, name: MetricName, **labels: str) -> Callable[[float], None]:
+        """Return `count` of a counter, or `observe` of a histogram, with name and labels looked up once."""
+        kind = METRICS[name].kind
+        child = self._child(name, kind, labels)
+        return child.inc if kind == "counter" else child.observe
+
     def value(self, name: MetricName, **labels: str) -> float:
         """Return a counter's or gauge's present value, 0 if it was never touched."""
         _check(name, METRICS[name].kind, labels)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
 from penstock.core.consent.suppression import PERMISSION_EVENTS
 from penstock.core.errors import Overloaded
 from penstock.ports.clock import Clock
 
-RESERVE_DIVISOR = 8
-RESERVE_MIN = 4
-WAITING_PER_PLACE = 8
-"""Requests over the limit that may wait to be looked at, for each place of the reserve."""
+RESERVE_FACTOR = 8
+"""Consent, unsubscribe and complaint are taken in up to this many times the requests in flight."""
 
 _NEVER_SHED = re.compile(
     rb'"event"\s*:\s*"(?:'
@@ -34,8 +31,8 @@ def never_shed(body: bytes) -> bool:
 class Admission:
     """Counts requests in flight and tokens of each key. Lives on one event loop.
 
-    Consent, unsubscribe and complaint have places of their own: a request that finds all others
-    taken waits for one of the reserve, is read there and looked at, and is refused only then.
+    Consent, unsubscribe and complaint have places of their own, eight times as many: memory has an
+    end even for them.
 
     Args:
         clock: Its monotonic side refills the buckets.
@@ -49,10 +46,6 @@ class Admission:
         self.requests_max = requests_max
         self.per_key_per_s = per_key_per_s
         self.in_flight = 0
-        places = max(RESERVE_MIN, requests_max // RESERVE_DIVISOR)
-        self.reserve = asyncio.Semaphore(places)
-        self.waiting = 0
-        self._waiting_max = places * WAITING_PER_PLACE
         self._buckets: dict[str, tuple[int, int]] = {}
         self._refused = 0
 
@@ -60,14 +53,9 @@ class Admission:
         """Return whether every ordinary place is taken."""
         return self.in_flight >= self.requests_max
 
-    def require_room_to_wait(self) -> None:
-        """Refuse unseen when even the queue for the reserve is full: memory has an end.
-
-        Raises:
-            Overloaded: Too many requests wait to be looked at (E430).
-        """
-        if self.waiting >= self._waiting_max:
-            raise self.overloaded()
+    def full_for_all(self) -> bool:
+        """Return whether even the places of what is never shed are taken."""
+        return self.in_flight >= self.requests_max * RESERVE_FACTOR
 
     def overloaded(self) -> Overloaded:
         """Return the refusal of a request over the limit; the hint varies so that clients spread."""

@@ -1,61 +1,16 @@
-"""A request's body: read under a cap, inflated under a cap, whatever its headers say."""
+"""A request's body in plain: inflated under a cap, whatever its headers say."""
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from typing import NoReturn
 
 from penstock.core.errors import EventRejected
-from penstock.edges.asgi import Receive
-
-READ_S_MAX = 30
-"""A body that takes longer to arrive is given up, so that slow senders cannot hold every place."""
+from penstock.edges.body import too_large
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP = 16 + zlib.MAX_WBITS
 _ENCODINGS = frozenset({b"", b"identity", b"gzip", b"x-gzip", b"deflate"})
-
-
-def require_length(headers_length: bytes, bytes_max: int) -> None:
-    """Refuse a body by its Content-Length, before any of it is read.
-
-    Raises:
-        EventRejected: It is larger than the route takes (E372).
-    """
-    if headers_length.isdigit() and int(headers_length) > bytes_max:
-        _too_large(bytes_max)
-
-
-async def read_body(receive: Receive, bytes_max: int, read_s_max: float = READ_S_MAX) -> bytes:
-    """Return the body as sent, at most `bytes_max` bytes of it ever in memory.
-
-    Raises:
-        EventRejected: It is larger (E372), or did not arrive whole in time (E377).
-    """
-    try:
-        async with asyncio.timeout(read_s_max):
-            return await _read(receive, bytes_max)
-    except TimeoutError:
-        raise EventRejected("E377", f"the body did not arrive within {read_s_max:g} s",
-                            fix="send smaller batches, or look at the network", where="$") from None  # fmt: skip
-
-
-async def _read(receive: Receive, bytes_max: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise EventRejected("E377", "the client went away before the body was complete",
-                                fix="send the request again", where="$")  # fmt: skip
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > bytes_max:
-            _too_large(bytes_max)
-        if not message.get("more_body"):
-            return b"".join((*chunks, chunk)) if chunks else chunk
-        chunks.append(chunk)
 
 
 def inflate(raw: bytes, encoding: bytes, bytes_max: int) -> bytes:
@@ -85,7 +40,7 @@ def inflate(raw: bytes, encoding: bytes, bytes_max: int) -> bytes:
     if encoding.strip().lower().endswith(b"gzip") and not raw.lstrip().startswith((b"{", b"[")):
         _damaged()
     if len(raw) > bytes_max:
-        _too_large(bytes_max)
+        too_large(bytes_max)
     return raw
 
 
@@ -111,7 +66,7 @@ def _inflate(raw: bytes, window: int, bytes_max: int) -> bytes:
             _damaged()
         left -= len(part)
         if left < 0:
-            _too_large(bytes_max)
+            too_large(bytes_max)
         if not stream.eof:
             _damaged()
         plain.append(part)
@@ -120,11 +75,6 @@ def _inflate(raw: bytes, window: int, bytes_max: int) -> bytes:
             return plain[0] if len(plain) == 1 else b"".join(plain)
         if window != _GZIP or not rest.startswith(_GZIP_MAGIC):
             _damaged()
-
-
-def _too_large(bytes_max: int) -> NoReturn:
-    raise EventRejected("E372", f"the body is larger than {bytes_max} bytes",
-                        fix="send fewer events a batch, and less in each", where="$")  # fmt: skip
 
 
 def _damaged() -> NoReturn:

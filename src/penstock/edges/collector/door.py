@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -13,14 +13,15 @@ from penstock.core.errors import EventRejected, Overloaded
 from penstock.core.event import SEGMENT, Decoded, Limits, decode_batch, decode_single
 from penstock.edges.asgi import Answer, json_answer
 from penstock.edges.collector.admission import Admission, never_shed, over_quota
-from penstock.edges.collector.body import inflate, require_length
+from penstock.edges.collector.body import inflate
 from penstock.edges.collector.keys import KeyRing, WriteKey, require_origin
+from penstock.edges.route import Request
 from penstock.flows.collect import Collector, answer
 from penstock.ports.metrics import Metrics
 
 JOB = re.compile(r"[A-Za-z0-9._:/-]{1,64}")
 
-Headers = Mapping[bytes, bytes]
+Headers = dict[bytes, bytes]
 
 
 class Row(NamedTuple):
@@ -62,17 +63,6 @@ def batch_row(path: str, summary: str, limits: Limits, *, imports: bool = False)
     return Row(path, decode, limits.batch_bytes_max, batch=True, summary=summary, imports=imports)
 
 
-class Ticket(NamedTuple):
-    """What is known of a request before its body is read."""
-
-    key: WriteKey | None
-    """None if headers and query show no key: the body must."""
-    over: Overloaded | None
-    """Why it is refused, unless its body turns out to be one that never is."""
-    placed: bool
-    """It holds an ordinary place; else it must hold one of the reserve while it is read and taken."""
-
-
 class _Envelope(msgspec.Struct):
     """What a body says about itself, beside its events. Everything else is skipped."""
 
@@ -85,10 +75,7 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
 class Door:
-    """Lets requests in. Plain functions of headers and body, so that any server may call them.
-
-    A server calls `admit` with the headers, reads the body, calls `take`, and `leave` at the end
-    whatever happened.
+    """Lets requests in. Plain functions of a request, so that any server may call them.
 
     Args:
         collector: Where events go.
@@ -105,66 +92,50 @@ class Door:
         self.admission = admission
         self.metrics = metrics
 
-    def admit(self, row: Row, headers: Headers, query: bytes) -> Ticket:
-        """Judge a request before its body is read: size, key, origin, places, quota, in that order.
+    async def take(self, row: Row, request: Request) -> Answer:
+        """Take a request in and return the 200: everything in it is durable by then.
 
-        Raises:
-            EventRejected: It can never succeed (E371, E372, E375).
-        """
-        require_length(headers.get(b"content-length", b""), row.body_bytes_max)
-        key = self.ring.of_request(headers, query)
-        if key is not None:
-            require_origin(key, headers.get(b"origin", b""))
-        if self.admission.full():
-            return Ticket(key, self.admission.overloaded(), placed=False)
-        over = None if key is None else self._over_quota(key)
-        self.admission.in_flight += 1
-        return Ticket(key, over, placed=True)
-
-    def leave(self, ticket: Ticket) -> None:
-        """Give the place back that `admit` gave."""
-        if ticket.placed:
-            self.admission.in_flight -= 1
-
-    async def take(
-        self, row: Row, ticket: Ticket, headers: Headers, query: bytes, raw: bytes
-    ) -> Answer:
-        """Take a body in and return the 200: everything in it is durable by then.
+        It is judged by key, origin, places and quota, in that order, before it is decoded.
 
         Raises:
             EventRejected: Nothing in it can be read, or no key is shown (E3xx).
             Overloaded: Nothing was kept; retry later (E410, E430, E431).
             Unavailable: It is not durable (E401, E403).
         """
-        body = inflate(raw, headers.get(b"content-encoding", b""), row.body_bytes_max)
-        if ticket.over is not None and not never_shed(body):
-            raise self._shed(ticket.over)
-        key = ticket.key
-        envelope = _NO_ENVELOPE
-        if key is None or row.imports:
-            envelope = read_envelope(body)
+        headers = request.headers
+        key = self.ring.of_request(headers, request.query)
+        if key is not None:
+            require_origin(key, headers.get(b"origin", b""))
+        body = inflate(request.body, headers.get(b"content-encoding", b""), row.body_bytes_max)
+        envelope = read_envelope(body) if key is None or row.imports else _NO_ENVELOPE
         if key is None:
-            key = self._key_in_body(envelope, ticket, headers, body)
-        job = job_of(key, query, envelope.job) if row.imports else ""
+            key = self.ring.of_body(envelope.writeKey)
+            require_origin(key, headers.get(b"origin", b""))
+        self._require_room(key, body)
+        job = job_of(key, request.query, envelope.job) if row.imports else ""
         decoded = row.decode(body, key.source.name)
         gpc = headers.get(b"sec-gpc", b"").strip() == b"1"
-        intake = await self.collector.take(key.source, decoded, gpc=gpc, job=job)
+        self.admission.in_flight += 1
+        try:
+            intake = await self.collector.take(key.source, decoded, gpc=gpc, job=job)
+        finally:
+            self.admission.in_flight -= 1
         return json_answer(200, answer(intake))
 
-    def _key_in_body(
-        self, envelope: _Envelope, ticket: Ticket, headers: Headers, body: bytes
-    ) -> WriteKey:
-        key = self.ring.of_body(envelope.writeKey)
-        require_origin(key, headers.get(b"origin", b""))
-        if ticket.over is None:
-            over = self._over_quota(key)
-            if over is not None and not never_shed(body):
-                raise self._shed(over)
-        return key
+    def _require_room(self, key: WriteKey, body: bytes) -> None:
+        """Refuse a request over the limits, unless what is in it never is.
 
-    def _over_quota(self, key: WriteKey) -> Overloaded | None:
-        seconds = self.admission.spend(key.key)
-        return over_quota(seconds) if seconds else None
+        Raises:
+            Overloaded: It is not taken now (E430, E431).
+        """
+        admission = self.admission
+        if admission.full():
+            if admission.full_for_all() or not never_shed(body):
+                raise self._shed(admission.overloaded())
+            return
+        seconds = admission.spend(key.key)
+        if seconds and not never_shed(body):
+            raise self._shed(over_quota(seconds))
 
     def _shed(self, over: Overloaded) -> Overloaded:
         reason = "quota" if over.code == "E431" else "in_flight"

@@ -1,33 +1,25 @@
-"""The collector's routes: one table of paths, and the handlers that Litestar documents and serves."""
+"""The collector's routes: one table of paths, and the functions that serve them, hot or documented."""
 
 from __future__ import annotations
 
 import logging
 import secrets
 import traceback
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from litestar import Request, get, post, route
+from litestar import Request as LitestarRequest
+from litestar import get, post, route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
 from penstock.core.errors import EventRejected, PenstockError, Unavailable
-from penstock.edges.asgi import (
-    Answer,
-    ErrorBody,
-    Receive,
-    Scope,
-    error_answer,
-    json_answer,
-    log_access,
-)
+from penstock.edges.asgi import Answer, ErrorBody, Scope, error_answer, json_answer, log_access
 from penstock.edges.collector.admission import Admission
-from penstock.edges.collector.body import read_body
 from penstock.edges.collector.cors import cors_headers, preflight
-from penstock.edges.collector.door import Door, Headers, Row, Ticket
+from penstock.edges.collector.door import Door, Row
 from penstock.edges.collector.jitsu import JITSU_ROWS
 from penstock.edges.collector.keys import KeyRing, WriteKey
 from penstock.edges.collector.openapi import (
@@ -46,12 +38,10 @@ from penstock.edges.collector.rudderstack import (
     source_config,
 )
 from penstock.edges.collector.segment import SEGMENT_ROWS, settings_body
+from penstock.edges.route import Request, Route, mounted
 from penstock.flows.collect import Collector
 from penstock.ports.clock import Clock
 from penstock.ports.metrics import Metrics
-
-RESERVE_READ_S = 5
-"""Time for a body over the limit to arrive, while it holds a place of the reserve."""
 
 SETTINGS_PATH = "/v1/projects/{write_key:str}/settings"
 SETTINGS_TEMPLATE = "/v1/projects/{write_key}/settings"
@@ -66,73 +56,66 @@ log = logging.getLogger("penstock.collector")
 
 
 class CollectorEdge:
-    """Serves the door's decisions over ASGI: reads bodies, sends answers, counts and logs them.
+    """Makes answers of the door's decisions, and of what browsers ask beside them.
 
     Args:
         door: What decides.
+        rows: The table of paths.
         clock: For the access log.
         metrics: Where requests are counted.
         public_url: How clients reach this server; empty takes what each request says.
     """
 
-    def __init__(self, door: Door, clock: Clock, metrics: Metrics, public_url: str = "") -> None:
+    def __init__(
+        self, door: Door, rows: Iterable[Row], clock: Clock, metrics: Metrics, public_url: str = ""
+    ) -> None:
         self.door = door
+        self.rows = list(rows)
         self.clock = clock
         self.metrics = metrics
         self.public_url = public_url
+        self.posts = [self._post_route(row) for row in self.rows]
+        """The hot routes of the rows, in their order."""
+        self.pixels = [self._pixel_route(row) for row in PIXEL_ROWS]
 
-    async def collect(self, row: Row, scope: Scope, receive: Receive) -> Answer:
-        """Return the answer to one POST of events: 200, 400, 429 or 503, and nothing else."""
-        headers = dict(scope["headers"])
-        started = self.clock.monotonic_ms()
-        answer = await _heard(self._collect(row, headers, scope["query_string"], receive))
-        return self.finish("POST", row.path, answer, headers, started)
+    @property
+    def routes(self) -> list[Route]:
+        """All hot routes."""
+        return [*self.posts, *self.pixels]
 
-    async def pixel(self, row: Row, scope: Scope) -> Answer:
-        """Return the answer to an event in an image's query: the image, and a status that is true."""
-        headers = dict(scope["headers"])
-        started = self.clock.monotonic_ms()
-        answer = await _heard(self._pixel(row, pixel_headers(headers), scope["query_string"]))
-        image = Answer(answer.status, PIXEL, _IMAGE)
-        return self.finish("GET", row.path, image, headers, started)
+    def _post_route(self, row: Row) -> Route:
+        async def collect(request: Request) -> Answer:
+            try:
+                return with_cors(request, await self.door.take(row, request))
+            except PenstockError:
+                raise
+            except Exception as error:  # noqa: BLE001 - an SDK must always hear what to do next
+                raise _unforeseen(error) from None
 
-    async def _pixel(self, row: Row, headers: Headers, query: bytes) -> Answer:
-        ticket = self.door.admit(row, headers, query)
-        try:
-            body = pixel_body(query, f"pixel-{secrets.token_hex(16)}")
-            return await self.door.take(row, ticket, headers, query, body)
-        finally:
-            self.door.leave(ticket)
+        return Route("POST", row.path, collect, clock=self.clock, metrics=self.metrics,
+                     body_bytes_max=row.body_bytes_max, refuse=refuse)  # fmt: skip
 
-    async def _collect(
-        self, row: Row, headers: dict[bytes, bytes], query: bytes, receive: Receive
-    ) -> Answer:
-        door = self.door
-        ticket = door.admit(row, headers, query)
-        if not ticket.placed:
-            return await self._look(row, ticket, headers, query, receive)
-        try:
-            raw = await read_body(receive, row.body_bytes_max)
-            return await door.take(row, ticket, headers, query, raw)
-        finally:
-            door.leave(ticket)
+    def _pixel_route(self, row: Row) -> Route:
+        """Return the route of an event in an image's query: the image, and a status that is true."""
 
-    async def _look(
-        self, row: Row, ticket: Ticket, headers: dict[bytes, bytes], query: bytes, receive: Receive
-    ) -> Answer:
-        """Look into a request over the limit from a place of the reserve before it is refused."""
-        admission = self.door.admission
-        admission.require_room_to_wait()
-        admission.waiting += 1
-        try:
-            await admission.reserve.acquire()
-        finally:
-            admission.waiting -= 1
-        try:
-            raw = await read_body(receive, row.body_bytes_max, RESERVE_READ_S)
-            return await self.door.take(row, ticket, headers, query, raw)
-        finally:
-            admission.reserve.release()
+        def image(request: Request, status: int) -> Answer:
+            return with_cors(request, Answer(status, PIXEL, _IMAGE))
+
+        def refuse_pixel(request: Request, error: PenstockError) -> Answer:
+            return image(request, refuse(request, error).status)
+
+        async def pixel(request: Request) -> Answer:
+            body = pixel_body(request.query, f"pixel-{secrets.token_hex(16)}")
+            asked = Request(pixel_headers(request.headers), request.query, body)
+            try:
+                return image(request, (await self.door.take(row, asked)).status)
+            except PenstockError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a page must always hear what became of it
+                raise _unforeseen(error) from None
+
+        return Route("GET", row.path, pixel, clock=self.clock, metrics=self.metrics,
+                     refuse=refuse_pixel)  # fmt: skip
 
     def source_config(self, scope: Scope) -> Answer:
         """Return what RudderStack's SDKs must load before they start."""
@@ -170,16 +153,32 @@ class CollectorEdge:
         """Count and log a request, and let the page that sent it read the answer."""
         self.metrics.count("penstock_requests_total", route=template, status=str(answer.status))
         log_access(method, template, answer.status, self.clock.monotonic_ms() - started)
-        cors = cors_headers(headers.get(b"origin", b""))
-        return answer._replace(headers=(*answer.headers, *cors)) if cors else answer
+        return with_cors(Request(headers), answer)
 
 
-def collector_handlers(
+def with_cors(request: Request, answer: Answer) -> Answer:
+    """Return the answer as the page that sent the request may read it."""
+    if b"origin" not in request.headers:
+        return answer
+    cors = cors_headers(request.headers[b"origin"])
+    return answer._replace(headers=(*answer.headers, *cors)) if cors else answer
+
+
+def refuse(request: Request, error: PenstockError) -> Answer:
+    """Return the answer to an error: 400, 408, 429, 431 or 503, and nothing else.
+
+    A body that is too large is a 400, not a 413: of the answers that end an SDK's attempts, it is
+    the one that all of them take as final. One that did not arrive is a 408, which they repeat.
+    """
+    return with_cors(request, error_answer(error, {"E377": 408, "E383": 431}.get(error.code, 0)))
+
+
+def collector_edge(
     collector: Collector, keys: Iterable[WriteKey], *, clock: Clock, metrics: Metrics,
     requests_max: int = 1024, requests_per_s_per_key: int = 0, public_url: str = "",
     rows: Iterable[Row] = ROWS,
-) -> list[HTTPRouteHandler]:  # fmt: skip
-    """Return the collector's route handlers, to be put on one Litestar application.
+) -> CollectorEdge:  # fmt: skip
+    """Return the collector's edge, whose hot routes are `.routes`.
 
     Args:
         collector: Takes events in.
@@ -191,21 +190,23 @@ def collector_handlers(
         public_url: How clients reach this server, such as `https://events.example.com`.
         rows: The table of paths.
     """
-    table = list(rows)
     admission = Admission(clock, requests_max=requests_max, per_key_per_s=requests_per_s_per_key)
-    edge = CollectorEdge(
-        Door(collector, KeyRing(keys), admission, metrics), clock, metrics, public_url
-    )
+    door = Door(collector, KeyRing(keys), admission, metrics)
+    return CollectorEdge(door, rows, clock, metrics, public_url)
+
+
+def collector_handlers(edge: CollectorEdge) -> list[HTTPRouteHandler]:
+    """Return the collector's route handlers, to be put on one Litestar application."""
     return [
         # First: a path that is registered without OPTIONS gets one of Litestar's own.
         _preflight_handler(
-            [row.path for row in table] + [METRICS_PATH, SETTINGS_PATH, SOURCE_CONFIG_PATH]
+            [row.path for row in edge.rows] + [METRICS_PATH, SETTINGS_PATH, SOURCE_CONFIG_PATH]
         ),
-        *(_post_handler(edge, row) for row in table),
+        *map(_post_handler, edge.rows, edge.posts),
         _discard_handler(edge),
         _settings_handler(edge),
         _source_config_handler(edge),
-        *(_pixel_handler(edge, row) for row in PIXEL_ROWS),
+        *map(_pixel_handler, PIXEL_ROWS, edge.pixels),
     ]
 
 
@@ -218,6 +219,11 @@ RESPONSES = {
     400: ResponseSpec(
         ErrorBody,
         description="Nothing in it can be read or kept; do not retry",
+        generate_examples=False,
+    ),
+    408: ResponseSpec(
+        ErrorBody,
+        description="The body did not arrive in time; send it again",
         generate_examples=False,
     ),
     429: ResponseSpec(
@@ -233,20 +239,17 @@ RESPONSES = {
 }
 
 
-def _post_handler(edge: CollectorEdge, row: Row) -> HTTPRouteHandler:
-    async def collect(request: Request[Any, Any, Any]) -> Answer:
-        return await edge.collect(row, request.scope, request.receive)
-
+def _post_handler(row: Row, hot: Route) -> HTTPRouteHandler:
     name = row.path.strip("/").replace("/", "_")
-    return post(
-        row.path, name=f"collect_{name}", operation_id=f"collect_{name}", summary=row.summary,
-        tags=["collector"], status_code=200, responses=RESPONSES,
+    return mounted(
+        hot, name=f"collect_{name}", operation_id=f"collect_{name}", summary=row.summary,
+        tags=["collector"], responses=RESPONSES,
         operation_class=BatchOperation if row.batch else SingleOperation,
-    )(collect)  # fmt: skip
+    )  # fmt: skip
 
 
 def _discard_handler(edge: CollectorEdge) -> HTTPRouteHandler:
-    async def discard(request: Request[Any, Any, Any]) -> Answer:
+    async def discard(request: LitestarRequest[Any, Any, Any]) -> Answer:
         answer = json_answer(200, {"success": True})
         return edge.finish(
             "POST", METRICS_PATH, answer, dict(request.scope["headers"]), edge.clock.monotonic_ms()
@@ -259,7 +262,7 @@ def _discard_handler(edge: CollectorEdge) -> HTTPRouteHandler:
 
 
 def _settings_handler(edge: CollectorEdge) -> HTTPRouteHandler:
-    async def settings(request: Request[Any, Any, Any], write_key: FromPath[str]) -> Answer:
+    async def settings(request: LitestarRequest[Any, Any, Any], write_key: FromPath[str]) -> Answer:
         return edge.settings(write_key, request.scope)
 
     return get(
@@ -269,7 +272,7 @@ def _settings_handler(edge: CollectorEdge) -> HTTPRouteHandler:
 
 
 def _source_config_handler(edge: CollectorEdge) -> HTTPRouteHandler:
-    async def config(request: Request[Any, Any, Any]) -> Answer:
+    async def config(request: LitestarRequest[Any, Any, Any]) -> Answer:
         return edge.source_config(request.scope)
 
     return get(
@@ -278,19 +281,16 @@ def _source_config_handler(edge: CollectorEdge) -> HTTPRouteHandler:
     )(config)  # fmt: skip
 
 
-def _pixel_handler(edge: CollectorEdge, row: Row) -> HTTPRouteHandler:
-    async def pixel(request: Request[Any, Any, Any]) -> Answer:
-        return await edge.pixel(row, request.scope)
-
+def _pixel_handler(row: Row, hot: Route) -> HTTPRouteHandler:
     name = row.path.strip("/").replace("/", "_")
-    return get(
-        row.path, name=name, operation_id=name, tags=["collector"], media_type="image/gif",
+    return mounted(
+        hot, name=name, operation_id=name, tags=["collector"], media_type="image/gif",
         summary=f"{row.summary} from the query of an image", operation_class=PixelOperation,
-    )(pixel)  # fmt: skip
+    )  # fmt: skip
 
 
 def _preflight_handler(paths: list[str]) -> HTTPRouteHandler:
-    async def allow(request: Request[Any, Any, Any]) -> Answer:
+    async def allow(request: LitestarRequest[Any, Any, Any]) -> Answer:
         headers = dict(request.scope["headers"])
         return preflight(
             headers.get(b"origin", b""), headers.get(b"access-control-request-headers", b"")
@@ -310,16 +310,6 @@ def _no_browser_key() -> EventRejected:
     return EventRejected("E378", "no browser source has this write key",
                          fix="give pages the key of a source of kind `browser`; "
                          "a server's key is secret")  # fmt: skip
-
-
-async def _heard(work: Awaitable[Answer]) -> Answer:
-    """Return an answer, or that of what went wrong: an SDK must always hear what to do next."""
-    try:
-        return await work
-    except PenstockError as error:
-        return error_answer(error)
-    except Exception as error:  # noqa: BLE001 - what nobody foresaw is an answer, too
-        return error_answer(_unforeseen(error))
 
 
 def _unforeseen(error: Exception) -> Unavailable:

@@ -37,6 +37,18 @@ class MetricsConformance:
         metrics.count("penstock_requests_total", status="200", route="/v1/batch")
         assert 2 == metrics.value("penstock_requests_total", route="/v1/batch", status="200")
 
+    def test_a_bound_metric_is_the_same_metric(self, metrics: Metrics):
+        count = metrics.bound("penstock_requests_total", route="/v1/batch", status="200")
+        count(1)
+        count(2)
+        metrics.count("penstock_requests_total", route="/v1/batch", status="200")
+        assert 4 == metrics.value("penstock_requests_total", route="/v1/batch", status="200")
+        metrics.bound("penstock_append_seconds")(0.5)
+        metrics.observe("penstock_append_seconds", 0.25)
+        assert "penstock_append_seconds_sum 0.75" in metrics.exposition().decode()
+        with pytest.raises(AssertionError, match="has the labels"):
+            metrics.bound("penstock_requests_total", route="/v1/batch")
+
     def test_a_gauge_is_set(self, metrics: Metrics):
         metrics.gauge("penstock_fold_lag_records", 9, partition="0")
         metrics.gauge("penstock_fold_lag_records", 3, partition="0")

@@ -1,0 +1,598 @@
+"""The HTTP/1.1 connections of `penstock up`: hot routes answered from the parser, all others over ASGI.
+
+uvicorn accepts, starts and drains; `uvicorn.Config(app, http=FastServer(routes, …))` has its
+connections be these. A request of a hot route (`edges/route.py`) is a function call inside the
+parser's callback, written in one piece; any other becomes an ordinary ASGI request of the app
+(`edges/exchange.py`). Measured, the ASGI call and the framework above it cost ten times the parser.
+
+One request of a connection is worked on at a time, so that answers come in the order of the requests
+and a request sees what the one before it did. What a connection may cost is bounded: bytes of the
+head and of the body, of all bodies together, time to arrive, time to be read, requests ahead. Whoever
+goes over is told so, in the shape of every other error, before the connection is closed.
+
+Sources: RFC 9112 §9.3.2 (pipelining), §9.6 (closing so that the last answer can be read).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
+
+import httptools
+import msgspec
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from penstock.core.errors import EventRejected, Overloaded, PenstockError
+from penstock.edges.asgi import Answer, log_access
+from penstock.edges.body import too_late
+from penstock.edges.exchange import Exchange, scope_of
+from penstock.edges.route import Request, Route, refuse
+from penstock.ports.metrics import Metrics
+
+UNROUTED: Final = "(none)"
+"""Stands for a route in metrics and logs where a request ended before it had one."""
+
+HEADS_MAX = 512
+"""Rendered heads of answers kept; origins of pages vary them."""
+
+_IDLE, _HEAD, _BODY = 0, 1, 2
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one connection may cost.
+
+    Attributes:
+        head_bytes: Of the request line and headers.
+        head_s: Seconds from a request's first byte to the end of its headers.
+        request_s: Seconds from a request's first byte to its last.
+        write_s: Seconds in which a client must take something of an answer that is stuck.
+        linger_s: Seconds that a refused client may go on sending, so that it can read why.
+        ahead: Requests of one connection that are read and not yet begun.
+        cold_body_bytes: Of the body of a request that no hot route takes.
+        held_bytes: Of all bodies that have begun to arrive; beyond it larger ones are refused.
+        small_body_bytes: A body that is never refused for the memory of others: one event.
+    """
+
+    head_bytes: int = 32 * 1024
+    head_s: int = 15
+    request_s: int = 30
+    write_s: int = 30
+    linger_s: int = 2
+    ahead: int = 100
+    cold_body_bytes: int = 16 * 1024 * 1024
+    held_bytes: int = 256 * 1024 * 1024
+    small_body_bytes: int = 32 * 1024
+
+
+class FastServer:
+    """Makes the connections of one uvicorn server, and holds what they share.
+
+    Args:
+        routes: The hot routes.
+        metrics: Where requests that reach no route are counted.
+        limits: What a connection may cost.
+    """
+
+    def __init__(
+        self, routes: Iterable[Route], *, metrics: Metrics, limits: Limits | None = None
+    ) -> None:
+        self.metrics = metrics
+        self.limits = limits or Limits()
+        self.tick = 0
+        """Whole seconds, as they are counted here: one timer serves all connections."""
+        self.held_bytes = 0
+        self.exact: dict[bytes, Route] = {}
+        self._with_parameter: dict[bytes, Route] = {}
+        for route in routes:
+            table = self._with_parameter if route.parameter else self.exact
+            key = f"{route.method} {route.fixed}".encode()
+            assert key not in table, "a hot route is registered once"
+            table[key] = route
+        self._connections: set[Connection] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._heads: dict[tuple[int, tuple[tuple[bytes, bytes], ...]], bytes] = {}
+        self._defaults: list[tuple[bytes, bytes]] = []
+        self._default_head = b"content-length: "
+
+    def __call__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Connection:  # fmt: skip
+        """Return the protocol of a new connection; uvicorn calls it."""
+        return Connection(
+            self, config, server_state, app_state, _loop or asyncio.get_running_loop()
+        )
+
+    def find(self, key: bytes) -> tuple[Route | None, str]:
+        """Return the hot route of `METHOD /path` and its parameter; None if the app must be asked."""
+        cut = key.rfind(b"/") + 1
+        route = self._with_parameter.get(key[:cut])
+        if route is None:
+            return None, ""
+        try:
+            value = key[cut:].decode("ascii")
+        except UnicodeDecodeError:
+            return None, ""
+        if "%" in value:
+            value = unquote(value)
+        # An encoded slash makes another path of it, and frameworks differ about what; the app decides.
+        return (route, value) if value and "/" not in value and "#" not in value else (None, "")
+
+    def render(self, answer: Answer, state: ServerState, *, last: bool) -> bytes:
+        """Return the bytes of an answer, so that it is written at once."""
+        status, body, headers = answer
+        head = self._heads.get((status, headers))
+        if head is None:
+            head = _head(status, headers)
+            if len(self._heads) < HEADS_MAX:
+                self._heads[status, headers] = head
+        if state.default_headers is not self._defaults:  # uvicorn makes new ones each second
+            self._defaults = state.default_headers
+            self._default_head = _lines(self._defaults) + b"content-length: "
+        if status == 204:
+            end = b"connection: close\r\n\r\n" if last else b"\r\n"
+            return head + _lines(self._defaults) + end
+        end = b"%d\r\nconnection: close\r\n\r\n" if last else b"%d\r\n\r\n"
+        return b"".join((head, self._default_head, end % len(body), body))
+
+    def joined(self, connection: Connection) -> None:
+        """Watch over a connection's times."""
+        self._connections.add(connection)
+        if self._timer is None:
+            self._timer = connection.loop.call_later(1, self._on_second, connection.loop)
+
+    def left(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+
+    def _on_second(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(1, self._on_second, loop) if self._connections else None
+        self.pass_time(1)
+
+    def pass_time(self, seconds: int) -> None:
+        """Count seconds, and end what has waited for too long."""
+        self.tick += seconds
+        for connection in list(self._connections):
+            connection.look(self.tick)
+
+
+def _head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"HTTP/1.1 %d %s\r\n%s" % (status, HTTPStatus(status).phrase.encode(), _lines(headers))
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join(b"%s: %s\r\n" % header for header in headers)
+
+
+class _Hot(NamedTuple):
+    """A request of a hot route that waits for its turn."""
+
+    route: Route
+    request: Request
+
+
+class Connection(asyncio.Protocol):
+    """One connection. Ten thousand idle ones cost some megabytes and a millisecond each second."""
+
+    __slots__ = (
+        "_ahead", "_app_state", "_body", "_body_bytes", "_body_bytes_max", "_busy", "_chunk_bytes", "_closing",
+        "_config",
+        "_deaf", "_draining", "_exchange", "_fed", "_fresh", "_going", "_headers", "_held", "_keep_alive_s",
+        "_lingering", "_owes_continue", "_parser", "_phase", "_reading", "_request", "_route", "_server",
+        "_since", "_state", "_transport", "_unread", "_url", "_write_stuck", "loop",
+    )  # fmt: skip
+
+    def __init__(
+        self, server: FastServer, config: Config, state: ServerState, app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:  # fmt: skip
+        self._server = server
+        self._config = config
+        self._state = state
+        self._app_state = app_state
+        self.loop = loop
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._transport: Any = None
+        self._keep_alive_s = config.timeout_keep_alive
+        # The connection.
+        self._since = server.tick
+        """The second in which what is waited for began."""
+        self._ahead: deque[Answer | _Hot | Exchange] = deque()
+        self._busy = False
+        self._going = False
+        self._exchange: Exchange | None = None
+        self._deaf = False
+        """Nothing that arrives is looked at any more."""
+        self._closing = False
+        """The answer to the last request that was read is the last."""
+        self._draining = False
+        self._unread = False
+        """Something that the client sent was, or will be, thrown away."""
+        self._lingering = False
+        self._reading = True
+        self._write_stuck = False
+        # The request that is arriving.
+        self._phase = _IDLE
+        self._fresh = False
+        """Its first byte came in the bytes that were read last."""
+        self._fed = 0
+        self._chunk_bytes = 0
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._route: Route | None = None
+        self._request: Request | None = None
+        self._body: bytes | bytearray = b""
+        self._body_bytes = 0
+        self._body_bytes_max = 0
+        self._held = 0
+        self._owes_continue = False
+
+    # ------------------------------------------------------------------------- the transport's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = transport
+        self._state.connections.add(self)  # type: ignore[arg-type]
+        self._server.joined(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything; an answer that comes later finds a closed transport."""
+        self._state.connections.discard(self)  # type: ignore[arg-type]
+        self._server.left(self)
+        self._server.held_bytes -= self._held
+        self._held = 0
+        self._deaf = True
+        self._ahead.clear()
+        if self._exchange is not None:
+            self._exchange.client_left()
+        self._parser = None  # it holds this object
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived, and hold it to its limits."""
+        if self._deaf:
+            return
+        self._chunk_bytes = len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._closing = self._deaf = True  # answered as if it had not asked to upgrade
+        except httptools.HttpParserError:
+            if not self._deaf:
+                self._end_with(self._unrouted(_not_http()))
+        if self._phase != _IDLE and not self._deaf:
+            self._hold_to_limits()
+
+    def eof_received(self) -> bool:
+        """Let a client that has only ended its own side have its answers."""
+        waits = (self._busy or bool(self._ahead)) and self._exchange is None
+        if waits and not self._lingering and self._transport.can_write_eof():
+            self._closing = self._deaf = True
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        """Read no more from a client that does not take its answers."""
+        self._write_stuck = True
+        self._since = self._server.tick
+        self._stop_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._write_stuck = False
+        if self._exchange is not None:
+            self._exchange.may_write.set()
+        self._read_on()
+
+    def shutdown(self) -> None:
+        """Close once everything that was begun is answered. uvicorn calls it to drain."""
+        self._draining = True
+        if self._phase == _IDLE:
+            self._deaf = self._closing = True
+            if not (self._busy or self._ahead):
+                self._transport.close()
+
+    def look(self, tick: int) -> None:
+        """End what has waited for too long."""
+        waited_s = tick - self._since
+        limits = self._server.limits
+        if self._lingering:
+            if waited_s > limits.linger_s:
+                self._transport.abort()
+        elif self._write_stuck:
+            if waited_s > limits.write_s:
+                self._transport.abort()
+        elif self._phase == _IDLE:
+            if not self._busy and not self._ahead and waited_s > self._keep_alive_s:
+                self._transport.close()
+        elif waited_s > (limits.head_s if self._phase == _HEAD else limits.request_s):
+            self._refuse(too_late(waited_s))
+
+    # ---------------------------------------------------------------------------- the parser's calls
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        if self._deaf:
+            return
+        self._phase, self._fresh, self._fed = _HEAD, True, 0
+        self._since = self._server.tick
+        self._url, self._headers, self._route, self._request = b"", [], None, None
+        self._body, self._body_bytes = b"", 0
+
+    def on_url(self, url: bytes) -> None:
+        """Keep the target; it may come in pieces."""
+        self._url = self._url + url if self._url else url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; what follows a chunked body is none."""
+        if self._phase == _HEAD:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Find the route, and refuse now what would be refused anyway."""
+        if self._deaf:
+            return
+        self._phase = _BODY
+        server = self._server
+        path, _, query = self._url.partition(b"?")
+        key = self._parser.get_method() + b" " + path
+        route, param = server.exact.get(key), ""
+        if route is None:
+            route, param = server.find(key)
+        headers = dict(self._headers)
+        self._route = route
+        self._request = Request(headers, query, b"", param)
+        bytes_max = server.limits.cold_body_bytes if route is None else route.body_bytes_max
+        self._body_bytes_max = bytes_max
+        if self._fed + self._chunk_bytes > server.limits.head_bytes and self._head_is_too_large():
+            self._refuse(_head_too_large(server.limits.head_bytes))
+        elif b"content-length" in headers and int(headers[b"content-length"]) > bytes_max:
+            self._refuse(_too_large(bytes_max))
+        elif b"expect" in headers and headers[b"expect"].lower() == b"100-continue":
+            self._owes_continue = True
+            self._continue()
+
+    def on_body(self, body: bytes) -> None:
+        """Gather the body under its cap."""
+        if self._deaf:
+            return
+        self._body_bytes += len(body)
+        if self._body_bytes > self._body_bytes_max:
+            self._refuse(_too_large(self._body_bytes_max))
+        elif not self._body:
+            self._body = body
+        elif type(self._body) is bytearray:
+            self._body += body
+        else:
+            self._body = bytearray(self._body) + body
+
+    def on_message_complete(self) -> None:
+        """Begin the work, or queue it behind what the connection asked before."""
+        if self._deaf:
+            return
+        self._phase = _IDLE
+        self._owes_continue = False
+        if self._held:
+            self._server.held_bytes -= self._held
+            self._held = 0
+        request, route = self._request, self._route
+        assert request is not None, "headers come before the end"
+        request.body = bytes(self._body)
+        self._body = b""
+        if self._draining or not self._keeps_alive(request.headers):
+            self._closing = self._deaf = True
+        if self._busy or self._ahead or route is None:
+            turn = self._open_exchange(request) if route is None else _Hot(route, request)
+            if turn is not None:
+                self._take(turn)
+        else:
+            self._busy = True
+            route.begin(request, self.answered)
+
+    # -------------------------------------------------------------------------------------- the work
+
+    def _take(self, turn: _Hot | Exchange) -> None:
+        if not (self._busy or self._ahead):
+            self._begin(turn)
+        elif len(self._ahead) < self._server.limits.ahead:
+            self._ahead.append(turn)
+            self._stop_reading()
+        else:
+            error = Overloaded("E434", "too many requests were sent ahead on one connection",
+                               fix="wait for answers before sending more; send batches")  # fmt: skip
+            self._end_with(self._unrouted(error))
+
+    def _begin(self, turn: Answer | _Hot | Exchange) -> None:
+        self._busy = True
+        if isinstance(turn, _Hot):
+            turn.route.begin(turn.request, self.answered)
+        elif isinstance(turn, Answer):
+            self.answered(turn)
+        else:
+            self._exchange = turn
+            task = self.loop.create_task(turn.run(self._config.loaded_app))
+            self._state.tasks.add(task)
+            task.add_done_callback(self._state.tasks.discard)
+
+    def answered(self, answer: Answer) -> None:
+        """Write the answer to the request that is worked on, in one piece."""
+        transport = self._transport
+        if not transport.is_closing():
+            last = self._closing and not self._ahead
+            transport.write(self._server.render(answer, self._state, last=last))
+        self.done()
+
+    def done(self) -> None:
+        """Go on after an answer: with the next request, or to the end."""
+        self._busy = False
+        self._exchange = None
+        self._state.total_requests += 1
+        self._since = self._server.tick
+        if self._transport.is_closing():
+            return
+        if self._ahead:
+            self._go_on()
+        elif self._closing:
+            self._close()
+        elif self._owes_continue:
+            self._continue()
+
+    # ------------------------------------------------------------- what an exchange asks of its wire
+
+    def send_part(self, data: bytes) -> bool:
+        """Write a part of an answer; return False while the client does not take it."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+        return not self._write_stuck
+
+    def default_headers(self) -> Iterable[tuple[bytes, bytes]]:
+        """Return the headers that every answer has."""
+        return self._state.default_headers
+
+    def is_last(self) -> bool:
+        """Return whether the connection closes after this answer."""
+        return self._closing and not self._ahead
+
+    def finish(self, *, whole: bool) -> None:
+        """Go on after an answer that was sent in parts, or give the connection up if it is not whole."""
+        if whole:
+            self.done()
+        else:
+            self._transport.abort()
+
+    def _go_on(self) -> None:
+        if self._going:
+            return  # the loop below was called for the request before, and goes on by itself
+        self._going = True
+        try:
+            while self._ahead and not self._busy:
+                self._begin(self._ahead.popleft())
+        finally:
+            self._going = False
+        if not self._ahead:
+            self._read_on()
+
+    def _open_exchange(self, request: Request) -> Exchange | None:
+        try:
+            scope = scope_of(
+                self._config, self._transport, self._app_state, self._parser.get_method(),
+                self._parser.get_http_version(), self._url, self._headers,
+            )  # fmt: skip
+        except (httptools.HttpParserError, UnicodeDecodeError):
+            self._end_with(self._unrouted(_not_http()))
+            return None
+        return Exchange(self, scope, request.body)
+
+    # --------------------------------------------------------------------------- limits and endings
+
+    def _keeps_alive(self, headers: dict[bytes, bytes]) -> bool:
+        if not self._parser.should_keep_alive() or b"upgrade" in headers:
+            return False
+        # HTTP/1.0 may ask for it, and would have to be told so in the answer: it is closed instead.
+        return b"connection" not in headers or self._parser.get_http_version() != "1.0"
+
+    def _continue(self) -> None:
+        """Tell a client that waits for it to send its body, once everything before is answered."""
+        if not (self._busy or self._ahead) and not self._transport.is_closing():
+            self._owes_continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _hold_to_limits(self) -> None:
+        """Look at a request that has not arrived whole: its head, its body, and all bodies together."""
+        server, limits = self._server, self._server.limits
+        if self._fresh:
+            self._fresh = False  # what came before it in the same bytes is not its own
+        else:
+            self._fed += self._chunk_bytes
+        if self._phase == _HEAD:
+            if self._fed > limits.head_bytes:
+                self._refuse(_head_too_large(limits.head_bytes))
+            return
+        if self._fed > 8 * self._body_bytes_max + limits.head_bytes:
+            self._refuse(
+                _too_large(self._body_bytes_max)
+            )  # chunks of a byte, or trailers without end
+            return
+        server.held_bytes += self._body_bytes - self._held
+        self._held = self._body_bytes
+        if server.held_bytes > limits.held_bytes and self._held > limits.small_body_bytes:
+            self._refuse(Overloaded("E435", "more bodies are arriving than there is memory for",
+                                    fix="retry after the time in Retry-After"))  # fmt: skip
+
+    def _head_is_too_large(self) -> bool:
+        size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        return size > self._server.limits.head_bytes
+
+    def _refuse(self, error: PenstockError) -> None:
+        """Answer the request that is arriving, without the rest of it, and close."""
+        if self._deaf:
+            return
+        if self._route is not None and self._request is not None:
+            answer = self._route.refused(self._request, error)
+        else:
+            answer = self._unrouted(error)
+        self._end_with(answer)
+
+    def _unrouted(self, error: PenstockError) -> Answer:
+        """Return the answer to what is no request of any route."""
+        answer = refuse(Request({}), error)
+        status = str(answer.status)
+        self._server.metrics.count("penstock_requests_total", route=UNROUTED, status=status)
+        log_access("-", UNROUTED, answer.status, 0)
+        return answer
+
+    def _end_with(self, answer: Answer) -> None:
+        """Answer after everything before it, listen no more, and close so that it can be read."""
+        self._deaf = self._closing = self._unread = True
+        self._phase = _IDLE
+        if self._busy or self._ahead:
+            self._ahead.append(answer)
+            return
+        if not self._transport.is_closing():
+            self._transport.write(self._server.render(answer, self._state, last=True))
+            self._linger()
+
+    def _close(self) -> None:
+        if self._unread:
+            self._linger()
+        else:
+            self._transport.close()
+
+    def _linger(self) -> None:
+        """End our side and let the client end its own: a reset would take the answer from it."""
+        self._since = self._server.tick
+        if self._transport.can_write_eof():
+            self._lingering = True
+            self._transport.write_eof()
+            self._read_on()
+        else:
+            self._transport.close()
+
+    def _stop_reading(self) -> None:
+        if self._reading and not self._transport.is_closing():
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        if not self._reading and not self._write_stuck and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+
+
+def _not_http() -> EventRejected:
+    return EventRejected("E384", "what arrived is not an HTTP/1 request",
+                         fix="check the client, and what stands between it and here")  # fmt: skip
+
+
+def _too_large(bytes_max: int) -> EventRejected:
+    return EventRejected("E372", f"the body is larger than {bytes_max} bytes",
+                         fix="send fewer events a batch, and less in each", where="$")  # fmt: skip
+
+
+def _head_too_large(bytes_max: int) -> EventRejected:
+    return EventRejected("E383", f"the request line and headers are larger than {bytes_max} bytes",
+                         fix="send fewer and shorter headers; put what is long into the body")  # fmt: skip
