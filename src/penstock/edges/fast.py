@@ -242,7 +242,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything; an answer that comes later finds a closed transport."""
-        self._state.connections.discard(self)  # type: ignore[arg-type]
+        self._state.connections.discard(self)
         self._server.left(self)
         self._server.held_bytes -= self._held
         self._held = 0
