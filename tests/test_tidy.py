@@ -44,6 +44,7 @@ LAYERS: dict[str, set[str]] = {
 THIRD_PARTY: dict[str, set[str]] = {
     "adapters": set(),
     "adapters/log/sqlite": {"zstandard"},
+    "adapters/archive/s3": {"boto3", "botocore"},
     "adapters/metrics/prometheus": {"prometheus_client"},
     "adapters/content/liquid": {"liquid"},
     "adapters/content/mjml": {"mjml"},

@@ -58,6 +58,10 @@ FOUND_BY = {
     "FindsInTheNewestSegment": "test_a_leafs_offsets_ascend_over_all_segments",
     "ReplacesIndexes": "test_a_segment_that_is_there_stays_as_it_is",
     "CountsRecordsAsCovered": "test_it_may_begin_after_the_logs_start",
+    "WritesOver": "test_an_object_never_changes",
+    "IgnoresOthers": "test_an_object_never_changes",
+    "ListsAPage": "test_more_objects_than_a_page_are_listed",
+    "RangeToTheEnd": "test_a_range_is_cut_at_the_end",
     "TakesAnyMetric": "test_what_is_not_declared_is_a_mistake",
 }
 

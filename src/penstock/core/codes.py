@@ -466,6 +466,10 @@ CODES: dict[str, Code] = {
         "The index of the log by leaf did not answer.",
         "Retry; if it lasts, check the disk. The file may be removed while nothing runs: it is made again.",
     ),
+    "E419": Code(
+        "The archive did not answer.",
+        "Retry, which is safe; check the folder or bucket, the endpoint and the credentials.",
+    ),
     "E430": Code(
         "More requests are in flight than the collector takes.",
         "Retry after the time in `Retry-After`; raise `server.requests_max` if the machine can bear it.",
@@ -491,6 +495,10 @@ CODES: dict[str, Code] = {
         "Retry after the time in Retry-After.",
     ),
     # E5xx conflicts
+    "E501": Code(
+        "The archive holds other bytes under a name that is to be written.",
+        "Archive into an empty folder or prefix; two projects must not share one.",
+    ),
     # E6xx fencing
     "E601": Code(
         "Another worker has written a leaf of this partition.",

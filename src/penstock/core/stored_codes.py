@@ -55,6 +55,10 @@ STORED: dict[str, Code] = {
         "A segment of the archive is damaged.",
         "Put a copy of it in its place, from a backup; `penstock doctor` says which offsets do not read back.",
     ),
+    "E731": Code(
+        "The archive lacks an object.",
+        "Check that `archive.path` names the right place; restore the object from a copy of the archive.",
+    ),
     "E732": Code(
         "The index of the log by leaf is damaged.",
         "Remove `index.db` from the data folder while nothing runs; it is made again from the log.",

@@ -1,0 +1,1 @@
+"""Where archives, snapshots and backups are kept."""
