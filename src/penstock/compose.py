@@ -178,7 +178,8 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
         suppressions: Suppressions = (
             MemorySuppressions()
             if memory
-            else SqliteSuppressions(folder / "suppressions.db", tenant=tenant)
+            # Whoever owns the log owns the folder: nobody else writes to the register.
+            else SqliteSuppressions(folder / "suppressions.db", tenant=tenant, owned=True)
         )
         opened.callback(suppressions.close)
         decisions: Decisions = (

@@ -1,7 +1,14 @@
 """The registers of suppressions that ship, against the suite of the port."""
 
+import threading
+
+import pytest
+
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.adapters.suppressions.sqlite import SqliteSuppressions
+from penstock.core.errors import Unavailable
+from penstock.core.ids import LeafId
+from penstock.ports.suppressions import Suppression, SuppressionKey
 from penstock.testing.conformance.suppressions import (
     DurableSuppressionsConformance,
     SuppressionsConformance,
@@ -16,3 +23,36 @@ class TestMemorySuppressions(SuppressionsConformance):
 class TestSqliteSuppressions(DurableSuppressionsConformance):
     def make(self, folder):
         return SqliteSuppressions(folder / "suppressions.db")
+
+
+class TestOwnedSqliteSuppressions(SuppressionsConformance):
+    def make(self, folder):
+        return SqliteSuppressions(folder / "suppressions.db", owned=True)
+
+    def test_only_one_may_own_it(self, tmp_path):
+        register = self.make(tmp_path)
+        with pytest.raises(Unavailable, match="E407"):
+            self.make(tmp_path)
+        register.close()
+        self.make(tmp_path).close()
+
+    def test_what_was_answered_is_read_whatever_was_remembered(self, tmp_path):
+        register = self.make(tmp_path)
+        leaf = LeafId(b"l" * 16)
+        key = SuppressionKey(leaf, "email", "*")
+        read: list[int] = []
+        stop = threading.Event()
+
+        def reader() -> None:
+            while not stop.is_set():
+                read.extend(entry.at_ms for entry in register.get([leaf]).values())
+
+        thread = threading.Thread(target=reader)
+        thread.start()
+        for at_ms in range(1, 40):
+            register.put([(key, Suppression(at_ms, True, 1, "unsubscribe"))])
+            assert {key: Suppression(at_ms, True, 1, "unsubscribe")} == register.get([leaf])
+        stop.set()
+        thread.join()
+        assert sorted(read) == read
+        register.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -16,6 +16,7 @@ from penstock.core.feature.plan import Plan
 from penstock.core.profile import Profile
 from penstock.core.step import Step
 from penstock.flows.person import Person
+from penstock.flows.recall import Look
 from penstock.flows.serve import Outcome, Serving, Who
 from penstock.ports.profiles import Profiles
 
@@ -130,6 +131,10 @@ class Editions:
     async def profile(self, who: Who, as_of_ms: int | None = None) -> tuple[Profile, Person]:
         """Return a person's profile, by the definitions that serve. See `Serving.profile`."""
         return await self.active.serving.profile(who, as_of_ms)
+
+    async def look(self, whom: Sequence[Who]) -> Look:
+        """Return several people as of now, by the definitions that serve. See `Serving.look`."""
+        return await self.active.serving.look(whom)
 
     async def decide(
         self, campaign_name: str, who: Who, send: str | None = None, *, preview: bool = False

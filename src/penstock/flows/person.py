@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from penstock.core.consent import ledger
 from penstock.core.consent.purpose import PERSONALISATION, ConsentRules
 from penstock.core.consent.suppression import Suppression, SuppressionKey
 from penstock.core.errors import EventRejected
+from penstock.core.feature.lasting import Lasting
 from penstock.core.feature.plan import Plan
 from penstock.core.identity import graph
 from penstock.core.identity.identifier import ITEM, IdentityRules
@@ -48,13 +49,22 @@ class Person(NamedTuple):
         return bool(self.leaves)
 
 
-async def find_person(profiles: Profiles, start: LeafId, definitions: Definitions) -> Person:
+async def find_person(
+    profiles: Profiles, start: LeafId, definitions: Definitions,
+    known: dict[LeafId, Leaf | None] | None = None,
+) -> Person:  # fmt: skip
     """Return the person that a leaf belongs to: one read, and at most three hops more.
+
+    Args:
+        profiles: The read path.
+        start: The leaf asked for.
+        definitions: Whose limits hold.
+        known: An empty dictionary, to be filled with every leaf that was read on the way.
 
     Raises:
         Unavailable: The store did not answer (E402).
     """
-    known: dict[LeafId, Leaf | None] = {}
+    known = {} if known is None else known
     as_of_ms, live = 0, True
     wanted: Sequence[LeafId] = [start]
     for _ in range(READS_MAX):
@@ -68,6 +78,14 @@ async def find_person(profiles: Profiles, start: LeafId, definitions: Definition
     resolution = graph.resolve(start, _edges(known), definitions.identity)
     leaves = [leaf for leaf_id in resolution.leaves if (leaf := known.get(leaf_id)) is not None]
     return Person(start, leaves, resolution, as_of_ms, live, bool(wanted) or resolution.bounded)
+
+
+def register_leaves(person: Person) -> list[LeafId]:
+    """Return the leaves whose entries in the register of suppressions concern a person."""
+    leaves = dict.fromkeys([person.start, *person.resolution.leaves])
+    if person.resolution.email_leaf is not None:
+        leaves[person.resolution.email_leaf] = None
+    return list(leaves)
 
 
 def _edges(known: Mapping[LeafId, Leaf | None]) -> dict[LeafId, list[graph.Edge]]:
@@ -93,12 +111,44 @@ def profile_of(
     Raises:
         EventRejected: `as_of` is before what the leaves already know (E390).
     """
-    clock_ms = max((leaf.clock_ms for leaf in person.leaves), default=0)
+    known = _known(person, definitions, withdrawals)
     if as_of_ms is None:
-        as_of_ms = max(now_ms, clock_ms)
-    elif as_of_ms < clock_ms:
+        as_of_ms = max(now_ms, known.clock_ms)
+    elif as_of_ms < known.clock_ms:
         raise EventRejected("E390", "`as_of` is before the newest record of this person", where="as_of",
                             fix="ask for a later instant; earlier knowledge needs a replay")  # fmt: skip
+    plan = definitions.plan
+    features = plan.read(known.states, as_of_ms, known.clock_ms, known.purged, known.permitted)
+    return _assembled(person, definitions, known, features, as_of_ms)
+
+
+def lasting_profile_of(
+    person: Person, definitions: Definitions, now_ms: int,
+    withdrawals: Mapping[SuppressionKey, Suppression],
+) -> tuple[Profile, Lasting]:  # fmt: skip
+    """Return the profile as of now as `profile_of` does, and until when it stays true."""
+    known = _known(person, definitions, withdrawals)
+    as_of_ms = max(now_ms, known.clock_ms)
+    lasting = definitions.plan.read_lasting(
+        known.states, as_of_ms, known.clock_ms, known.purged, known.permitted
+    )
+    return _assembled(person, definitions, known, lasting.values, as_of_ms), lasting
+
+
+class _Known(NamedTuple):
+    """What the leaves of a person say, before any window is read."""
+
+    clock_ms: int
+    purged: dict[str, int]
+    consent: dict[str, str]
+    permitted: frozenset[str]
+    states: list[Any]
+
+
+def _known(
+    person: Person, definitions: Definitions,
+    withdrawals: Mapping[SuppressionKey, Suppression] | None,
+) -> _Known:  # fmt: skip
     claims = person.resolution.claims
     purged: dict[str, int] = {}
     for leaf in person.leaves:
@@ -113,12 +163,17 @@ def profile_of(
     }
     permitted = ledger.permitted_purposes(entries, definitions.consent)
     permitted -= _withdrawn(entries, withdrawals or {})
-    plan = definitions.plan
     many = [leaf.states for leaf in person.leaves if leaf.id_type != ITEM]
     # A read changes nothing, so the states of one leaf need not be copied.
-    states = many[0] if len(many) == 1 else plan.merge(many)
-    features = plan.read(states, as_of_ms, clock_ms, purged, permitted)
-    traits, withheld = _traits(person, definitions, permitted, purged)
+    states = many[0] if len(many) == 1 else definitions.plan.merge(many)
+    clock_ms = max((leaf.clock_ms for leaf in person.leaves), default=0)
+    return _Known(clock_ms, purged, status, permitted, states)
+
+
+def _assembled(
+    person: Person, definitions: Definitions, known: _Known, features: dict[str, Any], as_of_ms: int
+) -> Profile:
+    traits, withheld = _traits(person, definitions, known.permitted, known.purged)
     email_leaf = _email_leaf(person)
     identifiers: dict[str, list[str]] = {}
     for leaf in person.leaves:
@@ -129,13 +184,13 @@ def profile_of(
         identifiers={id_type: sorted(values) for id_type, values in sorted(identifiers.items())},
         features=features,
         traits=traits,
-        consent=status,
-        permitted=permitted,
+        consent=known.consent,
+        permitted=known.permitted,
         email=next((leaf.value for leaf in person.leaves if leaf.leaf == email_leaf), None),
         email_leaf=email_leaf,
-        clock_ms=clock_ms,
+        clock_ms=known.clock_ms,
         as_of_ms=as_of_ms,
-        definitions=plan.fingerprint,
+        definitions=definitions.plan.fingerprint,
         withheld=tuple(withheld),
     )
 

@@ -175,8 +175,8 @@ class PartitionFold:
         """Return leaves for reading: the cached one where there is one, else the stored one."""
         cache = self.cache
         found: list[Leaf | None] = [cache.get(leaf_id) for leaf_id in leaves]
-        cold = [leaf_id for leaf_id, leaf in zip(leaves, found, strict=True) if leaf is None]
-        if cold:
+        if None in found:
+            cold = [leaf_id for leaf_id, leaf in zip(leaves, found, strict=True) if leaf is None]
             stored = iter(self.fetch(cold))
             found = [leaf if leaf is not None else next(stored) for leaf in found]
         return found

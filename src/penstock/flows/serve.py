@@ -27,7 +27,14 @@ from penstock.core.ids import LeafId, leaf_id
 from penstock.core.measure.assignment import holdout_of
 from penstock.core.profile import Profile
 from penstock.core.time import DAY_MS, format_instant
-from penstock.flows.person import Definitions, Person, find_person, profile_of
+from penstock.flows.person import (
+    Definitions,
+    Person,
+    find_person,
+    profile_of,
+    register_leaves,
+)
+from penstock.flows.recall import Look, Recall
 from penstock.ports.clock import Clock
 from penstock.ports.decisions import Decided, DecisionKey, Decisions
 from penstock.ports.metrics import Metrics
@@ -130,8 +137,16 @@ class Serving:
         self.metrics = metrics
         self.on_fault = on_fault
         self.popular = popular
+        self.recall = Recall(profiles, suppressions, clock)
 
     # -- profiles
+
+    async def look(self, whom: Sequence[Who]) -> Look:
+        """Return several people as of now, remembered where nothing has changed since.
+
+        Never raises for lack of anything: who cannot be read is what was last known, or unread.
+        """
+        return await self.recall.look([who.leaf for who in whom], self.definitions)
 
     async def profile(self, who: Who, as_of_ms: int | None = None) -> tuple[Profile, Person]:
         """Return a person's profile as of an instant, with the person it was merged from.
@@ -141,7 +156,7 @@ class Serving:
             Unavailable: The store or the register did not answer (E402, E403).
         """
         person = await find_person(self.profiles, who.leaf, self.definitions)
-        register = self.suppressions.get(_register_leaves(person, who.leaf))
+        register = self.suppressions.get(register_leaves(person))
         return profile_of(person, self.definitions, as_of_ms, self.clock.now_ms(), register), person
 
     # -- decisions
@@ -200,7 +215,7 @@ class Serving:
     async def _decide(self, campaign: Campaign, who: Who, send: str, *, preview: bool) -> Outcome:
         now = self.clock.now_ms()
         person = await find_person(self.profiles, who.leaf, self.definitions)
-        register = self.suppressions.get(_register_leaves(person, who.leaf))
+        register = self.suppressions.get(register_leaves(person))
         profile = profile_of(person, self.definitions, None, now, register)
         recipient = who.leaf if who.id_type == "email" else (profile.email_leaf or who.leaf)
         key = DecisionKey(self.rules.tenant, recipient, campaign.name, send)
@@ -363,13 +378,6 @@ def _nothing(reason: str) -> Outcome:
         slots={},
     )
     return Outcome(answer, None, None, {})
-
-
-def _register_leaves(person: Person, start: LeafId) -> list[LeafId]:
-    leaves = dict.fromkeys([start, *person.resolution.leaves])
-    if person.resolution.email_leaf is not None:
-        leaves[person.resolution.email_leaf] = None
-    return list(leaves)
 
 
 def used_purposes(campaign: Campaign, decision: Decision) -> set[str]:

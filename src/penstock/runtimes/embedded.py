@@ -380,7 +380,9 @@ class EmbeddedEngine:
                 self._lanes[partition_of(leaf, len(self._lanes))].fold.peek([leaf])[0]
                 for leaf in leaves
             ]
-        return LeafRead(found, self.as_of_ms(), self.live())
+        now_ms = self.clock.now_ms()
+        as_of_ms = self._as_of_ms(now_ms)
+        return LeafRead(found, as_of_ms, self._live(as_of_ms, now_ms))
 
     def find(self, leaf: LeafId) -> Leaf | None:
         """Return one leaf as it is now, for the edge in this process."""
@@ -389,18 +391,24 @@ class EmbeddedEngine:
 
     def as_of_ms(self) -> int:
         """Return the instant up to which the log is reflected in memory."""
-        waiting = [lane.waiting[0].logged_at_ms for lane in self._lanes if lane.waiting]
+        return self._as_of_ms(self.clock.now_ms())
+
+    def _as_of_ms(self, now_ms: int) -> int:
         if not self._caught_up:
             return min((lane.fold.last_logged_at_ms for lane in self._lanes), default=0)
-        return min(waiting) if waiting else self.clock.now_ms()
+        as_of_ms = now_ms
+        for lane in self._lanes:
+            if lane.waiting and lane.waiting[0].logged_at_ms < as_of_ms:
+                as_of_ms = lane.waiting[0].logged_at_ms
+        return as_of_ms
 
     def live(self) -> bool:
         """Return whether reads reflect everything up to a second ago."""
-        return (
-            self._caught_up
-            and self._failure is None
-            and self.clock.now_ms() - self.as_of_ms() <= LIVE_LAG_MS
-        )
+        now_ms = self.clock.now_ms()
+        return self._live(self._as_of_ms(now_ms), now_ms)
+
+    def _live(self, as_of_ms: int, now_ms: int) -> bool:
+        return self._caught_up and self._failure is None and now_ms - as_of_ms <= LIVE_LAG_MS
 
     def lag(self) -> int:
         """Return how many records of the log are not folded yet."""

@@ -218,6 +218,28 @@ class TestLaws:
         assert expected == raw(aggregate, since(merged(aggregate, since(one), since(other))))
         assert expected == raw(aggregate, added(aggregate, [e for e in events if e[1] >= floor_ms]))
 
+    @laws
+    @given(data=st.data())
+    def test_what_does_not_move_is_the_same_at_any_instant(
+        self, aggregate: Aggregate, value_type: ValueType | None, data: st.DataObject
+    ) -> None:
+        if aggregate.moves:
+            return
+        acc = added(aggregate, data.draw(events_of(value_type)))
+        instants = data.draw(st.lists(st.integers(0, 2**43), min_size=2, max_size=4))
+        assert 1 == len({repr(aggregate.finish(acc, as_of_ms)) for as_of_ms in instants})
+
+    @laws
+    @given(data=st.data())
+    def test_since_takes_nothing_up_to_the_oldest_instant(
+        self, aggregate: Aggregate, value_type: ValueType | None, data: st.DataObject
+    ) -> None:
+        acc = added(aggregate, data.draw(events_of(value_type)))
+        oldest_ms = None if acc is None or not aggregate.own_time else aggregate.oldest_ms(acc)
+        if oldest_ms is None:
+            return
+        assert raw(aggregate, acc) == raw(aggregate, aggregate.since(acc, oldest_ms))
+
     def test_no_float_is_in_an_accumulator(
         self, aggregate: Aggregate, value_type: ValueType | None
     ) -> None:

@@ -399,3 +399,26 @@ def test_what_is_not_permitted_is_neither_computed_nor_served(
     assert tuple(one.name for one in declared) == plan.withheld(none)
     refused = [entry._replace(permitted=none) for entry in log]
     assert plan.new_states() == folded(plan, refused)
+
+
+@settings(laws, max_examples=4 * laws.max_examples)
+@given(seeds, seeds, zones, seeds)
+def test_what_a_read_says_will_last_is_what_later_reads_give(
+    profile_seed: int, log_seed: int, tz: str, seed: int
+) -> None:
+    declared, log = a_profile(Random(profile_seed)), a_log(Random(log_seed))
+    rng = Random(seed)
+    plan = plan_of(declared, tz=tz)
+    states, clock_ms = folded(plan, log), clock_of(log)
+    for _ in range(4):
+        purged = purges_of(rng, log)
+        as_of_ms = reads_of(rng, log, declared)
+        lasting = plan.read_lasting(states, as_of_ms, clock_ms, purged, BOTH)
+        assert lasting.values == plan.read(states, as_of_ms, clock_ms, purged, BOTH)
+        assert lasting.until_ms > as_of_ms
+        last_ms = min(lasting.until_ms, as_of_ms + 90 * DAY_MS) - 1
+        for later_ms in (as_of_ms, last_ms, rng.randint(as_of_ms, last_ms)):
+            expected = plan.read(states, later_ms, clock_ms, purged, BOTH)
+            then = {name: later(later_ms) for name, later in lasting.moving.items()}
+            assert expected == {**lasting.values, **then}
+            assert list(expected) == list(lasting.values)

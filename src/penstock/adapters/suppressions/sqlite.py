@@ -1,10 +1,11 @@
 """The register of suppressions on SQLite: fsynced before it returns, merged by one statement."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from penstock.adapters.sqlite import FileKind, Session, chunked
+from penstock.adapters.sqlite import FileKind, Ownership, Session, chunked
 from penstock.core.ids import LeafId
 from penstock.ports.suppressions import Suppression, SuppressionKey
 
@@ -43,24 +44,39 @@ EVENT_ID_BYTES: Final = 8
 """Event ids are unsigned 64-bit; SQLite's integers are signed. Big-endian bytes keep the order."""
 
 
+KNOWN_MAX: Final = 200_000
+"""Leaves whose entries an owner keeps in memory; most have none, and cost a place in a dictionary."""
+
+_Known = tuple[tuple[SuppressionKey, Suppression], ...]
+
+
 class SqliteSuppressions:
-    """The register in one SQLite file, which several processes may open.
+    """The register in one SQLite file, which several processes may open unless one owns it.
+
+    An owner remembers what it read: nobody else can write, and what it writes itself it forgets
+    before the write returns. So a read never misses an entry whose write was answered.
 
     Args:
         path: The file; its folder exists.
         tenant: Part of every key.
+        owned: Keep all others from opening it as owners, and remember what was read.
 
     Raises:
-        Unavailable: The file can't be opened (E403).
+        Unavailable: The file can't be opened (E403), or another process owns it (E407).
         DataCorrupt: The file is damaged or of another kind (E707), or newer (E706).
     """
 
-    def __init__(self, path: Path, *, tenant: str = "default") -> None:
+    def __init__(self, path: Path, *, tenant: str = "default", owned: bool = False) -> None:
         self._tenant = tenant
         self._reader = Session(path, KIND)
         self._writer = Session(path, KIND)
         with self._writer.use():
             pass
+        self._ownership = Ownership(path, KIND) if owned else None
+        self._lock = threading.Lock()
+        self._known: dict[bytes, _Known] | None = {} if owned else None
+        self._begun = self._ended = 0
+        """Writes; what is read while one is under way is not remembered."""
 
     def put(self, entries: Sequence[tuple[SuppressionKey, Suppression]]) -> None:
         """Merge entries into the register in one fsynced transaction."""
@@ -79,11 +95,50 @@ class SqliteSuppressions:
             )
             for key, entry in entries
         ]
-        with self._writer.transaction() as connection:
-            connection.executemany(_MERGE, rows)
+        with self._lock:
+            self._begun += 1
+        try:
+            with self._writer.transaction() as connection:
+                connection.executemany(_MERGE, rows)
+        finally:
+            with self._lock:
+                self._ended += 1
+                if self._known is not None:
+                    for key, _ in entries:
+                        self._known.pop(key.leaf, None)
 
     def get(self, leaves: Sequence[LeafId]) -> dict[SuppressionKey, Suppression]:
         """Return every entry of the leaves."""
+        known = self._known
+        if known is None:
+            return self._read(leaves)
+        found: dict[SuppressionKey, Suppression] = {}
+        for leaf in leaves:
+            entries = known.get(leaf)
+            if entries is None:
+                return self._read_and_remember(leaves)
+            if entries:
+                found.update(entries)
+        return found
+
+    def _read_and_remember(self, leaves: Sequence[LeafId]) -> dict[SuppressionKey, Suppression]:
+        with self._lock:
+            begun, quiet = self._begun, self._begun == self._ended
+        found = self._read(leaves)
+        by_leaf: dict[bytes, list[tuple[SuppressionKey, Suppression]]] = {
+            leaf: [] for leaf in leaves
+        }
+        for key, entry in found.items():
+            by_leaf[key.leaf].append((key, entry))
+        with self._lock:
+            if quiet and begun == self._begun and self._known is not None:
+                if len(self._known) >= KNOWN_MAX:
+                    self._known.clear()
+                for leaf, entries in by_leaf.items():
+                    self._known[leaf] = tuple(entries)
+        return found
+
+    def _read(self, leaves: Sequence[LeafId]) -> dict[SuppressionKey, Suppression]:
         found: dict[SuppressionKey, Suppression] = {}
         with self._reader.use() as connection:
             for chunk in chunked(sorted(set(leaves))):
@@ -97,5 +152,8 @@ class SqliteSuppressions:
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
+        self._known = None
         self._reader.close()
         self._writer.close()
+        if self._ownership is not None:
+            self._ownership.release()

@@ -16,7 +16,9 @@ Laws, tested for every registered aggregate over the accumulators of de-duplicat
 - `decode(encode(a)) == a`, and equal accumulators have equal encodings.
 - `join` of accumulators that cover a set of events finishes as one accumulator of that set does,
   as long as nothing is truncated.
-- With `own_time`: `since(merge(a, b), t) == since(merge(since(a, t), since(b, t)), t)`.
+- With `own_time`: `since(merge(a, b), t) == since(merge(since(a, t), since(b, t)), t)`, and
+  `since(a, t) == a` up to `t == oldest_ms(a)`.
+- Unless it `moves`, `finish` is the same for every `as_of`.
 
 No accumulator holds a float. Floats appear in `finish`, once.
 """
@@ -69,6 +71,7 @@ class Aggregate:
         value: "none", "optional" or "required": whether a definition names a value.
         own_time: Accumulators carry instants. Ungrouped, they need no tiles, and windows are
             exact.
+        moves: `finish` depends on `as_of`; one that says it does not is read once, and remembered.
         keeps_value: Accumulators hold the value itself, so its text counts as size.
         charge_bytes: An upper bound of the encoded bytes that one event can add, text excluded.
     """
@@ -78,6 +81,7 @@ class Aggregate:
     takes: ClassVar[frozenset[str]] = frozenset()
     value: ClassVar[str] = "none"
     own_time: ClassVar[bool] = False
+    moves: ClassVar[bool] = True
     keeps_value: ClassVar[bool] = False
     charge_bytes: ClassVar[int] = 9
 
@@ -149,6 +153,14 @@ class Aggregate:
     def since(self, acc: Any, floor_ms: int) -> Any:
         """Return what occurred at or after an instant, or None. Only with `own_time`."""
         raise NotImplementedError
+
+    def oldest_ms(self, acc: Any) -> int | None:
+        """Return the instant of an accumulator's oldest entry, the first that `since` takes away.
+
+        Only with `own_time`; None if it is not known: then a window is read anew each time.
+        """
+        del acc
+        return None
 
     def finish(self, acc: Any, as_of_ms: int) -> Any:
         """Return the value that authors see; `acc` may be None. The only place with floats."""

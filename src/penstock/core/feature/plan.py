@@ -21,6 +21,7 @@ from penstock.core.feature.binding import Bound, bind, fault
 from penstock.core.feature.cell import Cell
 from penstock.core.feature.definition import Feature
 from penstock.core.feature.derived import DERIVED, derivation
+from penstock.core.feature.lasting import Lasting, Reader
 from penstock.core.feature.source import Folder, folders
 from penstock.core.feature.window import Zone
 from penstock.core.record import Record
@@ -271,6 +272,27 @@ class Plan:
                 if cut:
                     truncated.append(output.name)
         return values, tuple(truncated)
+
+    def read_lasting(
+        self, states: Sequence[Any], as_of_ms: int, clock_ms: int, purged: Mapping[str, int],
+        permitted: Permitted,
+    ) -> Lasting:  # fmt: skip
+        """Return what `read` returns, and until when it stays true of these states."""
+        mask = permitted if isinstance(permitted, int) else self.mask(permitted)
+        floors = (
+            tuple(cell.floor(clock_ms, purged) for cell in self._cells)
+            if purged
+            else self._floors_at(clock_ms)
+        )
+        reader = Reader(self._cells, states, floors, as_of_ms)
+        values: dict[str, Any] = {}
+        moving: dict[str, Callable[[int], Any]] = {}
+        for output in self._outputs:
+            if mask & output.mask == output.mask:
+                values[output.name], later = reader.value(output)
+                if later is not None:
+                    moving[output.name] = later
+        return Lasting(values, reader.until_ms, moving)
 
     def withheld(self, permitted: Permitted) -> tuple[str, ...]:
         """Return the names of the features that may not be served."""

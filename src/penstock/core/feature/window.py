@@ -185,6 +185,14 @@ class CalendarGrid:
         """Return `FOREVER`: a period is exact without a look inside it."""
         return FOREVER
 
+    def steady_until(self, as_of_ms: int) -> int:
+        """Return an instant until which a read counts the same period, or `as_of_ms` for not known.
+
+        At most a quarter of an hour on: within one, a zone keeps its offset.
+        """
+        until_ms = (as_of_ms // _QUARTER_MS + 1) * _QUARTER_MS
+        return until_ms if self.index(until_ms - 1) == self.index(as_of_ms) else as_of_ms
+
 
 Grid: TypeAlias = FixedGrid | CalendarGrid
 

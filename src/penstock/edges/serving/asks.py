@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -43,12 +45,29 @@ class Lookup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An offset of the log or an instant: from what was known then."""
 
 
+class LookUpMany(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Many people whose profiles are asked for, as of now."""
+
+    people: list[Recipient]
+
+
 class DecideMany(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Many recipients of one campaign."""
 
     recipients: list[Recipient]
     send: str | None = None
     preview: bool = False
+
+
+def require_room(count: int, name: str) -> None:
+    """Refuse a batch that is too long.
+
+    Raises:
+        EventRejected: More than `RECIPIENTS_MAX` are named (E398).
+    """
+    if count > RECIPIENTS_MAX:
+        raise EventRejected("E398", f"more than {RECIPIENTS_MAX} recipients in one request",
+                            where=name, fix="split them over several requests")  # fmt: skip
 
 
 class ReadKeys:
@@ -76,6 +95,10 @@ class ReadKeys:
                                 fix="send `Authorization: Bearer KEY`, a key of `server.read_keys`")  # fmt: skip
 
 
+_NAMES = ("user_id", "anonymous_id", "email", "email_token")
+_named = attrgetter(*_NAMES)
+
+
 def who_of(asked: Any, make_leaf: MakeLeaf, token_key: bytes) -> Who:
     """Return the leaf that a request names.
 
@@ -90,8 +113,8 @@ def who_of(asked: Any, make_leaf: MakeLeaf, token_key: bytes) -> Who:
     """
     named = [
         (name, value)
-        for name in ("user_id", "anonymous_id", "email", "email_token")
-        if (value := getattr(asked, name, None)) is not None
+        for name, value in zip(_NAMES, _named(asked), strict=True)
+        if value is not None
     ]
     if len(named) != 1:
         raise EventRejected("E392", f"the request names {len(named)} identifiers, not one",
@@ -113,6 +136,21 @@ def who(id_type: str, value: str, make_leaf: MakeLeaf) -> Who:
         raise EventRejected("E393", "this can be no identifier of a person", where=_shown(id_type),
                             fix="name a type such as user_id and a value without blanks around it")  # fmt: skip
     return Who(make_leaf(id_type, text), id_type)
+
+
+def last_segment(scope: Mapping[str, Any], before: str, decoded: str) -> str:
+    """Return what follows a route's fixed part in a path, as it was sent and decoded once.
+
+    Frameworks decode a path first and normalise it after: `a%2F%2Fb` arrives as `a/b`.
+
+    Args:
+        scope: The ASGI scope; its `raw_path` is optional.
+        before: The fixed part, such as `/v1/profiles/`.
+        decoded: The framework's own reading, for servers that keep no raw path.
+    """
+    raw: bytes = scope.get("raw_path") or b""
+    _, found, segment = raw.partition(b"?")[0].decode("latin-1").partition(before)
+    return unquote(segment) if found else decoded.removeprefix("/")
 
 
 def path_identifier(text: str) -> tuple[str, str]:

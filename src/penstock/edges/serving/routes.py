@@ -22,17 +22,20 @@ from penstock.edges.asgi import (
     log_access,
 )
 from penstock.edges.serving.asks import (
-    RECIPIENTS_MAX,
     DecideMany,
     Lookup,
+    LookUpMany,
     MakeLeaf,
     ReadKeys,
     Recipient,
+    last_segment,
     path_identifier,
+    require_room,
     who,
     who_of,
 )
-from penstock.edges.serving.views import ManyAnswers, ProfileView, profile_view
+from penstock.edges.serving.shown import people_json, unread_json
+from penstock.edges.serving.views import ManyAnswers, ManyProfiles, ProfileView, profile_view
 from penstock.flows.editions import Editions
 from penstock.flows.history import Known
 from penstock.flows.past import Past
@@ -97,8 +100,15 @@ class ServingEdge:
         return reply
 
     async def profile(self, whom: Who, as_of: str | None, known_at: str | None) -> Reply:
-        """Return a profile as of now or an instant, from all that is known or was known then."""
+        """Return a profile as of now or an instant, from all that is known or was known then.
+
+        As of now it comes from memory where nothing has changed since it was read.
+        """
         parts = self.parts
+        token_key = parts.links.token_key
+        if as_of is None and known_at is None:
+            (body,) = people_json(await parts.serving.look([whom]), token_key)
+            return Reply(200, body)
         as_of_ms = None if as_of is None else instant(as_of)
         if known_at is None:
             profile, person = await parts.serving.profile(whom, as_of_ms)
@@ -106,10 +116,28 @@ class ServingEdge:
             async with self._replays:
                 profile, person = await parts.past().profile(whom, known(known_at), as_of_ms)
         view = profile_view(
-            profile, person, now_ms=parts.clock.now_ms(), token_key=parts.links.token_key,
+            profile, person, now_ms=parts.clock.now_ms(), token_key=token_key,
             past=known_at is not None,
         )  # fmt: skip
         return json_answer(200, view)
+
+    async def profiles(self, asked: LookUpMany) -> Reply:
+        """Return many people's profiles in order; whoever is not named well costs only themselves."""
+        require_room(len(asked.people), "people")
+        parts = self.parts
+        make_leaf, token_key = parts.make_leaf, parts.links.token_key
+        whom: list[Who] = []
+        refused: dict[int, str] = {}
+        for place, one in enumerate(asked.people):
+            try:
+                whom.append(who_of(one, make_leaf, token_key))
+            except EventRejected as error:
+                refused[place] = error.code
+        look = await parts.serving.look(whom)
+        found = people_json(look, token_key)
+        for place, code in refused.items():  # ascending: each lands where it was asked
+            found.insert(place, unread_json(code, look.now_ms))
+        return Reply(200, b'{"profiles":[%s]}' % b",".join(found))
 
     async def decide(
         self, campaign: str, asked: Recipient, send: str | None, *, preview: bool
@@ -130,9 +158,7 @@ class ServingEdge:
 
     async def decide_many(self, campaign: str, asked: DecideMany) -> Reply:
         """Return what many recipients see; one that names nobody gets a fallback, not an error."""
-        if len(asked.recipients) > RECIPIENTS_MAX:
-            raise EventRejected("E398", f"more than {RECIPIENTS_MAX} recipients in one request",
-                                where="recipients", fix="split them over several requests")  # fmt: skip
+        require_room(len(asked.recipients), "recipients")
         answers: list[Answer] = []
         for start in range(0, len(asked.recipients), RECIPIENTS_AT_ONCE):
             outcomes = await asyncio.gather(
@@ -202,7 +228,8 @@ def serving_handlers(parts: ServingParts) -> list[HTTPRouteHandler]:
 def _profile_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
     responses = _documented(ProfileView, "The person as of now, or of `as_of`")
 
-    @get("/v1/profiles/{identifier:str}", responses=responses, tags=["serving"],
+    # Any path below: an encoded slash in a value is a slash by the time a framework sees it.
+    @get("/v1/profiles/{identifier:path}", responses=responses, tags=["serving"],
          summary="A person by `type:value`, such as `user_id:u-42`; never an email")  # fmt: skip
     async def get_profile(
         request: Request[Any, Any, Any],
@@ -211,7 +238,9 @@ def _profile_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
         known_at: Query = None,
     ) -> Reply:
         async def work() -> Reply:
-            id_type, value = path_identifier(identifier)
+            id_type, value = path_identifier(
+                last_segment(request.scope, "/v1/profiles/", identifier)
+            )
             return await edge.profile(who(id_type, value, edge.parts.make_leaf), as_of, known_at)
 
         return await edge.answer(request, "/v1/profiles/{identifier}", work)
@@ -225,7 +254,16 @@ def _profile_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
 
         return await edge.answer(request, "/v1/profiles/lookup", work)
 
-    return [look_up, get_profile]
+    @post("/v1/profiles", status_code=200, tags=["serving"],
+          responses=_documented(ManyProfiles, "Each of them as of now, in order"),
+          summary="Many people by any identifiers, in the body")  # fmt: skip
+    async def look_up_many(request: Request[Any, Any, Any], data: JSONBody[LookUpMany]) -> Reply:
+        async def work() -> Reply:
+            return await edge.profiles(data)
+
+        return await edge.answer(request, "/v1/profiles", work)
+
+    return [look_up, look_up_many, get_profile]
 
 
 def _decide_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:

@@ -25,7 +25,7 @@ class ProfileView(msgspec.Struct, frozen=True):
     email_token: str
     """Stands for the address in URLs; empty if there is none."""
     served: str
-    """`live`, `stale`, or `past` for a question with `known_at`."""
+    """`live`, `stale` (what was last known), `fallback` (nothing is at hand), or `past` with `known_at`."""
     reason: str
     as_of: str
     profile_as_of: str
@@ -35,17 +35,30 @@ class ProfileView(msgspec.Struct, frozen=True):
     withheld: list[str]
 
 
+class ManyProfiles(msgspec.Struct, frozen=True):
+    """The people of a batch, in the order they were asked for."""
+
+    profiles: list[ProfileView]
+
+
 class ManyAnswers(msgspec.Struct, frozen=True):
     """The answers of a batch, in the order of its recipients."""
 
     answers: list[Answer]
 
 
+def freshness_of(*, live: bool, bounded: bool) -> tuple[str, str]:
+    """Return how a profile is served, and why if it is not live."""
+    if bounded:
+        return "stale", "identity_bound"
+    return ("live", "") if live else ("stale", "catching_up")
+
+
 def profile_view(
     profile: Profile, person: Person, *, now_ms: int, token_key: bytes, past: bool = False
 ) -> ProfileView:
     """Return a profile as the API shows it; `past` if it is of an earlier point of the log."""
-    live = person.live and not person.bounded
+    served, reason = freshness_of(live=person.live, bounded=person.bounded)
     token = tokens.email_token(token_key, profile.email_leaf) if profile.email_leaf else ""
     return ProfileView(
         found=person.found,
@@ -55,11 +68,20 @@ def profile_view(
         permitted=sorted(profile.permitted),
         identifiers=profile.identifiers,
         email_token=token,
-        served="past" if past else "live" if live else "stale",
-        reason="" if live else "identity_bound" if person.bounded else "catching_up",
+        served="past" if past else served,
+        reason=reason,
         as_of=format_instant(profile.as_of_ms),
         profile_as_of=format_instant(person.as_of_ms),
         age_ms=max(0, now_ms - person.as_of_ms),
         definitions=profile.definitions,
         withheld=list(profile.withheld),
     )
+
+
+def unread_view(reason: str, now_ms: int) -> ProfileView:
+    """Return the profile of somebody of whom nothing is at hand, or who was not named."""
+    return ProfileView(
+        found=False, features={}, traits={}, consent={}, permitted=[], identifiers={},
+        email_token="", served="fallback", reason=reason, as_of=format_instant(now_ms),
+        profile_as_of="", age_ms=0, definitions="", withheld=[],
+    )  # fmt: skip

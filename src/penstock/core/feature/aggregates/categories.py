@@ -26,6 +26,7 @@ class TopK(Aggregate):
     name: ClassVar[str] = "top_k"
     takes: ClassVar[frozenset[str]] = KEYS
     value: ClassVar[str] = "required"
+    moves: ClassVar[bool] = False
     keeps_value: ClassVar[bool] = True
     charge_bytes: ClassVar[int] = 12
 

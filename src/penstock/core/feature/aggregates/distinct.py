@@ -44,6 +44,7 @@ class Distinct(Aggregate):
     precision: int = 11
 
     name: ClassVar[str] = "distinct"
+    moves: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = KEYS
     value: ClassVar[str] = "required"
 

@@ -30,6 +30,7 @@ class Count(Aggregate):
     name: ClassVar[str] = "count"
     takes: ClassVar[frozenset[str]] = SCALARS
     value: ClassVar[str] = "optional"
+    moves: ClassVar[bool] = False
 
     @classmethod
     def variants(cls) -> tuple[tuple[Aggregate, ValueType | None], ...]:
@@ -68,6 +69,7 @@ class NumberAggregate(Aggregate):
 
     takes: ClassVar[frozenset[str]] = NUMBERS
     value: ClassVar[str] = "required"
+    moves: ClassVar[bool] = False
     charge_bytes: ClassVar[int] = 14
 
     @classmethod

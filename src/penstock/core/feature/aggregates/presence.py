@@ -14,6 +14,7 @@ class _Latest(Aggregate):
     takes: ClassVar[frozenset[str]] = SCALARS
     value: ClassVar[str] = "optional"
     own_time: ClassVar[bool] = True
+    moves: ClassVar[bool] = False
 
     @classmethod
     def variants(cls) -> tuple[tuple[Aggregate, ValueType | None], ...]:
@@ -36,6 +37,10 @@ class _Latest(Aggregate):
     def since(self, acc: int, floor_ms: int) -> int | None:
         """Return the instant if it is recent enough."""
         return acc if acc >= floor_ms else None
+
+    def oldest_ms(self, acc: int) -> int:
+        """Return the instant."""
+        return acc
 
 
 @register
@@ -70,6 +75,7 @@ class Recency(_Latest):
     """Milliseconds since the last event, at least 0; None if there was none."""
 
     name: ClassVar[str] = "recency"
+    moves: ClassVar[bool] = True
 
     def finish(self, acc: int | None, as_of_ms: int) -> int | None:
         """Return the time from the instant to `as_of`."""

@@ -44,6 +44,7 @@ class _Register(Aggregate):
 
     takes: ClassVar[frozenset[str]] = _VALUES
     value: ClassVar[str] = "required"
+    moves: ClassVar[bool] = False
     keeps_value: ClassVar[bool] = True
     charge_bytes: ClassVar[int] = ENTRY_BYTES + VALUE_BYTES
 
@@ -135,6 +136,10 @@ class Last(_Register):
         """Return the entry if it is recent enough."""
         return acc if acc[0] >= floor_ms else None
 
+    def oldest_ms(self, acc: Entry) -> int:
+        """Return the entry's instant."""
+        return acc[0]
+
 
 @register
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ class LastK(Aggregate):
     takes: ClassVar[frozenset[str]] = _VALUES
     value: ClassVar[str] = "required"
     own_time: ClassVar[bool] = True
+    moves: ClassVar[bool] = False
     keeps_value: ClassVar[bool] = True
     charge_bytes: ClassVar[int] = ENTRY_BYTES + 9 + VALUE_BYTES
 
@@ -262,6 +268,10 @@ class LastK(Aggregate):
         if self.distinct:
             return {key: entry for key, entry in acc.items() if entry[0] >= floor_ms} or None
         return [entry for entry in acc if entry[0] >= floor_ms] or None
+
+    def oldest_ms(self, acc: Any) -> int:
+        """Return the instant of the first entry."""
+        return next(iter(self._entries(acc)))[0]
 
     def finish(self, acc: Any, as_of_ms: int) -> list[Any]:
         """Return the values, newest first."""

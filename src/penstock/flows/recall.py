@@ -1,0 +1,276 @@
+"""A person who was read before is answered from memory, exactly, until anything it was made of changes.
+
+An answer is a function of the person's leaves, of the register's entries about them, of the
+definitions and of `as_of`. All four are looked at on every read: the versions of the leaves, the
+entries themselves, the definitions by identity, and `as_of` against the instant until which the
+windows stay what they are (`core/feature/lasting.py`). Nothing is remembered for a time and hoped
+to be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from penstock.core.consent.suppression import Suppression, SuppressionKey
+from penstock.core.errors import Unavailable
+from penstock.core.ids import LeafId
+from penstock.core.leaf import Leaf
+from penstock.core.profile import Profile
+from penstock.flows.person import Definitions, find_person, lasting_profile_of, register_leaves
+from penstock.ports.clock import Clock
+from penstock.ports.profiles import Profiles
+from penstock.ports.suppressions import Suppressions
+
+RECALLED_MAX = 20_000
+"""People remembered; those remembered longest are forgotten first, a twentieth at a time."""
+
+Register = Mapping[SuppressionKey, Suppression]
+
+
+class Recalled:
+    """One person as they were read, and all that it was read from.
+
+    Attributes:
+        profile: As of `from_ms`; features that move with `as_of` are computed anew by `moving`.
+        moving: Name and function of those features, in the order of the profile's.
+        found: Whether anything is known of the person.
+        bounded: Whether the identity bound cut them short.
+        known_at: The greatest log offset of their leaves; -1 if there are none.
+        register: The register's entries about them.
+        log_as_of_ms: Up to when the log was reflected when this was last found to stand.
+        shown: For whoever shows them: what is made of this once, such as JSON.
+    """
+
+    __slots__ = (
+        "bounded", "clock_ms", "found", "from_ms", "known_at", "leaves", "log_as_of_ms", "moving", "profile", "register",
+        "register_leaves", "shown", "until_ms", "versions",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0913 - made in one place
+        self, *, profile: Profile, moving: tuple[tuple[str, Callable[[int], Any]], ...],
+        until_ms: int, known: Mapping[LeafId, Leaf | None], register: Register,
+        register_leaves: Sequence[LeafId], found: bool, bounded: bool, known_at: int,
+        log_as_of_ms: int,
+    ) -> None:  # fmt: skip
+        self.profile = profile
+        self.moving = moving
+        self.clock_ms = profile.clock_ms
+        self.from_ms = profile.as_of_ms
+        self.until_ms = until_ms
+        self.leaves = tuple(known)
+        self.versions = tuple(
+            None if leaf is None else (leaf.generation, leaf.offset) for leaf in known.values()
+        )
+        self.register = register
+        self.register_leaves = tuple(register_leaves)
+        self.found = found
+        self.bounded = bounded
+        self.known_at = known_at
+        self.log_as_of_ms = log_as_of_ms
+        self.shown: Any = None
+
+    def stands(self, leaves: Sequence[Leaf | None]) -> bool:
+        """Return whether the leaves are those that were read, at the versions they had."""
+        for leaf, version in zip(leaves, self.versions, strict=True):
+            if leaf is None:
+                if version is not None:
+                    return False
+            elif version is None or leaf.offset != version[1] or leaf.generation != version[0]:
+                return False
+        return True
+
+
+class Seen(NamedTuple):
+    """One person in an answer: what is remembered of them, and what moved since."""
+
+    person: Recalled
+    as_of_ms: int
+    """The end of every window."""
+    moved: Sequence[Any]
+    """The values at `as_of_ms` of `person.moving`, in its order."""
+    stale: str = ""
+    """Why this is what was last known rather than what is; empty if it is what is."""
+
+    def profile(self) -> Profile:
+        """Return the profile as of now, as the plain path makes it."""
+        old = self.person.profile
+        if self.as_of_ms == old.as_of_ms:
+            return old
+        features = old.features
+        if self.moved:
+            features = dict(features)
+            for (name, _), value in zip(self.person.moving, self.moved, strict=True):
+                features[name] = value
+        return Profile(
+            leaves=old.leaves, identifiers=old.identifiers, features=features, traits=old.traits,
+            consent=old.consent, permitted=old.permitted, email=old.email,
+            email_leaf=old.email_leaf, clock_ms=old.clock_ms, as_of_ms=self.as_of_ms,
+            definitions=old.definitions, withheld=old.withheld,
+        )  # fmt: skip
+
+
+class Unread(NamedTuple):
+    """A person of whom nothing is at hand, with the reason."""
+
+    reason: str
+
+
+class Look(NamedTuple):
+    """Several people as of one instant, in the order asked."""
+
+    people: list[Seen | Unread]
+    now_ms: int
+    log_as_of_ms: int
+    """The instant up to which the log is reflected."""
+    live: bool
+
+
+def unavailable(error: Unavailable) -> str:
+    """Return the reason of an answer without what did not answer."""
+    return f"unavailable_{error.code}"
+
+
+class Recall:
+    """Reads people, remembering what it can. Lives on one event loop.
+
+    Args:
+        profiles: The read path.
+        suppressions: Read at every look.
+        clock: Tells now.
+        limit: People remembered.
+    """
+
+    def __init__(
+        self, profiles: Profiles, suppressions: Suppressions, clock: Clock, limit: int = RECALLED_MAX
+    ) -> None:  # fmt: skip
+        self._profiles = profiles
+        self._suppressions = suppressions
+        self._clock = clock
+        self._limit = limit
+        self._people: dict[LeafId, Recalled] = {}
+        self._definitions: Definitions | None = None
+
+    async def look(self, starts: Sequence[LeafId], definitions: Definitions) -> Look:
+        """Return the people whom some leaves belong to, as of now.
+
+        A person whose store does not answer is what was last known of them, or unread.
+        """
+        self._use(definitions)
+        try:
+            return await self._look(starts, definitions)
+        except Unavailable as error:
+            return self.at_hand(starts, definitions, unavailable(error))
+
+    async def _look(self, starts: Sequence[LeafId], definitions: Definitions) -> Look:
+        people = self._people
+        if len(starts) == 1 and (one := people.get(starts[0])) is not None:
+            # The commonest by far: one person, remembered, nothing changed.
+            read = await self._profiles.read(one.leaves)
+            now_ms = self._clock.now_ms()
+            seen = self._seen(one, read.leaves, now_ms, read.as_of_ms)
+            if seen is not None:
+                return Look([seen], now_ms, read.as_of_ms, read.live)
+        remembered = [people.get(start) for start in starts]
+        read = await self._profiles.read(
+            [leaf for one in remembered if one is not None for leaf in one.leaves]
+        )
+        now_ms = self._clock.now_ms()
+        found: list[Seen | Unread | None] = []
+        place = 0
+        for one in remembered:
+            if one is None:
+                found.append(None)
+                continue
+            end = place + len(one.leaves)
+            found.append(self._seen(one, read.leaves[place:end], now_ms, read.as_of_ms))
+            place = end
+        as_of_ms, live = read.as_of_ms, read.live
+        if None in found:
+            for index, start in enumerate(starts):
+                if found[index] is None:
+                    found[index], log_as_of_ms, alive = await self._read(start, definitions, now_ms)
+                    as_of_ms, live = min(as_of_ms, log_as_of_ms), live and alive
+        return Look(found, now_ms, as_of_ms, live)  # type: ignore[arg-type] - none is missing
+
+    def at_hand(self, starts: Sequence[LeafId], definitions: Definitions, reason: str) -> Look:
+        """Return what was last known of people, without asking the store; unread where that is nothing.
+
+        What has been withdrawn since is not served: the register is asked, and is in memory.
+
+        Args:
+            starts: Leaves of people.
+            definitions: Whose features are shown.
+            reason: Why the store is not asked.
+        """
+        self._use(definitions)
+        now_ms = self._clock.now_ms()
+        people = [self._last_known(start, reason) for start in starts]
+        return Look(people, now_ms, now_ms, live=False)
+
+    def _last_known(self, start: LeafId, reason: str) -> Seen | Unread:
+        one = self._people.get(start)
+        if one is None:
+            return Unread(reason)
+        try:
+            unchanged = self._suppressions.get(one.register_leaves) == one.register
+        except Unavailable as error:
+            return Unread(unavailable(error))
+        if not unchanged:
+            return Unread(reason)
+        moved = [one.profile.features[name] for name, _ in one.moving]
+        return Seen(one, one.from_ms, moved, reason)
+
+    def _use(self, definitions: Definitions) -> None:
+        if definitions is not self._definitions:
+            self._people.clear()
+            self._definitions = definitions
+
+    def _seen(
+        self, one: Recalled, leaves: Sequence[Leaf | None], now_ms: int, log_as_of_ms: int
+    ) -> Seen | None:
+        """Return a remembered person as of now, or None if anything has changed."""
+        as_of_ms = max(one.clock_ms, now_ms)
+        if not one.from_ms <= as_of_ms < one.until_ms or not one.stands(leaves):
+            return None
+        if self._suppressions.get(one.register_leaves) != one.register:
+            return None
+        one.log_as_of_ms = log_as_of_ms
+        # Now, while the leaves are what they are: after the next await they may not be.
+        return Seen(one, as_of_ms, [later(as_of_ms) for _, later in one.moving])
+
+    async def _read(
+        self, start: LeafId, definitions: Definitions, now_ms: int
+    ) -> tuple[Seen | Unread, int, bool]:
+        known: dict[LeafId, Leaf | None] = {}
+        try:
+            person = await find_person(self._profiles, start, definitions, known)
+            of_register = register_leaves(person)
+            register = self._suppressions.get(of_register)
+        except Unavailable as error:
+            # One person's leaf that cannot be read must not cost the others their answer.
+            return self._last_known(start, unavailable(error)), now_ms, True
+        profile, lasting = lasting_profile_of(person, definitions, now_ms, register)
+        moving = tuple(lasting.moving.items())
+        recalled = Recalled(
+            profile=profile, moving=moving, until_ms=lasting.until_ms, known=known,
+            register=register, register_leaves=of_register, found=person.found,
+            bounded=person.bounded,
+            known_at=max((leaf.offset for leaf in person.leaves), default=-1),
+            log_as_of_ms=person.as_of_ms,
+        )  # fmt: skip
+        self._remember(start, recalled)
+        moved = [profile.features[name] for name, _ in moving]
+        return Seen(recalled, profile.as_of_ms, moved), person.as_of_ms, person.live
+
+    def __len__(self) -> int:
+        """Return how many people are remembered."""
+        return len(self._people)
+
+    def _remember(self, start: LeafId, recalled: Recalled) -> None:
+        people = self._people
+        people.pop(start, None)
+        if len(people) >= self._limit:
+            for oldest in list(people)[: max(self._limit // 20, 1)]:
+                del people[oldest]
+        people[start] = recalled
