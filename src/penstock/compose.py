@@ -64,7 +64,7 @@ from penstock.edges.preview.routes import PreviewParts, preview_handlers
 from penstock.edges.route import Route
 from penstock.edges.serving.asks import ReadKeys, who_of
 from penstock.edges.serving.mail import mail_handlers
-from penstock.edges.serving.routes import ServingParts, serving_handlers
+from penstock.edges.serving.routes import ServingEdge, ServingParts, serving_handlers
 from penstock.flows.agree import measure
 from penstock.flows.collect import Collector, Source, source_of
 from penstock.flows.editions import Edition, Editions
@@ -566,10 +566,11 @@ def make_http(node: Node, base_url: str) -> Http:
         requests_per_s_per_key=settings.server.requests_per_s_per_key,
         public_url=settings.server.public_url,
     )  # fmt: skip
+    serving = ServingEdge(parts)
     app = Litestar(
         route_handlers=[
             *collector_handlers(collecting),
-            *serving_handlers(parts),
+            *serving_handlers(serving),
             *mail_handlers(feedback),
             *admin_handlers(admin_parts(node, links)),
             *operations_handlers(node.engine.ready, metrics, node.engine.publish),
@@ -579,4 +580,4 @@ def make_http(node: Node, base_url: str) -> Http:
         exception_handlers={HTTPException: refuse, Exception: refuse_fault},
         logging_config=None,
     )
-    return Http(app, [*collecting.routes])
+    return Http(app, [*collecting.routes, *serving.hot])

@@ -21,6 +21,7 @@ from penstock.edges.asgi import (
     json_answer,
     log_access,
 )
+from penstock.edges.route import Request as HotRequest
 from penstock.edges.serving.asks import (
     DecideMany,
     Lookup,
@@ -29,11 +30,10 @@ from penstock.edges.serving.asks import (
     ReadKeys,
     Recipient,
     last_segment,
-    path_identifier,
     require_room,
-    who,
     who_of,
 )
+from penstock.edges.serving.hot import answered, hot_reads
 from penstock.edges.serving.shown import people_json, unread_json
 from penstock.edges.serving.views import ManyAnswers, ManyProfiles, ProfileView, profile_view
 from penstock.flows.editions import Editions
@@ -77,6 +77,10 @@ class ServingEdge:
     def __init__(self, parts: ServingParts) -> None:
         self.parts = parts
         self._replays = asyncio.Semaphore(REPLAYS_MAX)
+        self.hot = hot_reads(
+            self.profile, self.decide, read_keys=parts.read_keys, make_leaf=parts.make_leaf,
+            clock=parts.clock, metrics=parts.metrics,
+        )  # fmt: skip
 
     async def answer(
         self, request: Request[Any, Any, Any], template: str, work: Callable[[], Awaitable[Reply]]
@@ -219,10 +223,13 @@ def _documented(kind: type[Any], what: str) -> dict[int, ResponseSpec]:
     }
 
 
-def serving_handlers(parts: ServingParts) -> list[HTTPRouteHandler]:
+def serving_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
     """Return the serving API's route handlers, to be put on one Litestar application."""
-    edge = ServingEdge(parts)
     return [*_profile_handlers(edge), *_decide_handlers(edge), *_render_handlers(edge)]
+
+
+def _hot_request(request: Request[Any, Any, Any], param: str) -> HotRequest:
+    return HotRequest(dict(request.scope["headers"]), request.scope["query_string"], param=param)
 
 
 def _profile_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
@@ -237,13 +244,9 @@ def _profile_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
         as_of: Query = None,
         known_at: Query = None,
     ) -> Reply:
-        async def work() -> Reply:
-            id_type, value = path_identifier(
-                last_segment(request.scope, "/v1/profiles/", identifier)
-            )
-            return await edge.profile(who(id_type, value, edge.parts.make_leaf), as_of, known_at)
-
-        return await edge.answer(request, "/v1/profiles/{identifier}", work)
+        # What the signature names is for the document: the hot route reads the request itself.
+        asked = last_segment(request.scope, "/v1/profiles/", identifier)
+        return await answered(edge.hot.profile, _hot_request(request, asked))
 
     @post("/v1/profiles/lookup", status_code=200, responses=responses, tags=["serving"],
           summary="A person by email or any identifier, in the body")  # fmt: skip
@@ -274,13 +277,7 @@ def _decide_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
         request: Request[Any, Any, Any], campaign: FromPath[str], user_id: Query = None,
         anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: Query = None,
     ) -> Reply:  # fmt: skip
-        asked = Recipient(user_id=user_id, anonymous_id=anonymous_id, email_token=email_token)
-
-        async def work() -> Reply:
-            outcome = await edge.decide(campaign, asked, send, preview=_yes(preview))
-            return json_answer(200, outcome.answer)
-
-        return await edge.answer(request, "/v1/decide/{campaign}", work)
+        return await answered(edge.hot.decide, _hot_request(request, campaign))
 
     @post("/v1/decide/{campaign:str}", status_code=200, tags=["serving"],
           responses=_documented(ManyAnswers, "What each of them sees, in order"),

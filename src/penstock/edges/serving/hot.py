@@ -1,0 +1,107 @@
+"""The serving routes that are asked at every email: answered from the parser, and under any other server."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import parse_qsl
+
+from penstock.core.errors import EventRejected, PenstockError
+from penstock.edges.asgi import Answer, error_answer, json_answer
+from penstock.edges.route import Pending, Request, Route
+from penstock.edges.serving.asks import MakeLeaf, ReadKeys, Recipient, path_identifier, who
+from penstock.flows.serve import Outcome, Who
+from penstock.ports.clock import Clock
+from penstock.ports.metrics import Metrics
+
+T = TypeVar("T")
+
+PROFILE = "/v1/profiles/{identifier}"
+DECIDE = "/v1/decide/{campaign}"
+SECONDS = "penstock_serve_seconds"
+
+ReadProfile = Callable[[Who, str | None, str | None], Coroutine[Any, Any, Answer]]
+Decide = Callable[..., Coroutine[Any, Any, Outcome]]
+
+
+class HotReads(NamedTuple):
+    """The hot routes of serving."""
+
+    profile: Route
+    decide: Route
+
+
+def hot_reads(
+    read: ReadProfile, decide: Decide, *, read_keys: ReadKeys, make_leaf: MakeLeaf, clock: Clock,
+    metrics: Metrics,
+) -> HotReads:  # fmt: skip
+    """Return the hot routes of serving.
+
+    Args:
+        read: Answers with a person's profile: of whom, `as_of`, `known_at`. It changes nothing.
+        decide: Decides: `(campaign, asked, send, preview=…)`.
+        read_keys: Who may ask.
+        make_leaf: Makes leaf ids.
+        clock: For the access log and the time taken.
+        metrics: Where requests are counted.
+    """
+
+    def profile(request: Request) -> Answer | Awaitable[Answer]:
+        read_keys.require(request.headers)
+        id_type, value = path_identifier(request.param)
+        whom = who(id_type, value, make_leaf)
+        said = _query(request)
+        return promptly(lambda: read(whom, said.get("as_of"), said.get("known_at")))
+
+    async def decided(request: Request) -> Answer:
+        read_keys.require(request.headers)
+        said = _query(request)
+        asked = Recipient(
+            user_id=said.get("user_id"),
+            anonymous_id=said.get("anonymous_id"),
+            email_token=said.get("email_token"),
+        )
+        preview = said.get("preview", "").lower() in {"1", "true", "yes"}
+        outcome = await decide(request.param, asked, said.get("send"), preview=preview)
+        return json_answer(200, outcome.answer)
+
+    shared: dict[str, Any] = {
+        "clock": clock, "metrics": metrics, "seconds": SECONDS, "refuse": refuse_read,
+    }  # fmt: skip
+    return HotReads(
+        Route("GET", PROFILE, profile, **shared), Route("GET", DECIDE, decided, **shared)
+    )
+
+
+def _query(request: Request) -> dict[str, str]:
+    query = request.query
+    return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+
+
+def refuse_read(request: Request, error: PenstockError) -> Answer:
+    """Return the answer to an error of a read: 401 without a key, 400 for what can't be asked."""
+    if isinstance(error, EventRejected):
+        return error_answer(error, 401 if error.code == "E391" else 400)
+    return error_answer(error)
+
+
+def promptly(make: Callable[[], Coroutine[Any, Any, T]]) -> T | Awaitable[T]:
+    """Return what a coroutine returns without waiting; of one that waits, one that is not begun.
+
+    A task costs more than most reads, and most wait for nothing. One that does wait is begun anew,
+    which is why this is for what changes nothing.
+    """
+    coroutine = make()
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    coroutine.close()
+    return make()
+
+
+async def answered(route: Route, request: Request) -> Answer:
+    """Return a hot route's answer for whoever serves it another way."""
+    pending = Pending()
+    route.begin(request, pending.set)
+    return await pending
