@@ -50,7 +50,11 @@ class Nursery:
 
     def kill(self, *, group: bool) -> None:
         """kill -9, and wait until the kernel has let go of its files."""
-        (os.killpg if group else os.kill)(self.pid, signal.SIGKILL)
+        try:
+            (os.killpg if group else os.kill)(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            said = (self.shop.folder / "stderr.txt").read_text()[-3000:]
+            raise AssertionError(f"it had ended by itself: {said}") from None
         self.wait()
 
     def stop(self) -> None:
