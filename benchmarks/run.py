@@ -1,6 +1,6 @@
 """`make bench`: everything, in one run, as one table.
 
-    python -m benchmarks.run [--only fold,durable,replay,http] [--rounds 5] [--tiny] [--no-write]
+    python -m benchmarks.run [--only fold,durable,replay,http,liquid] [--rounds 5] [--tiny] [--no-write]
 
 Nothing but loopback is loaded, every load ends by itself, and only processes that were started here
 are ended. A run takes about five minutes.
@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import durable, fold, over_http, report
+from benchmarks import durable, fold, liquid_email, over_http, report
 from benchmarks.measure import Row
 from benchmarks.workload import FULL, SEED, TINY, Sizes
 from penstock.cli.up import GC_THRESHOLDS
@@ -36,6 +36,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "http": over_http.measure,
     "fold": lambda sizes, _: (fold.measure(sizes), []),
     "durable": lambda sizes, work: (durable.measure(sizes, work), []),
+    "liquid": lambda sizes, _: (liquid_email.measure(sizes), []),
     "replay": lambda sizes, work: (durable.measure_replay(sizes, work), []),
 }
 

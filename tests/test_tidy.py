@@ -46,7 +46,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "adapters/log/sqlite": {"zstandard"},
     "adapters/archive/s3": {"boto3", "botocore"},
     "adapters/metrics/prometheus": {"prometheus_client"},
-    "adapters/content/liquid": {"liquid"},
+    "adapters/content/liquid": {"liquid", "markupsafe"},  # the texts that it marks as safe
     "adapters/content/mjml": {"mjml"},
     "adapters/content/inline": {"css_inline"},
     "runtimes": set(),

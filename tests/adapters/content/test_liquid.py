@@ -9,7 +9,7 @@ from penstock.adapters.content.liquid import Limits, LiquidRenderer
 from penstock.adapters.content.liquid.templates import Origin, TemplateEnvironment
 from penstock.core.errors import DefinitionError
 
-GOLDEN_PASSES_MIN = 1_040
+GOLDEN_PASSES_MIN = 1_048
 
 
 def loaded(root, files, **options):

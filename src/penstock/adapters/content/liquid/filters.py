@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from liquid.exceptions import FilterArgumentError
-from liquid.filter import liquid_filter, with_context
+from liquid.filter import liquid_filter
 from liquid.undefined import is_undefined
 
 from penstock.core.money import exponent, minor_units
@@ -118,17 +118,26 @@ def plural(count: object, one: object, many: object) -> str:
     return str(one if count == 1 else many)
 
 
-def dated(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return Liquid's `date` filter, made to repeat exactly: no clock, and UTC on every machine.
+class Dated:
+    """Liquid's `date` filter, made to repeat exactly: no clock, and UTC on every machine.
 
     "now" and "today" are the data's `as_of_ms`, the instant the email is made as of.
     """
 
-    @with_context
-    @liquid_filter
-    def date(value: object, pattern: object, *, context: Any) -> object:
+    with_context = True
+
+    def __init__(self, original: Callable[..., Any], environment: Any) -> None:
+        self._original = original
+        self._environment = environment
+        self._named = liquid_filter(self.text)
+
+    def __call__(self, value: object, pattern: object, *, context: Any) -> object:
+        """Return a date as text; the context knows `as_of_ms`."""
+        return self._named(value, pattern, context.resolve("as_of_ms", default=None))
+
+    def text(self, value: object, pattern: object, as_of_ms: object) -> object:
+        """Return a date as text, as of an instant."""
         if isinstance(value, str) and value in {"now", "today"}:
-            as_of_ms = context.resolve("as_of_ms", default=None)
             if not isinstance(as_of_ms, int):
                 return ""
             value = as_of_ms // 1000
@@ -140,9 +149,7 @@ def dated(original: Callable[..., Any]) -> Callable[..., Any]:
             raise _refused("date takes a short pattern")
         if isinstance(value, int) and abs(value) <= INSTANT_MS_MAX // 1000:
             value = EPOCH + timedelta(seconds=value)
-        return original(value, pattern, environment=context.env)
-
-    return date
+        return self._original(value, pattern, environment=self._environment)
 
 
 FILTERS: Final[dict[str, Callable[..., Any]]] = {

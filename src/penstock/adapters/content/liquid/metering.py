@@ -46,23 +46,24 @@ class WorkLimitError(ResourceLimitError):
 
 
 _CHECK_EVERY: Final = 256
-_CHARS_PER_UNIT: Final = 64
-_FILTER_UNITS: Final = 3
+CHARS_PER_UNIT: Final = 64
+FILTER_UNITS: Final = 3
 _ITERATION_UNITS: Final = 2
-_UNDEFINED_UNITS: Final = 2
+UNDEFINED_UNITS: Final = 2
 
 
 class Meter:
     """Counts the work of one rendering; shared by the template and all it includes."""
 
-    __slots__ = ("_deadline_ns", "checkpoint", "left", "limits", "loops")
+    __slots__ = ("checkpoint", "deadline_ns", "left", "limits", "loops")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, deadline_ns: int = 0) -> None:
+        """Begin to count; the time is up at a deadline, or `cpu_ms` from now if that is 0."""
         self.limits = limits
         self.left = limits.work_units
         self.loops = 0
         self.checkpoint = limits.work_units - _CHECK_EVERY
-        self._deadline_ns = time.thread_time_ns() + limits.cpu_ms * 1_000_000
+        self.deadline_ns = deadline_ns or time.thread_time_ns() + limits.cpu_ms * 1_000_000
 
     def check(self) -> None:
         """Raise if the work or the time is used up; called once in a few hundred units.
@@ -72,7 +73,7 @@ class Meter:
         """
         if self.left < 0:
             raise WorkLimitError("more work than allowed", token=None)
-        if time.thread_time_ns() > self._deadline_ns:
+        if time.thread_time_ns() > self.deadline_ns:
             raise WorkLimitError("more CPU time than allowed", token=None)
         self.checkpoint = max(0, self.left - _CHECK_EVERY)
 
@@ -87,8 +88,23 @@ class Meter:
         size = _size(value)
         if size > self.limits.value_chars:
             raise WorkLimitError("a value is larger than allowed", token=None)
-        self.charge(size // _CHARS_PER_UNIT)
+        self.charge(size // CHARS_PER_UNIT)
         return size
+
+    def loop(self, iterations: int) -> None:
+        """Count the iterations of a loop when it begins.
+
+        Raises:
+            LoopIterationLimitError: All loops together have gone over the limit.
+        """
+        self.loops += iterations
+        if self.loops > self.limits.loop_iterations:
+            raise LoopIterationLimitError("more loop iterations than allowed", token=None)
+        self.charge(_ITERATION_UNITS * iterations)
+
+    def wrote(self, text: str) -> None:
+        """Count a long text that is shown."""
+        self.charge(len(text) // CHARS_PER_UNIT)
 
     def apply(
         self,
@@ -100,7 +116,7 @@ class Meter:
         **named: object,
     ) -> Any:
         """Apply a filter, counting what it takes and gives; what would explode is refused before."""
-        self.charge(_FILTER_UNITS)
+        self.charge(FILTER_UNITS)
         size = self.charge_value(left)
         for arg in args:
             self.charge_value(arg)
@@ -179,8 +195,8 @@ class MeteredBuffer(StringIO):
         meter = self.meter
         if self.written_bytes > meter.limits.output_bytes:
             raise OutputStreamLimitError("more output than allowed", token=None)
-        if size >= _CHARS_PER_UNIT:
-            meter.charge(size // _CHARS_PER_UNIT)
+        if size >= CHARS_PER_UNIT:
+            meter.charge(size // CHARS_PER_UNIT)
         return super().write(text)
 
 
@@ -190,11 +206,16 @@ class MeteredContext(RenderContext):
     __slots__ = ("_disabled_tags", "meter")
 
     def __init__(
-        self, *args: Any, parent_context: RenderContext | None = None, **named: Any
+        self,
+        *args: Any,
+        parent_context: RenderContext | None = None,
+        meter: Meter | None = None,
+        **named: Any,
     ) -> None:
         super().__init__(*args, parent_context=parent_context, **named)
         inherited = isinstance(parent_context, MeteredContext)
-        self.meter: Meter = parent_context.meter if inherited else Meter(limits_of(self.env))
+        shared = parent_context.meter if inherited else meter
+        self.meter: Meter = shared or Meter(limits_of(self.env))
 
     @property
     def disabled_tags(self) -> list[str]:
@@ -214,7 +235,7 @@ class MeteredContext(RenderContext):
     ) -> object:
         """Return the value of a path, counted; what is undefined costs more to find out."""
         value = super().get(path, token=token, default=default)
-        self.meter.charge(1 + _UNDEFINED_UNITS if isinstance(value, Undefined) else 1)
+        self.meter.charge(1 + UNDEFINED_UNITS if isinstance(value, Undefined) else 1)
         return value
 
     def filter(self, name: str, token: Token | None) -> Callable[..., object]:
@@ -223,11 +244,7 @@ class MeteredContext(RenderContext):
 
     def raise_for_loop_limit(self, length: int = 1) -> None:
         """Count a loop's iterations when it begins; loops within loops count each time."""
-        meter = self.meter
-        meter.loops += length
-        if meter.loops > meter.limits.loop_iterations:
-            raise LoopIterationLimitError("more loop iterations than allowed", token=None)
-        meter.charge(_ITERATION_UNITS * length)
+        self.meter.loop(length)
 
     def stopindex(self, key: str, index: int | None = None) -> int:
         """Return or keep where a loop ends; an offset is skipped item by item, so it counts too."""

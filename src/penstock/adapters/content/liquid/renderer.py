@@ -22,10 +22,12 @@ from liquid.undefined import Undefined
 
 from penstock.adapters.content.liquid.metering import (
     Limits,
+    Meter,
     MeteredBuffer,
     MeteredContext,
     WorkLimitError,
 )
+from penstock.adapters.content.liquid.programs import Program, compiled
 from penstock.adapters.content.liquid.templates import (
     MeteredTemplate,
     Origin,
@@ -40,6 +42,8 @@ from penstock.core.errors import DefinitionError
 
 _TEMPLATES_MAX = 10_000
 _TEXTS_MAX = 1_000
+_GIVEN_UP_MAX = 16
+"""A compiled template that the interpreter had to take over so often is interpreted from then on."""
 _INLINE = "text"
 """What messages call a source that has no name of its own."""
 
@@ -67,6 +71,7 @@ class LiquidRenderer:
         root: Path,
         prepare_html: Callable[[str, str], str] | None = None,
         limits: Limits | None = None,
+        compile_after: int | None = 1,
     ) -> None:
         """Read, check and parse all templates.
 
@@ -76,6 +81,8 @@ class LiquidRenderer:
                 MJML and inlines CSS. Called once for each MJML file and each whole HTML document,
                 with Liquid tags masked by words and comments that it must leave in place.
             limits: What a template may cost.
+            compile_after: How often a template is interpreted before it is compiled to Python; None
+                never compiles. What it makes is the same.
 
         Raises:
             DefinitionError: A template is wrong (E141), or loses a tag in `prepare_html` (E143).
@@ -83,6 +90,7 @@ class LiquidRenderer:
         self._root = root
         self._prepare_html = prepare_html
         self._limits = limits or Limits()
+        self._compile_after = compile_after
         self._html = TemplateEnvironment(self._limits, autoescape=True)
         self._text = TemplateEnvironment(self._limits, autoescape=False)
         self._files: dict[str, str] = {}
@@ -138,6 +146,17 @@ class LiquidRenderer:
     def names(self) -> list[str]:
         """Return the names of all templates, sorted."""
         return sorted(self._files)
+
+    def program(self, name: str) -> Program:
+        """Return what a template is compiled to: its Python source, or why it is interpreted.
+
+        Raises:
+            DefinitionError: There is no such template (E146).
+        """
+        template = self._get(name)
+        if template.program is None:
+            template.program = compiled(template)
+        return template.program
 
     def check(self, name: str, samples: Sequence[Mapping[str, Any]]) -> list[UndefinedName]:
         """Return the names that a template shows or loops over and no sample explains.
@@ -200,7 +219,30 @@ class LiquidRenderer:
     def _render(self, template: MeteredTemplate, name: str, data: Mapping[str, Any]) -> str:
         # `now` and `today` are the clock in python-liquid; a rendering must repeat exactly.
         values = {"now": None, "today": None, **data}
-        context = MeteredContext(template, globals=values)
+        meter = Meter(self._limits)
+        function = self._function(template)
+        if function is None:
+            return self._interpreted(template, name, values, meter)
+        try:
+            return function(values, meter)
+        except Exception:  # noqa: BLE001 - the interpreter says what is wrong, and where
+            text = self._interpreted(template, name, values, Meter(self._limits, meter.deadline_ns))
+        template.given_up += 1
+        return text
+
+    def _function(self, template: MeteredTemplate) -> Callable[..., str] | None:
+        """Return a template's compiled function, if it has one and that one is of use."""
+        if template.program is None:
+            if self._compile_after is None or template.renderings < self._compile_after:
+                template.renderings += 1
+                return None
+            template.program = compiled(template)
+        return template.program.function if template.given_up < _GIVEN_UP_MAX else None
+
+    def _interpreted(
+        self, template: MeteredTemplate, name: str, values: Mapping[str, Any], meter: Meter
+    ) -> str:
+        context = MeteredContext(template, globals=values, meter=meter)
         buffer = MeteredBuffer(context.meter)
         try:
             template.render_with_context(context, buffer)

@@ -12,9 +12,10 @@ from liquid.ast import Node
 from liquid.exceptions import LiquidError, TemplateNotFoundError
 from liquid.undefined import Undefined
 
-from penstock.adapters.content.liquid.filters import FILTERS, dated
+from penstock.adapters.content.liquid.filters import FILTERS, Dated
 from penstock.adapters.content.liquid.masking import LIQUID, mask, unmask
 from penstock.adapters.content.liquid.metering import Limits, MeteredContext
+from penstock.adapters.content.liquid.programs import Program
 from penstock.core.errors import DefinitionError
 
 SUFFIXES: Final = (".liquid", ".mjml")
@@ -47,6 +48,12 @@ class MeteredTemplate(BoundTemplate):
 
     context_class = MeteredContext
     origin: Origin = Origin("", "")
+    program: Program | None = None
+    """What it is compiled to, once it was."""
+    renderings: int = 0
+    """How often it was interpreted before it was compiled."""
+    given_up: int = 0
+    """How often its program left the rendering to the interpreter, which then had no fault to find."""
 
 
 class TemplateEnvironment(Environment):
@@ -67,7 +74,7 @@ class TemplateEnvironment(Environment):
         self.context_depth_limit = limits.depth  # pyright: ignore[reportAttributeAccessIssue]
         self.block_nesting_limit = limits.depth  # pyright: ignore[reportAttributeAccessIssue]
         self.local_namespace_limit = limits.namespace_bytes  # pyright: ignore[reportAttributeAccessIssue]
-        self.filters["date"] = dated(self.filters["date"])
+        self.filters["date"] = Dated(self.filters["date"], self)
         self.filters.update(FILTERS)
 
     def get_template(self, name: str, **_: Any) -> MeteredTemplate:
