@@ -95,7 +95,7 @@ def test_a_report_names_the_machine_but_no_host(tmp_path):
     assert "| work | zipf, hot | 100 events/s |" in page
     assert "missed by 50 %" in page
     assert "Left out: nginx is not installed." in page
-    assert {"http", "fold", "durable", "replay"} == set(BENCHMARKS)
+    assert {"http", "fold", "durable", "replay", "liquid"} == set(BENCHMARKS)
 
 
 def test_the_page_of_figures_shows_the_newest_run():
