@@ -94,6 +94,20 @@ def standing_of(
     return Standing(table, serving, content, Epoch(active.epoch, current), covered)
 
 
+def serving_of(project: Project, versions: Versions) -> Project:
+    """Return the definitions that serve: the project, unless its files have changed since they were applied.
+
+    Raises:
+        DefinitionError: The kept files do not load with this version of Penstock (E1xx).
+    """
+    active = versions.load().active
+    if active is None or active.digest == project.digest:
+        return project
+    loaded, folder = load_version(versions.files(active.number), project.root, project.settings)
+    shutil.rmtree(folder, ignore_errors=True)
+    return loaded
+
+
 @dataclass(frozen=True)
 class CandidateParts:
     """What every version of the definitions of one node shares.

@@ -290,3 +290,51 @@ def test_top_without_an_engine_says_how_to_start_one(folder: Path) -> None:
     result = CliRunner().invoke(main, ["top", "--project", str(folder), "--once"])
     assert 0 != result.exit_code
     assert "penstock up" in result.stderr
+
+
+CALLS, EVENTS = 12, 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["building", "checking", "active"])
+def test_killed_while_it_applies_it_goes_on_and_every_byte_is_right(
+    folder: Path, ups: list[Up], state: str
+) -> None:
+    toml = folder / "penstock.toml"
+    toml.write_text(toml.read_text() + '\n[definitions]\napply = "command"\n')
+    ups.append(Up(folder))
+    for call in range(CALLS):
+        ups[0].send(*(view(call * EVENTS + number) for number in range(EVENTS)))
+    features = folder / "features.py"
+    features.write_text(
+        features.read_text() + "    views_ever = count(product_viewed, over=lifetime())\n"
+    )
+
+    killed_at(ups[0], folder, state)
+    ups.append(Up(folder))  # what served before serves, or what had begun to
+    ups[1].send(view(999_999))
+    applied = CliRunner().invoke(main, ["apply", "--project", str(folder), "--json"])
+
+    assert applied.exit_code == 0, applied.output
+    assert json.loads(applied.stdout)["number"] == 2
+    profile = ups[1].profile("u1")["features"]
+    assert (profile["views_ever"], profile["views_7d"]) == (CALLS * EVENTS + 1,) * 2
+    assert ups[1].end(signal.SIGTERM) == 0
+    replayed = CliRunner().invoke(main, ["replay", "--project", str(folder), "--json"])
+    assert replayed.exit_code == 0, replayed.output
+    assert json.loads(replayed.stdout)["leaves_different"] == 0
+
+
+def killed_at(up: Up, folder: Path, state: str) -> None:
+    """Apply, and kill the process as soon as it says that it has come to a state."""
+    key = settings(folder)["server"]["admin_key"]
+    request = urllib.request.Request(
+        f"{up.url}/v1/admin/definitions/apply", b"{}",
+        {"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )  # fmt: skip
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        for line in answer:
+            report = json.loads(line)
+            if report["state"] == state or report["done"]:
+                break
+        up.end(signal.SIGKILL)

@@ -18,7 +18,7 @@ import msgspec
 
 from penstock import __version__
 from penstock.adapters.clock import SystemClock
-from penstock.candidates import make_renderer
+from penstock.candidates import make_renderer, serving_of
 from penstock.cli.client import Admin, in_process, running_url, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.compose import Stores, open_stores
@@ -309,8 +309,9 @@ def _store(project: Project, stores: Stores) -> str:
     live = int(stores.store.get_meta(LIVE_EPOCH) or 0)
     if not live:
         return "empty; `penstock up` fills it"
+    project = serving_of(project, stores.versions)
     if stores.store.get_meta(fingerprint_name(live)) != project.fingerprint:
-        return "made by other definitions; `penstock up` replays the log"
+        return "made by another version of Penstock; `penstock up` replays the log"
     law = conservation(stores.log, stores.store, live, project.plan)
     if lost := _lost(stores, live):
         raise DataCorrupt("E711", f"{lost} events that the store says it applied are in no leaf",

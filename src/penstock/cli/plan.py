@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,7 @@ from penstock.adapters.log.sqlite import SqliteLog
 from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.versions.folder import FolderVersions
-from penstock.candidates import check_templates
+from penstock.candidates import check_templates, serving_of
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.compose import VERSIONS_FOLDER
 from penstock.core.definitions.changes import Change, Changes, changes_of
@@ -23,7 +22,7 @@ from penstock.core.definitions.versions import Table, Version
 from penstock.core.errors import DefinitionError, PenstockError
 from penstock.core.step import Step
 from penstock.flows.estimate import Estimate, estimate
-from penstock.project import Project, load_project, load_version
+from penstock.project import Project, load_project
 
 CHANGED = 2
 REFUSED = 1
@@ -71,16 +70,12 @@ def command(source: bool, project_dir: Path, as_json: bool) -> None:
 
 def plan(project: Project, faults: list[DefinitionError]) -> Planned:
     """Return a project's plan; it only reads, and may run beside `penstock up`."""
-    table = FolderVersions(project.data_dir / VERSIONS_FOLDER).load()
+    versions = FolderVersions(project.data_dir / VERSIONS_FOLDER)
+    table = versions.load()
     active = table.active
     if project.settings.log.kind == "memory" or active is None:
         return Planned(Table(), None, None, faults, None)
-    serving = project
-    if active.digest != project.digest:
-        serving, folder = load_version(
-            FolderVersions(project.data_dir / VERSIONS_FOLDER).files(active.number), project.root, project.settings
-        )  # fmt: skip
-        shutil.rmtree(folder, ignore_errors=True)
+    serving = serving_of(project, versions)
     mode = project.settings.definitions.compatibility
     changes = changes_of(serving.declared(), project.declared(), mode)
     cost = _cost(project, serving, active) if changes.rebuilds and not faults else None

@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from penstock.candidates import serving_of
 from penstock.cli.main import JSON, PROJECT, err, out, show
-from penstock.compose import open_stores
+from penstock.compose import load_serving, open_stores
+from penstock.core.definitions.versions import rebuilt
 from penstock.core.errors import DataCorrupt
 from penstock.core.step import Step
 from penstock.flows.replay import (
@@ -20,7 +22,6 @@ from penstock.flows.replay import (
     make_live,
     replay,
 )
-from penstock.project import load_project
 
 
 @click.command()
@@ -32,11 +33,14 @@ from penstock.project import load_project
 @PROJECT
 @JSON
 def command(accept: bool, project_dir: Path, as_json: bool) -> None:
-    """Rebuild the store from the whole log. With unchanged definitions every byte is compared."""
-    project = load_project(project_dir)
+    """Rebuild the leaves that serve from the whole log, and compare every byte with those before."""
+    project, _ = load_serving(project_dir, always=True)
     stores = open_stores(project)
     store, log = stores.store, stores.log
     try:
+        project = serving_of(project, stores.versions)
+        table = stores.versions.load()
+        active = table.active
         live = int(store.get_meta(LIVE_EPOCH) or 0)
         known = bool(live) and store.get_meta(fingerprint_name(live)) == project.fingerprint
         same = known and not accept
@@ -46,7 +50,7 @@ def command(accept: bool, project_dir: Path, as_json: bool) -> None:
             # What the last process left unwritten is folded first, so that like is compared with like.
             replay(log, store, step, live, covered=covered, keep=keep)
             covered = None
-        epoch = max([live, *store.epochs()]) + 1
+        epoch = max([live, *store.epochs(), *table.epochs()]) + 1
         store.put_meta(fingerprint_name(epoch), project.fingerprint)
         total = sum(log.head(partition) for partition in range(log.partitions))
         with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
@@ -64,7 +68,9 @@ def command(accept: bool, project_dir: Path, as_json: bool) -> None:
         switched = compared is None or compared.same
         result["switched"] = switched
         if switched:
-            make_live(store, epoch)
+            if active is not None:
+                stores.versions.put(rebuilt(table, active.number, epoch, project.fingerprint))
+            make_live(store, epoch, keep=stores.versions.load().epochs())
         else:
             store.drop(epoch)
     finally:
@@ -75,7 +81,7 @@ def command(accept: bool, project_dir: Path, as_json: bool) -> None:
         if compared is not None and compared.same:
             out.print(f"All {compared.equal} leaves are equal, byte for byte.")
         elif not known:
-            out.print("The definitions changed: the new leaves serve from now on.")
+            out.print("The leaves were of another version: the new ones serve from now on.")
         elif accept:
             out.print("The rebuilt leaves serve from now on.")
 

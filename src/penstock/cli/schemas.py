@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import click
 
 from penstock.adapters.versions.folder import FolderVersions
+from penstock.candidates import serving_of
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.compose import VERSIONS_FOLDER
 from penstock.core.catalog.builtin import BUILTIN
@@ -18,7 +18,7 @@ from penstock.core.catalog.compat import MODES, Break, check_all
 from penstock.core.catalog.fields import EventType
 from penstock.core.catalog.json_schema import DIALECT, event_schema, object_schema
 from penstock.core.errors import DefinitionError
-from penstock.project import Project, load_project, load_version
+from penstock.project import Project, load_project
 
 BROKEN = 1
 
@@ -104,14 +104,9 @@ def _before(project: Project, against: Path | None) -> dict[str, EventType] | No
     if against is not None:
         return dict(load_project(against).catalog.event_types)
     versions = FolderVersions(project.data_dir / VERSIONS_FOLDER)
-    active = versions.load().active
-    if active is None:
+    if versions.load().active is None:
         return None
-    if active.digest == project.digest:
-        return dict(project.catalog.event_types)
-    serving, folder = load_version(versions.files(active.number), project.root, project.settings)
-    shutil.rmtree(folder, ignore_errors=True)
-    return dict(serving.catalog.event_types)
+    return dict(serving_of(project, versions).catalog.event_types)
 
 
 def _file_name(event: str) -> str:
