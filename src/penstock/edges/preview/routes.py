@@ -58,8 +58,10 @@ class PreviewParts(NamedTuple):
 class Shopper(NamedTuple):
     """Whom the page plays."""
 
-    user_id: str | None
-    anonymous_id: str | None
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    email: str | None = None
+    email_token: str | None = None
 
 
 def preview_handlers(parts: PreviewParts) -> list[HTTPRouteHandler]:
