@@ -188,7 +188,7 @@ def raw_loads(sender: Sender, port: int, clients: int = 2) -> Iterator[None]:
 def load(sender: Sender, port: int) -> Iterator[None]:
     """Two raw clients, and two threads that share one SDK with two consumers."""
     client = Client(
-        KEY, host=f"http://127.0.0.1:{port}", thread=2, upload_size=20, upload_interval=0.02,
+        KEY, host=f"http://127.0.0.1:{port}", thread=2, upload_size=20, upload_interval=0.02, max_retries=1_000,
         on_error=lambda error, batch: sender.given_up.append((error, len(batch))),
     )  # fmt: skip
     threads = [

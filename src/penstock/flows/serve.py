@@ -12,6 +12,7 @@ from penstock.core.consent.suppression import Suppression, SuppressionKey, may_s
 from penstock.core.decision.campaign import Campaign
 from penstock.core.decision.decide import decide, wanted_items
 from penstock.core.decision.item import Item, item_of
+from penstock.core.decision.policy import Policy
 from penstock.core.decision.popular import NOTHING_POPULAR, Popular
 from penstock.core.decision.record import (
     Chosen,
@@ -136,6 +137,7 @@ class Serving:
         self.clock = clock
         self.metrics = metrics
         self.on_fault = on_fault
+        self._previewed: dict[str, tuple[Campaign, Campaign]] = {}
         self.popular = popular
         self.recall = Recall(profiles, suppressions, clock)
 
@@ -175,7 +177,7 @@ class Serving:
             campaign_name: Which campaign.
             who: Whom.
             send: Which send; None for `default_send`.
-            preview: Touch no decision, holdout or exposure.
+            preview: Touch no decision, holdout or exposure, and draw nothing by lot.
         """
         campaign = self.campaigns.get(campaign_name)
         if campaign is None:
@@ -235,6 +237,8 @@ class Serving:
             recipient, campaign.name, campaign_share_ppm=campaign.holdout_share_ppm,
             global_share_ppm=self.rules.global_holdout_ppm,
         )  # fmt: skip
+        if preview:
+            campaign = self._without_lots(campaign)
         freshness, reason = self._freshness(person, now)
         popular = self.popular()
         items = await self.items(
@@ -263,6 +267,15 @@ class Serving:
                 "penstock_decisions_total", outcome="made" if stands.created else "repeated"
             )
         return self._outcome(campaign, decision, profile, person.as_of_ms, register)
+
+    def _without_lots(self, campaign: Campaign) -> Campaign:
+        """Return a campaign that draws nothing by lot: a preview shows what the ranking gives."""
+        found = self._previewed.get(campaign.name)
+        if found is None or found[0] is not campaign:
+            slots = tuple(msgspec.structs.replace(slot, policy=Policy()) for slot in campaign.slots)
+            ranked = msgspec.structs.replace(campaign, uniform_share_ppm=0, slots=slots)
+            found = self._previewed[campaign.name] = (campaign, ranked)
+        return found[1]
 
     def _freshness(self, person: Person, now_ms: int) -> tuple[str, str]:
         if person.bounded:
