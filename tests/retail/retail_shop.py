@@ -143,7 +143,7 @@ class Shopper(Profile):
     favourites = top_k(bought.product_id, k=5, cap=1_000, over=_season)
     favourites_28d = top_k(bought.product_id, k=3, cap=12, over=days(28))
     products = distinct(bought.product_id, cap=2_000, over=_season)
-    products_28d = distinct(bought.product_id, cap=1_000, over=days(28))
+    products_28d = distinct(bought.product_id, cap=2_000, over=days(28))
     units_by_product_28d = sum_(
         bought.quantity, by=bought.product_id, groups_max=6, over=days(28)
     )  # 6 of an invoice's many: the cap is always at work

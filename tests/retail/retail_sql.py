@@ -188,7 +188,7 @@ CAPPED = [
     Capped("favourites", "lines", ALWAYS, 90 * DAY_MS, "product", "count(*)", 1_000, _top(5)),
     Capped("favourites_28d", "lines", LAST_28D, 4 * HOUR_MS, "product", "count(*)", 12, _top(3)),
     Capped("products", "lines", ALWAYS, 90 * DAY_MS, "product", "count(*)", 2_000, len),
-    Capped("products_28d", "lines", LAST_28D, 4 * HOUR_MS, "product", "count(*)", 1_000, len),
+    Capped("products_28d", "lines", LAST_28D, 4 * HOUR_MS, "product", "count(*)", 2_000, len),
     Capped("units_by_product_28d", "lines", LAST_28D, 4 * HOUR_MS, "product",
            "sum(quantity::HUGEINT)", 6, dict),
 ]  # fmt: skip
