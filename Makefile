@@ -26,8 +26,8 @@ test: $(ENV) test-sdk ## every fast test
 test-slow: $(ENV) test-sdk ## the long tests: more examples, more kills, all the data
 	HYPOTHESIS_PROFILE=deep $(PYTEST) $(PARALLEL) -m slow --timeout=1800
 
-faults: $(ENV) ## a thousand kills, faults of disks, overload; about half an hour
-	$(PYTEST) -p no:randomly -m faults tests/faults -s --timeout=3600
+faults: $(ENV) ## a thousand kills, a hundred thousand histories; about an hour
+	$(PYTEST) -p no:randomly -m faults tests/faults tests/simulation -s --timeout=7200
 
 check: check-format check-lint check-types check-contracts check-tidy check-docs check-spelling check-lock ## format, lint, types, contracts, tidy, docs
 
