@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -281,7 +282,13 @@ class Shop:
 
     def reap(self) -> int:
         assert self.process is not None
-        status = self.process.wait(20)
+        try:
+            status = self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # it says where each of its threads stands
+            self.process.wait(10)
+            errors = (self.folder / "stderr.txt").read_text()
+            raise AssertionError(f"the process does not end: {errors[-6000:]}") from None
         assert self.process.stdout is not None
         self.process.stdout.close()
         self.process = None

@@ -12,6 +12,7 @@ Where the folder holds a file `clock-ms`, the wall clock is off by as many ms as
 """
 
 import asyncio
+import faulthandler
 import json
 import os
 import signal
@@ -193,6 +194,7 @@ def nursery(folder: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # a process that does not end is aborted, and says where it stood
     if sys.argv[1] == "--nursery":
         nursery(Path(sys.argv[2]), int(sys.argv[3]))
     else:

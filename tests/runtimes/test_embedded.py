@@ -209,6 +209,40 @@ def test_a_store_in_doubt_sends_the_fold_back_to_the_log() -> None:
     assert asyncio.run(story())["views"] == 4
 
 
+class FullStore(MemoryStore):
+    """A store that refuses every write until there is room again."""
+
+    full = False
+
+    def write(
+        self, epoch: int, writes: Sequence[LeafWrite], *, partition: int, applied: Version
+    ) -> list[Verdict]:
+        if self.full:
+            raise Unavailable("E402", "the disk is full", fix="make room")
+        return super().write(epoch, writes, partition=partition, applied=applied)
+
+
+def test_a_store_that_goes_on_refusing_holds_no_process_that_drains() -> None:
+    async def story() -> dict:
+        store = FullStore()
+        world = World(store)
+        engine = await world.start()
+        await engine.appender.append([view(1)])
+        await engine.settled()
+        store.full = True
+        await engine.appender.append([view(2), view(3, "u1", "a1")])
+        await engine.folded()
+        await asyncio.wait_for(engine.close(), 10)
+        store.full = False
+        engine = await world.start()
+        found = await features(engine, "user_id", "u1")
+        await engine.close()
+        assert world.same_as_replay()
+        return found
+
+    assert asyncio.run(story())["views"] == 3
+
+
 class GatedStore(MemoryStore):
     """A store whose writes wait at a gate."""
 

@@ -28,6 +28,9 @@ SLICE_RECORDS = 250
 FLUSH_LEAVES = 250
 """Leaves encoded before the loop may serve a request: about 4 ms."""
 
+CLOSE_REFUSALS_MAX = 10
+"""How often the store may refuse before a draining engine ends without it."""
+
 LIVE_LAG_MS = 1_000
 """A read is `live` while the oldest record waiting to be folded was logged at most this long ago."""
 
@@ -122,7 +125,10 @@ class EmbeddedEngine:
         ]
 
     async def close(self) -> None:
-        """Drain: commit what waits, fold it, write every leaf, end the threads."""
+        """Drain: commit what waits, fold it, write every leaf, end the threads.
+
+        A store that goes on refusing does not hold the process: the log has what it did not take.
+        """
         self._closing = True
         await self.appender.drained()
         self._wake.set()
@@ -134,15 +140,21 @@ class EmbeddedEngine:
                 pass  # the flush that the loop above had begun
         if self._failure is None:
             for lane in self._lanes:
-                while lane.waiting:
-                    self._fold_slice(lane)
-                while lane.fold.owes() or self._owes(lane):
-                    await self._flush(lane)
-                    while lane.waiting:
-                        self._fold_slice(lane)
+                await self._write_all(lane)
         await self.appender.close()
         self._thread.shutdown(wait=True)
         self.publish()
+
+    async def _write_all(self, lane: _Lane) -> None:
+        # A disk that is full stays full: what is not written is in the log, and folded at the start.
+        refused = 0
+        while refused < CLOSE_REFUSALS_MAX:
+            while lane.waiting:
+                self._fold_slice(lane)
+            if not (lane.fold.owes() or self._owes(lane)):
+                return
+            if not await self._flush(lane):
+                refused += 1
 
     # -- fold
 
@@ -235,20 +247,22 @@ class EmbeddedEngine:
             self._fail(error)
             raise
 
-    async def _flush(self, lane: _Lane) -> None:
+    async def _flush(self, lane: _Lane) -> bool:
         """Make links, letters and suppressions durable, then write the leaves that cover them.
+
+        Return whether all that was asked for is written; if not, the fold was sought back.
 
         One flush at a time: two would write a leaf from one base, and while the second is being
         refused the first could go on and note an applied offset beyond what was refused. A caller
         that goes away does not stop it between taking leaves and knowing what became of them.
         """
-        await asyncio.shield(asyncio.create_task(self._flush_alone(lane)))
+        return await asyncio.shield(asyncio.create_task(self._flush_alone(lane)))
 
-    async def _flush_alone(self, lane: _Lane) -> None:
+    async def _flush_alone(self, lane: _Lane) -> bool:
         async with lane.flushing:
-            await self._flush_all(lane)
+            return await self._flush_all(lane)
 
-    async def _flush_all(self, lane: _Lane) -> None:
+    async def _flush_all(self, lane: _Lane) -> bool:
         loop = asyncio.get_running_loop()
         fold = lane.fold
         # What changes while this flush runs waits for the next one: it mostly changes again.
@@ -259,7 +273,7 @@ class EmbeddedEngine:
                 # All links of the primaries that the leaves taken cover, before any of the leaves.
                 await self._keep(fold.partition)
                 if flush is None:
-                    return
+                    return True
                 started = self.clock.monotonic_ms()
                 verdicts = await loop.run_in_executor(self._thread, fold.write, flush)
                 fold.written(flush, verdicts)
@@ -269,7 +283,7 @@ class EmbeddedEngine:
             except (Fenced, Unavailable):
                 # It is not known what the store holds: go by its own record, from the log.
                 await self._seek_back(lane)
-                return
+                return False
 
     async def _keep(self, partition: int) -> None:
         unkept = self._unkept[partition]
