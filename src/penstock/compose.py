@@ -18,6 +18,7 @@ from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 
 from penstock import __version__
+from penstock.adapters.backup.data_folder import require_whole
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.content.html_to_text import html_to_text
 from penstock.adapters.decisions.memory import MemoryDecisions
@@ -139,7 +140,8 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
 
     Raises:
         SettingsError: A kind of adapter does not exist (E206), two kinds do not go together (E207),
-            there is a log without its keys (E208), or the data folder can't be made (E218).
+            there is a log without its keys (E208), the data folder can't be made (E218), or a restore into
+            it was cut short (E243).
         Unavailable: Another process owns the data folder (E407).
     """
     clock = clock or SystemClock()
@@ -154,6 +156,7 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
                             fix='set store.kind to "memory" too, or log.kind to "sqlite"')  # fmt: skip
     if not memory or settings.store.kind != "memory":
         _make_folder(folder)
+        require_whole(folder)
     if not memory and (folder / "log.db").exists() and not (folder / KEYS_FILE).exists():
         raise SettingsError("E208", "the data folder holds a log, and its keys are missing",
                             where=str(folder / KEYS_FILE), fix="restore the keys from their backup; with "

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from penstock.adapters.files import sync_folder
 from penstock.core.errors import DataCorrupt, PenstockError, Unavailable
 
 BUSY_TIMEOUT_S: Final = 5.0
@@ -237,15 +238,6 @@ def chunked(keys: list[bytes]) -> Iterator[list[bytes]]:
         chunk = keys[start : start + size]
         yield chunk + chunk[-1:] * (size - len(chunk))
         start += size
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

@@ -17,6 +17,7 @@ import click
 import msgspec
 
 from penstock import __version__
+from penstock.adapters.backup.data_folder import ARRIVING, VERIFIED
 from penstock.adapters.clock import SystemClock
 from penstock.candidates import make_renderer, serving_of
 from penstock.cli.client import Admin, in_process, running_url, with_admin
@@ -105,12 +106,17 @@ def examine(project_dir: Path) -> Iterator[Finding]:
         yield Finding(
             "skip", "log and store: `penstock up` owns them; stop it to read every byte back"
         )
-    elif not project.data_dir.exists() or (
-        project.data_dir.is_dir() and not (project.data_dir / "log.db").exists()
-    ):
+    elif not _holds_data(project.data_dir):
         yield Finding("skip", "log and store: there is no data yet")
     else:
         yield from _data(project)
+
+
+def _holds_data(folder: Path) -> bool:
+    """Return whether there is anything to look at; a folder that is none is to be complained of."""
+    if folder.is_dir():
+        return any((folder / name).exists() for name in ("log.db", ARRIVING, VERIFIED))
+    return folder.exists()
 
 
 def _fault(name: str, error: PenstockError) -> Finding:

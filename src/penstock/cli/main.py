@@ -76,6 +76,8 @@ MODULES = {
     "test": "cases",
     "dead-letters": "letters",
     "replay": "replay",
+    "backup": "backup",
+    "restore": "restore",
     "doctor": "doctor",
 }
 """Command -> the module in this package that holds it as `command`."""

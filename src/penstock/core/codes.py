@@ -281,6 +281,28 @@ CODES: dict[str, Code] = {
     "E227": Code(
         "A file is no Parquet that can be read.", "Write it again, each column named once."
     ),
+    "E240": Code(
+        "There is something where a backup is to be made, and a backup overwrites nothing.",
+        "Name a folder or a prefix that does not exist yet.",
+    ),
+    "E241": Code(
+        "There is nothing to back up: a data file is missing, or nothing is kept on disk.",
+        "Check `data_dir` in penstock.toml, and run `penstock up` once.",
+    ),
+    "E242": Code(
+        "There is something where a backup is to be restored, and a restore overwrites nothing.",
+        "Move the data folder away, and keep it: it may hold later unsubscribes.",
+    ),
+    "E243": Code(
+        "A restore into the data folder was cut short.",
+        "Run the same `penstock restore` again; it goes on.",
+    ),
+    "E244": Code(
+        "A backup is of another tenant than the project.",
+        "Restore it into its own project, or into an empty folder.",
+    ),
+    "E245": Code("S3 needs an extra that is not installed.", "pip install 'penstock[s3]'"),
+    "E246": Code("This is no place for a backup.", "Name a folder, or `s3://BUCKET/PREFIX`."),
     # E3xx events, rows and requests
     "E300": Code(
         "A request, or one event of a batch, is not well-formed JSON.",
@@ -493,6 +515,17 @@ CODES: dict[str, Code] = {
     "E435": Code(
         "Bodies that are still arriving fill the memory that is set aside for them.",
         "Retry after the time in Retry-After.",
+    ),
+    "E440": Code(
+        "A data file was never still for a moment, so that no backup could begin.",
+        "Try again; look for a process that holds it open in a transaction.",
+    ),
+    "E441": Code(
+        "A backup, or a data folder that is backed up or restored, could not be written or read.",
+        "Check who may use it, and that its disk is not full.",
+    ),
+    "E442": Code(
+        "Another process makes this backup, or restores into this data folder.", "Wait for it."
     ),
     # E5xx conflicts
     "E501": Code(

@@ -69,4 +69,16 @@ STORED: dict[str, Code] = {
     "E721": Code(
         "A stored decision has a format newer than this version reads.", "Upgrade Penstock."
     ),
+    "E750": Code(
+        "A backup has no manifest that reads back: it is none, was cut short, or is damaged.",
+        "Name the place of a whole backup, or use another one.",
+    ),
+    "E751": Code(
+        "A file of a backup is missing, or is not what its manifest says.",
+        "Use another backup: this one is damaged.",
+    ),
+    "E752": Code(
+        "A stored leaf is not what its records of the log fold to.",
+        "Copy the data folder and report it; `penstock replay --accept` goes over to the leaves of the log.",
+    ),
 }

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from penstock.adapters.files import sync_folder
 from penstock.core.errors import DataCorrupt, Unavailable
 
 KEY_BYTES: Final = 32
@@ -141,7 +142,7 @@ class FileKeys:
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(self._path)
-            _sync_folder(self._path.absolute().parent)
+            sync_folder(self._path.absolute().parent)
         except OSError as error:
             raise self._unavailable(error) from error
 
@@ -167,11 +168,3 @@ def _check(keys: dict[str, bytes]) -> str:
     for name, key in sorted(keys.items()):
         digest.update(f"{name} {key.hex()}\n".encode())
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

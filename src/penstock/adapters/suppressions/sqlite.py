@@ -40,6 +40,11 @@ _MERGE = """INSERT INTO register VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 _READ = """SELECT leaf, plane, name, at_ms, denied, event_id, reason FROM register
     WHERE tenant = ? AND leaf IN ({})"""
 
+_ALL = """SELECT tenant, leaf, plane, name, at_ms, denied, event_id, reason FROM register
+    WHERE tenant = ?"""
+
+MERGE_ROWS: Final = 1_000
+
 EVENT_ID_BYTES: Final = 8
 """Event ids are unsigned 64-bit; SQLite's integers are signed. Big-endian bytes keep the order."""
 
@@ -106,6 +111,31 @@ class SqliteSuppressions:
                 if self._known is not None:
                     for key, _ in entries:
                         self._known.pop(key.leaf, None)
+
+    def merge_file(self, path: Path) -> int:
+        """Merge another file's register into this one, durable on return; return how many entries it has.
+
+        Args:
+            path: The other file, which stays as it is.
+
+        Raises:
+            Unavailable: One of the two does not answer (E403).
+            DataCorrupt: The other is damaged, of another kind (E707) or newer (E706).
+        """
+        other = Session(path, KIND, read_only=True)
+        try:
+            with other.use() as source, self._writer.transaction() as connection:
+                rows = source.execute(_ALL, (self._tenant,))
+                count = 0
+                while some := rows.fetchmany(MERGE_ROWS):
+                    connection.executemany(_MERGE, some)
+                    count += len(some)
+            return count
+        finally:
+            other.close()
+            with self._lock:
+                if self._known is not None:
+                    self._known.clear()
 
     def get(self, leaves: Sequence[LeafId]) -> dict[SuppressionKey, Suppression]:
         """Return every entry of the leaves."""

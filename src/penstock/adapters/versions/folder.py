@@ -10,6 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
+from penstock.adapters.files import sync_folder
 from penstock.core.definitions.versions import Table, decode_table, encode_table
 from penstock.core.errors import DataCorrupt, Unavailable
 
@@ -98,8 +99,8 @@ class FolderVersions:
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)
-            _sync_folder(self._folder)
-            _sync_folder(self._folder.parent)
+            sync_folder(self._folder)
+            sync_folder(self._folder.parent)
         except OSError as error:
             raise _unavailable(path, error) from error
 
@@ -110,14 +111,6 @@ def _check(files: Mapping[str, bytes]) -> bytes:
         digest.update(f"{len(name)} {name} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest().encode()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unavailable(path: Path, error: OSError) -> Unavailable:

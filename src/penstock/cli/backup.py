@@ -1,0 +1,120 @@
+"""`penstock backup`: the project's data as they are now, verified, in a folder or a bucket."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import click
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from penstock.adapters.backup.folder import FolderBackup
+from penstock.adapters.backup.objects import ObjectsBackup
+from penstock.adapters.clock import SystemClock
+from penstock.backups import Place, Progress, Sampling, make_backup, verify_backup
+from penstock.cli.main import JSON, PROJECT, err, out, show
+from penstock.compose import load_serving
+from penstock.core.backup import Manifest
+from penstock.core.errors import SettingsError
+from penstock.flows.refold import SAMPLE_LEAVES
+
+MIB = 1024 * 1024
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+@click.command()
+@click.argument("dest", metavar="DEST")
+@click.option("--verify", is_flag=True, help="Make none: verify the one that is at DEST.")
+@click.option("--sample", default=SAMPLE_LEAVES, show_default=True, type=click.IntRange(min=0), metavar="LEAVES",
+              help="Leaves that are refolded from the log and compared.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Chooses those leaves; by default by lot.")  # fmt: skip
+@PROJECT
+@JSON
+def command(
+    dest: str, verify: bool, sample: int, seed: int | None, project_dir: Path, as_json: bool
+) -> None:
+    """Back up keys, suppressions, log, leaves and decisions to DEST, a new folder or s3://BUCKET/PREFIX.
+
+    `penstock up` may go on meanwhile: a backup is what the data were at one instant.
+    """
+    sampling = Sampling(sample, secrets.randbits(32) if seed is None else seed)
+    with progress_bar(shown=not as_json) as progress:
+        if verify:
+            manifest = verify_backup(place_of(dest, project_dir), sampling=sampling, progress=progress)  # fmt: skip
+        else:
+            project, _ = load_serving(project_dir, always=True)
+            manifest = make_backup(project, place_of(dest, project.data_dir), sampling=sampling,
+                                   clock=SystemClock(), progress=progress)  # fmt: skip
+
+    def say() -> None:
+        done = "is whole" if verify else "made"
+        out.print(
+            f"Backup {done}: {dest}, {manifest.total_bytes / MIB:.1f} MiB in {len(manifest.files)} files"
+        )
+        out.print(
+            f"  {sum(manifest.heads)} records as of {manifest.made_at}, read back from the copy"
+        )
+        out.print(
+            f"  {manifest.sampled} leaves refolded from them, equal byte for byte (seed {manifest.seed})"
+        )
+
+    show({"place": dest, **told(manifest)}, as_json, say)
+
+
+def place_of(text: str, scratch: Path) -> Place:
+    """Return the place that a command names: a folder, or `s3://BUCKET/PREFIX`.
+
+    Args:
+        text: A path or a URL; `?endpoint=…&region=…` name an S3 API that is not AWS's.
+        scratch: Where files are gathered that are not copied into a folder.
+
+    Raises:
+        SettingsError: It is no place (E246), or S3 needs an extra that is not installed (E245).
+    """
+    if "://" not in text:
+        return FolderBackup(Path(text))
+    url = urlsplit(text)
+    asked = {name: values[-1] for name, values in parse_qs(url.query).items()}
+    prefix = url.path.strip("/")
+    known = (
+        url.scheme == "s3"
+        and BUCKET.fullmatch(url.netloc)
+        and not asked.keys() - {"endpoint", "region"}
+    )
+    if not known or not prefix:
+        raise SettingsError("E246", "this is no place for a backup", where=text.partition("?")[0],
+                            fix="name a folder, or `s3://BUCKET/PREFIX`")  # fmt: skip
+    try:
+        from penstock.adapters.archive.s3 import S3Archive
+    except ImportError as error:
+        raise SettingsError("E245", "S3 needs an extra that is not installed", where="s3",
+                            fix="pip install 'penstock[s3]'") from error  # fmt: skip
+    archive = S3Archive(url.netloc, prefix, endpoint=asked.get("endpoint", ""), region=asked.get("region", ""))  # fmt: skip
+    return ObjectsBackup(archive, f"s3://{url.netloc}/{prefix}", scratch)
+
+
+def told(manifest: Manifest) -> dict[str, Any]:
+    """Return what a manifest says, for machines."""
+    return {
+        "made_at": manifest.made_at, "penstock": manifest.penstock, "bytes": manifest.total_bytes,
+        "files": len(manifest.files), "records": sum(manifest.heads), "definitions": manifest.definitions,
+        "leaves_refolded": manifest.sampled, "seed": manifest.seed,
+    }  # fmt: skip
+
+
+@contextmanager
+def progress_bar(*, shown: bool) -> Iterator[Progress]:
+    """Show on the terminal how far a backup or a restore is."""
+    with Bar(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
+             disable=not shown or not err.is_terminal, transient=True, console=err) as bar:  # fmt: skip
+        task = bar.add_task("", total=None)
+        yield Progress(
+            begin=lambda what, size: bar.reset(task, description=what, total=size),
+            advance=lambda size: bar.advance(task, size),
+        )

@@ -1,0 +1,103 @@
+"""A sample of leaves, folded again from their own records of the log, and compared byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping
+from hashlib import blake2b
+
+from penstock.core.errors import DataCorrupt
+from penstock.core.ids import LeafId, partition_of
+from penstock.core.leaf import Leaf, encode_leaf
+from penstock.core.record import NO_VERSION, Version, decode_record, leaf_of
+from penstock.core.step import Step
+from penstock.flows.history import READ_RECORDS, Entry
+from penstock.ports.log import Log
+from penstock.ports.store import Store, StoredLeaf
+
+SAMPLE_LEAVES = 200
+REPAIR = "copy the data folder and report it; `penstock replay --accept` goes over to the leaves of the log"
+
+
+def sample(store: Store, epoch: int, count: int, seed: int) -> dict[LeafId, StoredLeaf]:
+    """Return some leaves of an epoch, chosen by a seed alone.
+
+    Leaf ids are keyed hashes, so that those which follow a place chosen blindly are a fair sample:
+    one read, however many leaves there are.
+
+    Args:
+        store: Only read.
+        epoch: Whose leaves.
+        count: How many, or all there are.
+        seed: Says where to begin.
+    """
+    begin = LeafId(blake2b(seed.to_bytes(8, "big"), digest_size=16, person=b"sample").digest())
+    chosen = dict(store.scan(epoch, begin, count))
+    if len(chosen) < count:
+        chosen.update(store.scan(epoch, None, count - len(chosen)))
+    return chosen
+
+
+def reread(log: Log, leaves: Container[bytes]) -> Iterator[Entry]:
+    """Yield the records of some leaves, each partition in order, by reading the whole log back.
+
+    Raises:
+        DataCorrupt: A batch of it does not read back (E703).
+    """
+    for partition in range(log.partitions):
+        offset = 0
+        while batch := log.read(partition, offset, READ_RECORDS):
+            offset = batch[-1].offset + 1
+            yield from (Entry(partition, one) for one in batch if leaf_of(one.value) in leaves)
+
+
+def refold(
+    entries: Iterable[Entry],
+    log: Log,
+    store: Store,
+    step: Step,
+    epoch: int,
+    leaves: Mapping[LeafId, StoredLeaf],
+) -> None:
+    """Fold leaves again from their records, and compare them with what was stored.
+
+    A leaf was stored at the version of its last record. It is folded up to there, or up to what the
+    partition has applied if that is further: a record in between is one that the leaf lacks.
+
+    Args:
+        entries: All records of these leaves, by `reread` or found by an index.
+        log: Where they are from.
+        store: Says how far each partition has been applied.
+        step: The step of the definitions that the leaves were made by.
+        epoch: Whose leaves they are.
+        leaves: As they are stored.
+
+    Raises:
+        DataCorrupt: A leaf differs (E752), named by its id, which is a keyed hash.
+    """
+    until = {leaf: _until(log, store, epoch, leaf, stored) for leaf, stored in leaves.items()}
+    folded = {leaf: Leaf(leaf, step.plan.new_states()) for leaf in leaves}
+    for _, (offset, logged_at_ms, value) in entries:
+        record = decode_record(value)
+        leaf_id = LeafId(record.leaf)
+        if offset <= until[leaf_id]:
+            step.fold(folded[leaf_id], record, log.generation, offset, logged_at_ms, [])
+    for leaf_id, stored in leaves.items():
+        leaf = folded[leaf_id]
+        if leaf.version != stored.version:
+            raise _differs(leaf_id, f"is stored at {_said(stored.version)} and folds to {_said(leaf.version)}")  # fmt: skip
+        if (encode_leaf(leaf, step.plan),) != stored.parts:
+            raise _differs(leaf_id, f"at {_said(stored.version)} has other bytes than its records fold to")  # fmt: skip
+
+
+def _until(log: Log, store: Store, epoch: int, leaf: LeafId, stored: StoredLeaf) -> int:
+    applied = store.applied(epoch, partition_of(leaf, log.partitions))
+    return max(one.offset for one in (applied, stored.version) if one.generation == log.generation
+               or one == NO_VERSION)  # fmt: skip
+
+
+def _said(version: Version) -> str:
+    return "nothing" if version == NO_VERSION else f"offset {version.offset}"
+
+
+def _differs(leaf: LeafId, how: str) -> DataCorrupt:
+    return DataCorrupt("E752", f"leaf {leaf.hex()} {how}", fix=REPAIR)
