@@ -98,7 +98,9 @@ class Cut:
 
 
 @contextmanager
-def cut(folder: Path, kinds: Mapping[str, FileKind], small: Sequence[str]) -> Iterator[Cut]:
+def cut(
+    folder: Path, kinds: Mapping[str, FileKind], small: Sequence[str], *, patience_s: float = PATIENCE_S
+) -> Iterator[Cut]:  # fmt: skip
     """Give a data folder as it is at one instant, for as long as the files are copied.
 
     Writers wait for milliseconds. While the transactions are open, write-ahead logs can't be cut
@@ -109,6 +111,7 @@ def cut(folder: Path, kinds: Mapping[str, FileKind], small: Sequence[str]) -> It
         kinds: Its SQLite files by name, those with the longest transactions first.
         small: Its small files: names, or patterns of names in a folder below it. What is not there
             is left out.
+        patience_s: How long to try.
 
     Raises:
         SettingsError: A SQLite file is not there (E241).
@@ -127,7 +130,7 @@ def cut(folder: Path, kinds: Mapping[str, FileKind], small: Sequence[str]) -> It
                 readers[name] = opened.enter_context(closing(connect(folder / name, kind)))
                 holders[name] = opened.enter_context(closing(connect(folder / name, kind)))
                 holders[name].execute(f"PRAGMA busy_timeout={HOLD_MS_MAX}")
-        with _held_still(folder, kinds, holders):
+        with _held_still(folder, kinds, holders, patience_s):
             for name, kind in kinds.items():
                 with _told(folder, name, kind):
                     readers[name].execute("BEGIN")
@@ -139,10 +142,13 @@ def cut(folder: Path, kinds: Mapping[str, FileKind], small: Sequence[str]) -> It
 
 @contextmanager
 def _held_still(
-    folder: Path, kinds: Mapping[str, FileKind], holders: Mapping[str, sqlite3.Connection]
+    folder: Path,
+    kinds: Mapping[str, FileKind],
+    holders: Mapping[str, sqlite3.Connection],
+    patience_s: float,
 ) -> Iterator[None]:
     """Hold the write locks of all files at once, or of none."""
-    until_s = time.monotonic() + PATIENCE_S
+    until_s = time.monotonic() + patience_s
     while busy := _hold(folder, kinds, holders):
         _let_go(holders)
         if time.monotonic() > until_s:

@@ -26,11 +26,15 @@ class ObjectsBackup:
         archive: Where it is, or is to be, under a prefix of its own.
         where: The same for messages.
         scratch: A folder on a disk with room for all its files.
+        part_bytes: The longest part.
     """
 
-    def __init__(self, archive: Archive, where: str, scratch: Path) -> None:
+    def __init__(
+        self, archive: Archive, where: str, scratch: Path, *, part_bytes: int = PART_BYTES
+    ) -> None:
         self._archive = archive
         self._scratch = scratch
+        self._part_bytes = part_bytes
         self.where = where
 
     @contextmanager
@@ -66,8 +70,8 @@ class ObjectsBackup:
         for path in sorted(path for path in beside.rglob("*") if path.is_file()):
             name = path.relative_to(beside).as_posix()
             with path.open("rb") as file:
-                for number, _ in enumerate(_parts(path.stat().st_size)):
-                    self._archive.put(_part(name, number), file.read(PART_BYTES))
+                for number in range(self._parts(path.stat().st_size)):
+                    self._archive.put(_part(name, number), file.read(self._part_bytes))
         self._archive.put(MANIFEST_FILE, manifest)
 
     def manifest(self) -> bytes:
@@ -90,16 +94,15 @@ class ObjectsBackup:
             DataCorrupt: A part of it is not there (E751).
             Unavailable: The archive does not answer (E419).
         """
-        for number, _ in enumerate(_parts(file.bytes)):
+        for number in range(self._parts(file.bytes)):
             try:
                 yield self._archive.get(_part(file.name, number))
             except DataCorrupt as error:
                 raise DataCorrupt("E751", f"the backup lacks a part of its file `{file.name}`", where=self.where,
                                   fix="use another backup: this one is not whole") from error  # fmt: skip
 
-
-def _parts(size: int) -> range:
-    return range(0, max(size, 1), PART_BYTES)
+    def _parts(self, size: int) -> int:
+        return max(1, -(-size // self._part_bytes))
 
 
 def _part(name: str, number: int) -> str:
