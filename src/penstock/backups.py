@@ -121,7 +121,7 @@ def make_backup(
     Raises:
         SettingsError: There is nothing to back up (E241), something at the place already (E240), or a
             restore into the data folder was cut short (E243).
-        Unavailable: The files could not be held still (E440) or copied (E441).
+        Unavailable: The files could not be held still (E440), or what is read or written failed (E441).
         DataCorrupt: The copy does not read back, or its leaves are not what its log folds to (E752).
     """
     if project.settings.log.kind != "sqlite" or project.settings.store.kind != "sqlite":
@@ -208,13 +208,10 @@ def verify_backup(place: Place, *, sampling: Sampling, progress: Progress) -> Ma
     manifest = _readable(raw, place)
     with TemporaryDirectory(prefix="penstock-verify-") as scratch:
         beside, root = Path(scratch) / "data", Path(scratch) / "project"
-        try:
+        with _writing(Path(scratch)):
             beside.mkdir(mode=0o700)
             _fetch(place, manifest, beside, progress)
             _unpack(beside / PROJECT, root)
-        except OSError as error:
-            raise Unavailable("E441", f"the backup could not be copied to be verified ({error.strerror})", where=scratch,
-                              fix="make room there, or name another folder in the variable TMPDIR") from error  # fmt: skip
         found = _examine(beside, load_project(root), sampling, progress)
     said = (manifest.generation, manifest.heads, manifest.applied, manifest.epoch)
     if said != (found.generation, found.heads, found.applied, found.epoch):
@@ -320,11 +317,12 @@ def restore(place: Place, root: Path, *, later: Path | None = None, progress: Pr
 
     Raises:
         SettingsError: There is something in its place already (E242), or it is another tenant's (E244).
+        Unavailable: What it needs could not be read or written (E441).
         DataCorrupt: The backup is none (E750), not whole or damaged (E751), or newer (E706).
     """
     raw = place.manifest()
     manifest = _readable(raw, place)
-    with TemporaryDirectory(prefix="penstock-project-") as scratch:
+    with _writing(root), TemporaryDirectory(prefix="penstock-project-") as scratch:
         files = Path(scratch)
         packed = next(file for file in manifest.files if file.name == PROJECT)
         write_new(files / PROJECT, _verified(place, packed, Progress()))
@@ -344,6 +342,17 @@ def restore(place: Place, root: Path, *, later: Path | None = None, progress: Pr
                 _put_project(files / "project", root)
             put_in_place(data, [file.name for file in manifest.files if file.name != PROJECT])
     return Restored(manifest, written, merged)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Say what a failure to write into a folder means."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable("E441", f"what is in the backup could not be written ({error.strerror})",
+                          where=str(error.filename or folder), fix="make room there, or check who may write to it; copies "
+                          "are made in the folder that the variable TMPDIR names") from error  # fmt: skip
 
 
 def _arrive(

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
@@ -360,3 +361,25 @@ def test_a_restore_that_was_cut_short_before_it_was_verified_begins_again(folder
     (folder / "new" / "data" / ".restore.part" / "log.db").write_bytes(b"half")
     result_of("restore", folder / "b", "--project", folder / "new")
     assert 0 == run("doctor", "--project", folder / "new").exit_code
+
+
+@pytest.mark.slow
+def test_a_bucket_holds_a_backup_that_an_empty_machine_restores(folder: Path, s3: str) -> None:
+    client = boto3.client("s3", endpoint_url=s3)
+    place = {"LocationConstraint": "eu-west-1"}
+    client.create_bucket(Bucket="backups", CreateBucketConfiguration=place)
+    url = f"s3://backups/shop/monday?endpoint={s3}&region=eu-west-1"
+
+    result_of("backup", url, "--project", folder / "shop")
+    assert "E240" in refused("backup", url, "--project", folder / "shop")
+    assert USERS == result_of("backup", url, "--verify")["leaves_refolded"]
+    result_of("restore", url, "--project", folder / "new")
+
+    assert profiles(folder / "shop", folder) == profiles(folder / "new", folder)
+    assert [] == [path for path in (folder / "shop" / "data").iterdir() if path.name.startswith(".")]  # fmt: skip
+    client.delete_object(Bucket="backups", Key="shop/monday/log.db.0000")
+    said = refused("restore", url, "--project", folder / "other")
+    assert "E751" in said
+    assert "`log.db`" in said
+    assert not (folder / "other" / "penstock.toml").exists()
+    client.close()

@@ -2,7 +2,6 @@
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from penstock.adapters.archive.folder import FolderArchive
 from penstock.adapters.archive.s3 import S3Archive
@@ -32,26 +31,6 @@ class TestFolderArchive(ArchiveConformance):
         with pytest.raises(Unavailable) as caught:
             self.make(tmp_path).put("a", b"x")
         assert "E419" == caught.value.code
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3(endpoint, monkeypatch):
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "s",
-        "AWS_DEFAULT_REGION": "eu-west-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    return endpoint
 
 
 @pytest.mark.slow
