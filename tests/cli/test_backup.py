@@ -265,8 +265,11 @@ def test_a_leaf_that_is_not_what_its_records_fold_to_stops_a_backup_and_is_named
 
     said = refused("backup", folder / "b2", "--project", folder / "shop")
 
-    assert "E752" in said
-    assert f"leaf {one[0].hex()}" in said
+    told = run("doctor", "--project", folder / "shop")
+    assert 70 == told.exit_code
+    for text in (said, told.output):
+        assert "E752" in text
+        assert f"leaf {one[0].hex()}" in text
     assert {"b", "shop", "events.jsonl"} == {path.name for path in folder.iterdir()}
 
 

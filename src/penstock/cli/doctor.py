@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import sys
 import time
@@ -26,6 +27,8 @@ from penstock.compose import Stores, open_stores
 from penstock.core.errors import DataCorrupt, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.record import NO_VERSION, Kind, Version, decode_record
+from penstock.core.step import Step
+from penstock.flows.refold import SAMPLE_LEAVES, refold, reread, sample
 from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
 from penstock.flows.status import conservation
 from penstock.project import Project, load_project
@@ -324,7 +327,13 @@ def _store(project: Project, stores: Stores) -> str:
                           fix="copy the data folder, then rebuild the store with `penstock replay --accept`")  # fmt: skip
     if not law.holds:
         raise _not_conserved(law.accepted)
-    return f"{law.leaves} leaves decoded; conserved: {law.accepted} accepted, {law.in_flight} in flight"
+    leaves = sample(stores.store, live, SAMPLE_LEAVES, secrets.randbits(32))
+    step = Step(project.plan, project.step_rules())
+    refold(reread(stores.log, leaves), stores.log, stores.store, step, live, leaves)
+    return (
+        f"{law.leaves} leaves decoded; conserved: {law.accepted} accepted, {law.in_flight} in flight; "
+        f"{len(leaves)} leaves refolded from the log, equal byte for byte"
+    )
 
 
 def _lost(stores: Stores, epoch: int) -> int:
