@@ -9,7 +9,7 @@ import msgspec
 from penstock.core.consent.ledger import ConsentEntry
 from penstock.core.errors import DataCorrupt
 from penstock.core.ids import LeafId
-from penstock.core.record import NO_VERSION, Edge, Version
+from penstock.core.record import NO_VERSION, Edge, Version, format_of
 from penstock.core.time import HOUR_MS
 
 if TYPE_CHECKING:
@@ -163,11 +163,12 @@ def decode_leaf(leaf_id: LeafId, version: Version, raw: bytes, plan: Plan) -> Le
     try:
         body = _decoder.decode(raw)
     except msgspec.MsgspecError as error:
+        if format_of(raw) > LEAF_FORMAT:
+            raise _other_version() from error
         raise DataCorrupt("E704", "a stored leaf does not decode",
                           fix="rebuild the store with `penstock replay --accept`") from error  # fmt: skip
     if body.format != LEAF_FORMAT or body.fingerprint != plan.fingerprint:
-        raise DataCorrupt("E705", "a stored leaf was made by other definitions or another version",
-                          fix="rebuild the store with `penstock replay --accept`")  # fmt: skip
+        raise _other_version()
     leaf = Leaf(leaf_id, plan.decode(body.states))
     leaf.generation, leaf.offset = version
     leaf.base = version
@@ -184,3 +185,8 @@ def decode_leaf(leaf_id: LeafId, version: Version, raw: bytes, plan: Plan) -> Le
     leaf.size = body.size
     leaf.quarantined = body.quarantined
     return leaf
+
+
+def _other_version() -> DataCorrupt:
+    return DataCorrupt("E705", "a stored leaf was made by other definitions or another version",
+                       fix="rebuild the store with `penstock replay --accept`")  # fmt: skip

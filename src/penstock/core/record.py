@@ -150,11 +150,16 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     replayed_at_ms: int = 0
 
 
+class _Format(msgspec.Struct, array_like=True):
+    format: int
+
+
 _ARRAY_16 = 0xDC
 """How msgpack opens an array of 16 elements or more; formats and kinds are single bytes after it."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
+_format_decoder = msgspec.msgpack.Decoder(_Format)
 
 
 def encode_record(record: Record) -> bytes:
@@ -166,17 +171,31 @@ def decode_record(value: bytes) -> Record:
     """Return the record of some bytes.
 
     Raises:
-        DataCorrupt: The bytes are not a record of this format (E701).
+        DataCorrupt: The bytes are not a record (E701), or a newer version wrote them (E702).
     """
     try:
         record = _decoder.decode(value)
     except msgspec.MsgspecError as error:
+        if format_of(value) > RECORD_FORMAT:
+            raise _newer(format_of(value)) from error
         raise DataCorrupt("E701", "a record of the log does not decode",
                           fix="run `penstock doctor`") from error  # fmt: skip
     if record.format > RECORD_FORMAT:
-        raise DataCorrupt("E702", f"a record has format {record.format}, newer than this version reads",
-                          fix="upgrade Penstock")  # fmt: skip
+        raise _newer(record.format)
     return record
+
+
+def format_of(value: bytes) -> int:
+    """Return the format that stored bytes begin with, whatever follows; 0 if they begin with none."""
+    try:
+        return _format_decoder.decode(value).format
+    except msgspec.MsgspecError:
+        return 0
+
+
+def _newer(number: int) -> DataCorrupt:
+    return DataCorrupt("E702", f"a record has format {number}, newer than this version reads",
+                       fix="upgrade Penstock")  # fmt: skip
 
 
 def decode_records(values: Iterable[bytes]) -> list[Record]:

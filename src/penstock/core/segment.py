@@ -18,7 +18,7 @@ import msgspec
 
 from penstock.core import leaf_index
 from penstock.core.errors import DataCorrupt
-from penstock.core.record import LogRecord, leaf_of
+from penstock.core.record import LogRecord, format_of, leaf_of
 
 SEGMENT_FORMAT: Final = 1
 SEGMENT_RECORDS: Final = leaf_index.SPAN_MAX
@@ -276,11 +276,16 @@ class Segment:
         try:
             decoded = _decode_footer(footer)
         except msgspec.MsgspecError as error:
+            if format_of(footer) > SEGMENT_FORMAT:
+                raise self._newer(format_of(footer)) from error
             raise self._corrupt("its footer") from error
         if decoded.format > SEGMENT_FORMAT:
-            raise DataCorrupt("E706", f"a segment has format {decoded.format}; this version reads up to {SEGMENT_FORMAT}",
-                              fix="upgrade Penstock", where=self.name)  # fmt: skip
+            raise self._newer(decoded.format)
         return decoded
+
+    def _newer(self, number: int) -> DataCorrupt:
+        return DataCorrupt("E706", f"a segment has format {number}; this version reads up to {SEGMENT_FORMAT}",
+                           fix="upgrade Penstock", where=self.name)  # fmt: skip
 
     def _corrupt(self, part: str) -> DataCorrupt:
         return DataCorrupt("E730", f"a segment of the archive is damaged: {part} does not read back",

@@ -20,6 +20,10 @@ KEYS_FORMAT: Final = 1
 FILE_BYTES_MAX: Final = 1024 * 1024
 
 
+class _Format(msgspec.Struct):
+    format: int
+
+
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     """What the file holds. A flipped bit in a key would change every leaf id: `check` finds it."""
 
@@ -113,17 +117,14 @@ class FileKeys:
     def _parse(self, raw: bytes) -> dict[str, bytes]:
         try:
             # Not `from error`: the text of a JSON error may quote what is in the file.
+            found = msgspec.json.decode(raw, type=_Format).format
+            if found > KEYS_FORMAT:
+                raise DataCorrupt("E706", f"the key file has format {found}; this version reads up to {KEYS_FORMAT}",
+                                  fix="upgrade Penstock", where=str(self._path))  # fmt: skip
             file = msgspec.json.decode(raw, type=_File)
             keys = {name: bytes.fromhex(secret) for name, secret in file.keys.items()}
         except ValueError:
             raise self._corrupt("does not decode") from None
-        if file.format > KEYS_FORMAT:
-            raise DataCorrupt(
-                "E706",
-                f"the key file has format {file.format}; this version reads up to {KEYS_FORMAT}",
-                fix="upgrade Penstock",
-                where=str(self._path),
-            )
         if file.check != _check(keys) or any(len(key) != KEY_BYTES for key in keys.values()):
             raise self._corrupt("does not match its checksum")
         return keys

@@ -1,4 +1,4 @@
-"""Whole files of every past version are opened, read and written on: tests/golden/stored/vN is never changed."""
+"""Small files of each kind, with values chosen by hand, are opened, read and written on: v1/files is never changed."""
 
 import shutil
 
@@ -24,7 +24,7 @@ KEY = DecisionKey("default", b"r" * 16, "spring", "v1", "")
 @pytest.fixture(params=VERSIONS)
 def folder(request, tmp_path):
     """A copy of the files that a version wrote."""
-    stored = request.path.parents[1] / "golden" / "stored" / request.param
+    stored = request.path.parent / request.param / "files"
     shutil.copytree(stored, tmp_path / "data")
     (tmp_path / "data" / "keys.json").chmod(0o600)
     return tmp_path / "data"
