@@ -33,7 +33,7 @@ import msgspec
 from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.core.event import SEGMENT, decode_single
 from penstock.core.protect import Protector
-from penstock.core.record import LogRecord, encode_record
+from penstock.core.record import LogRecord, Record, encode_record
 from penstock.core.step import Step
 from penstock.core.time import format_instant
 from penstock.flows.collect import Collector, Source
@@ -200,7 +200,7 @@ def shaped(bodies: Sequence[tuple[int, bytes]]) -> Stream:
     for at_ms, body in bodies:
         event = decode_single(body, None, SEGMENT).events[0][1]
         record = collector.record_of(WEB, event, at_ms)
-        if record is not None:
+        if isinstance(record, Record):
             values.append(encode_record(record))
             stamps.append(at_ms)
     return Stream([body for _, body in bodies], values, stamps)

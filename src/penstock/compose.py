@@ -10,14 +10,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from litestar import Litestar
-from litestar.exceptions import HTTPException
-from litestar.openapi import OpenAPIConfig
-
-from penstock import __version__
 from penstock.adapters.backup.data_folder import require_whole
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.content.html_to_text import html_to_text
@@ -56,20 +51,11 @@ from penstock.core.step import Step
 from penstock.core.time import HOUR_MS
 from penstock.edges.admin.bodies import Status
 from penstock.edges.admin.definitions import DefinitionsParts
-from penstock.edges.admin.routes import AdminParts, admin_handlers
-from penstock.edges.asgi import refuse, refuse_fault
-from penstock.edges.collector.keys import write_key
-from penstock.edges.collector.routes import collector_edge, collector_handlers
-from penstock.edges.operations import operations_handlers
-from penstock.edges.preview.routes import PreviewParts, preview_handlers
-from penstock.edges.route import Route
-from penstock.edges.serving.asks import ReadKeys, who_of
-from penstock.edges.serving.mail import mail_handlers
-from penstock.edges.serving.routes import ServingEdge, ServingParts, serving_handlers
+from penstock.edges.admin.routes import AdminParts
+from penstock.edges.serving.asks import who_of
 from penstock.flows.agree import measure
 from penstock.flows.collect import Collector, Source, source_of
 from penstock.flows.editions import Edition, Editions
-from penstock.flows.feedback import Feedback
 from penstock.flows.history import History
 from penstock.flows.pacing import Pacing
 from penstock.flows.past import Past
@@ -77,7 +63,6 @@ from penstock.flows.render import Links
 from penstock.flows.replay import Epoch
 from penstock.flows.send import Campaigning, Sender
 from penstock.flows.serve import Serving, Who
-from penstock.flows.shelf import ShelfItem, shelf
 from penstock.flows.status import conservation
 from penstock.flows.track import decision_record
 from penstock.ports.clock import Clock
@@ -102,8 +87,6 @@ from penstock.settings import EspSettings, load_settings
 
 KEY_BYTES = 32
 KEYS_FILE = "keys.json"
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
-PREVIEW_ITEMS_MAX = 200
 VERSIONS_FOLDER = "definitions"
 CACHED_BESIDE = 5
 """A set of leaves that is folded beside has a fifth of the decoded leaves of the one that serves."""
@@ -468,43 +451,6 @@ def admin_parts(node: Node, links: Links) -> AdminParts:
     )  # fmt: skip
 
 
-def preview_parts(node: Node, links: Links) -> PreviewParts:
-    """Return what the preview's routes call.
-
-    Raises:
-        SettingsError: The server's address is not loopback, or a folder does not exist (E219).
-    """
-    project, store = node.project, node.stores.store
-    settings = project.settings
-    if settings.server.host not in LOOPBACK_HOSTS:
-        raise SettingsError("E219", "the preview shows shoppers' emails without a key, and the server's "
-                            "address is not loopback", where="development.preview",
-                            fix='set it to false, or server.host to "127.0.0.1"')  # fmt: skip
-    images = {
-        prefix: project.root / folder for prefix, folder in settings.development.images.items()
-    }
-    for prefix, folder in images.items():
-        if not folder.is_dir():
-            raise SettingsError("E219", "the folder of a preview's pictures does not exist", where=prefix,
-                                fix="make it, or remove the line from development.images")  # fmt: skip
-
-    async def items() -> list[ShelfItem]:
-        return await asyncio.to_thread(
-            shelf, store, node.engine.epoch, node.engine.step.plan, PREVIEW_ITEMS_MAX
-        )
-
-    return PreviewParts(
-        name=settings.project.name,
-        write_key=next(
-            (one.write_key for one in settings.sources.values() if one.kind == "browser" and one.write_key), ""
-        ),
-        consent=sorted({*settings.consent.categories} or {*project.consent_rules().purposes}),
-        serving=lambda: node.serving, links=links, text_of_html=html_to_text,
-        find_who=lambda asked: who_of(asked, node.collector.make_leaf, links.token_key),
-        history=node.history, shelf=items, images=images,
-    )  # fmt: skip
-
-
 def _changed(node: Node, *, allow_breaks: bool) -> Candidate:
     """Return what the project's folder holds now.
 
@@ -525,62 +471,3 @@ def check_emails(node: Node) -> None:
         DefinitionError: A template fails (E140), or an email is larger than mail clients show (E183).
     """
     check_emails_of(node.editions.active)
-
-
-class Http(NamedTuple):
-    """A node over HTTP: an ASGI application, and those of its routes that are served without it."""
-
-    app: Litestar
-    hot: list[Route]
-
-
-def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
-    """Return the HTTP application of a node, for any ASGI server."""
-    return make_http(node, base_url).app
-
-
-def make_http(node: Node, base_url: str) -> Http:
-    """Return the HTTP side of a node: collector, serving, mail links, operations, admin.
-
-    Args:
-        node: The node; it is started and closed by whoever made it.
-        base_url: Where this process listens, for links if the settings name no public URL.
-    """
-    settings, clock, metrics = node.project.settings, node.clock, node.metrics
-    links = make_links(node, base_url)
-    feedback = Feedback(
-        decisions=node.stores.decisions, appender=node.engine.appender,
-        suppressions=node.stores.suppressions, token_key=links.token_key,
-        tenant=settings.project.tenant, clock=clock, metrics=metrics,
-    )  # fmt: skip
-    write_keys = [
-        write_key(source.write_key, name, source.kind, source.rank, basis=source.basis,
-                  origins=source.origins, identity_keys=source.identity_keys)
-        for name, source in settings.sources.items() if source.write_key
-    ]  # fmt: skip
-    parts = ServingParts(
-        serving=node.editions, make_leaf=node.collector.make_leaf, links=links,
-        read_keys=ReadKeys([*settings.server.read_keys, settings.server.admin_key]),
-        text_of_html=html_to_text, clock=clock, metrics=metrics, past=node.past,
-    )  # fmt: skip
-    collecting = collector_edge(
-        node.collector, write_keys, clock=clock, metrics=metrics,
-        requests_max=settings.server.requests_max,
-        requests_per_s_per_key=settings.server.requests_per_s_per_key,
-        public_url=settings.server.public_url,
-    )  # fmt: skip
-    serving = ServingEdge(parts)
-    app = Litestar(
-        route_handlers=[
-            *collector_handlers(collecting),
-            *serving_handlers(serving),
-            *mail_handlers(feedback),
-            *admin_handlers(admin_parts(node, links)),
-            *operations_handlers(node.engine.ready, metrics, node.engine.publish),
-            *(preview_handlers(preview_parts(node, links)) if settings.development.preview else ()),
-        ],
-        openapi_config=OpenAPIConfig(title="Penstock", version=__version__, path="/schema"),
-        exception_handlers={HTTPException: refuse, Exception: refuse_fault},
-        logging_config=None,
-    )
-    return Http(app, [*collecting.routes, *serving.hot])

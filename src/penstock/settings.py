@@ -115,6 +115,7 @@ class DevelopmentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """What helps while a project is written, on a loopback address only: `[development]`."""
 
     preview: bool = False
+    test_api: bool = False
     items: str = ""
     images: dict[str, str] = {}
 
@@ -201,6 +202,7 @@ DOCS: dict[str, str] = {
     "decision.stale_after_ms": "Age of a profile beyond which an answer is `stale`.",
     "decision.serve_timeout_ms": "Time after which an answer falls back.",
     "development.preview": "Serve the live preview at `/preview`; needs a loopback address.",
+    "development.test_api": "Serve `/_test/…`, by which tests ask what was accepted; needs a loopback address.",
     "development.items": "File of items that `penstock up` loads when it starts, relative to the project.",
     "development.images": "Folder of pictures by the address prefix they stand in for, in the preview.",
     "definitions.apply": "When changed files come to serve: `up` (as soon as `penstock up` starts, and published campaigns "

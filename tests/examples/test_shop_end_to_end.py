@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from examples.shop.synthetic import Sent, Shoppers, read_catalogue
-from penstock.compose import Node, make_app, make_campaigning, make_links, make_node, open_stores
+from penstock.application import make_app
+from penstock.compose import Node, make_campaigning, make_links, make_node, open_stores
 from penstock.core.consent.evidence import permitted
 from penstock.core.decision.record import decode_decision
 from penstock.core.profile import Profile

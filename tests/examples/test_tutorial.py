@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tomllib
@@ -18,18 +17,12 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BIN = Path(sys.executable).parent
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 class Shell:
     """Runs blocks in a folder, with the project's keys in the environment and a port of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = port
         self.environ = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
     def run(self, block: str) -> str:
@@ -48,10 +41,10 @@ def blocks() -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_the_tutorial_works_as_it_is_written(blocks, tmp_path, program):
+def test_the_tutorial_works_as_it_is_written(blocks, tmp_path, free_port, program):
     program("curl")
     assert "make env\n. .venv/bin/activate\n" == next(blocks)
-    shell = Shell(tmp_path)
+    shell = Shell(tmp_path, free_port)
     assert next(blocks) == "penstock init shop\ncd shop\n"
     shell.run("penstock init shop")
     shell.folder = tmp_path / "shop"

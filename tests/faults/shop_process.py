@@ -28,7 +28,8 @@ import uvicorn  # noqa: E402 - the imports are part of what is measured
 import uvloop  # noqa: E402
 
 from penstock.adapters.clock import SystemClock  # noqa: E402
-from penstock.compose import Node, Stores, make_http, make_node, open_stores  # noqa: E402
+from penstock.application import make_http  # noqa: E402
+from penstock.compose import Node, Stores, make_node, open_stores  # noqa: E402
 from penstock.edges.fast import FastServer  # noqa: E402
 from penstock.ports.log import Appended, Log  # noqa: E402
 from penstock.ports.store import Store, StoredLeaf, Verdict  # noqa: E402

@@ -14,7 +14,7 @@ from penstock.core.leaf import Leaf
 from penstock.core.protect import Protector
 from penstock.core.record import Record
 from penstock.dsl.events import event, stamped, string, traits
-from penstock.flows.collect import Collector, answer, source_of
+from penstock.flows.collect import Collector, Discarded, answer, source_of
 from penstock.testing.clock import HandClock
 
 GRANTED = {"consent": {"categoryPreferences": {"personalisation": True}}}
@@ -129,7 +129,8 @@ def test_what_says_nothing_about_consent_is_discarded_and_counted() -> None:
 
     intake = take(collector(kept, {}, metrics), view("p1", context={}))
 
-    assert (intake.accepted, intake.discarded, kept.records, kept.letters) == (1, 1, [], [])
+    assert (intake.accepted, intake.discarded) == (1, [Discarded(0, "consent_unknown")])
+    assert (kept.records, kept.letters) == ([], [])
     assert answer(intake) == {"success": True, "accepted": 1, "discarded": 1}
     assert metrics.value("penstock_events_discarded_total", reason="consent_unknown") == 1
 

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 import httpx
 
+from penstock.application import make_app
 from penstock.compose import (
     Node,
     Stores,
     check_emails,
     load_serving,
-    make_app,
     make_node,
     open_stores,
 )

@@ -15,6 +15,7 @@ import click
 import uvicorn
 import uvloop
 
+from penstock.application import make_http
 from penstock.cli.client import up_file
 from penstock.cli.develop import load_items
 from penstock.cli.main import err, out
@@ -22,7 +23,6 @@ from penstock.compose import (
     Node,
     check_emails,
     load_serving,
-    make_http,
     make_node,
     open_stores,
 )
@@ -204,6 +204,10 @@ def _say_up(project: Project, url: str) -> None:
     out.print(f"Penstock is up at {url}")
     if project.settings.development.preview:
         out.print(f"  preview: {url}/preview shows a shop, and the email that answers each click")
+    if project.settings.development.test_api:
+        out.print(
+            f"  tests:   GET {url}/_test/accepted, rejected or profiles; POST {url}/_test/reset"
+        )
     out.print(
         f"  events:  POST {url}/v1/batch with a write key of: {sources or 'no source is declared'}"
     )

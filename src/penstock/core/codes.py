@@ -268,7 +268,7 @@ CODES: dict[str, Code] = {
     ),
     "E219": Code(
         "A setting of `[development]` can't be used as it is.",
-        "The preview needs a loopback address, and its files must exist.",
+        "The preview and the test endpoints need a loopback address, and the preview's files must exist.",
     ),
     "E225": Code(
         "Parquet files need an extra that is not installed.", "pip install 'penstock[parquet]'"

@@ -62,13 +62,18 @@ REQUEST: dict[str, Code] = {
         "What arrived is not an HTTP/1 request.",
         "Check the client, and what stands between it and here.",
     ),
+    "E387": Code(
+        "More came in since the last reset than the test endpoints tell of.",
+        "POST /_test/reset before each test.",
+    ),
     "E388": Code(
         "A question about the past names an offset or an instant that has not been yet.",
         "Ask for an offset of the log, or for an instant before now.",
     ),
     "E389": Code(
-        "The live preview was asked for by a page of another site, or under another name than this machine's.",
-        "Open it at http://127.0.0.1 with the port of `penstock up`.",
+        "The live preview or a test endpoint was asked for by a page of another site, or under another name "
+        "than this machine's.",
+        "Ask for it at http://127.0.0.1 with the port of `penstock up`.",
     ),
     "E390": Code(
         "`as_of` is before the newest record of the person.",

@@ -80,14 +80,22 @@ class Refusal:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """An accepted event of which nothing was kept: `consent_unknown` or `undeclared_event`."""
+
+    index: int
+    reason: str
+
+
 class Intake(NamedTuple):
     """What became of a request's events: all of them are durable, in the log or as dead letters."""
 
     accepted: int
     refused: list[Refusal]
-    discarded: int = 0
+    discarded: Sequence[Discarded] = ()
     """Of the accepted: nothing of them was kept, since consent or the project's rule for undeclared
-    events lets nothing be; `penstock_events_discarded_total` says which."""
+    events lets nothing be."""
 
 
 FindItem = Callable[[LeafId], Leaf | None]
@@ -106,6 +114,7 @@ class _Shaped(NamedTuple):
     records: list[Record]
     letters: list[DeadLetter]
     refused: list[Refusal]
+    discarded: list[Discarded]
     suppressions: list[tuple[SuppressionKey, Suppression]]
     urgent: bool
     accepted: int
@@ -191,7 +200,7 @@ class Collector:
             for _, entry in shaped.suppressions:
                 self.metrics.count("penstock_suppressions_written_total", reason=entry.reason)
         self._count(shaped)
-        return Intake(shaped.accepted, shaped.refused, shaped.accepted - len(shaped.records))
+        return Intake(shaped.accepted, shaped.refused, shaped.discarded)
 
     def _count(self, shaped: _Shaped) -> None:
         kept = len(shaped.records) + len(shaped.letters)
@@ -199,11 +208,13 @@ class Collector:
             self.metrics.count("penstock_events_accepted_total", kept)
         for letter in shaped.letters:
             self.metrics.count("penstock_events_dead_lettered_total", reason=letter.reason)
+        for one in shaped.discarded:
+            self.metrics.count("penstock_events_discarded_total", reason=one.reason)
 
     def _shape(
         self, source: Source, decoded: Decoded, received_at_ms: int, *, gpc: bool, job: str
     ) -> _Shaped:
-        shaped = _Shaped([], [], [], [], urgent=False, accepted=0)
+        shaped = _Shaped([], [], [], [], [], urgent=False, accepted=0)
         urgent, accepted = False, 0
         for rejected in decoded.rejected:
             self._refuse(shaped, source, received_at_ms, rejected, decoded, gpc=gpc)
@@ -215,7 +226,8 @@ class Collector:
                 self._refuse(shaped, source, received_at_ms, rejected, decoded, gpc=gpc)
                 continue
             accepted += 1
-            if record is None:
+            if isinstance(record, str):
+                shaped.discarded.append(Discarded(index, record))
                 continue
             shaped.records.append(record)
             entries = suppression_of(record)
@@ -293,8 +305,8 @@ class Collector:
 
     def record_of(
         self, source: Source, event: Event, received_at_ms: int, *, gpc: bool = False, job: str = ""
-    ) -> Record | None:
-        """Return the record of an event, or None if consent or the catalog lets nothing be kept.
+    ) -> Record | str:
+        """Return the record of an event, or why consent or the catalog lets nothing of it be kept.
 
         Raises:
             EventRejected: The event breaks its declaration or names nobody (E3xx).
@@ -302,8 +314,7 @@ class Collector:
         evidence, use = self._evidence(source, consent_preferences(event), gpc=gpc)
         name = (event.event or "") if event.type == "track" else event.type
         if use == consent_evidence.DISCARD and name not in PERMISSION_EVENTS:
-            self.metrics.count("penstock_events_discarded_total", reason="consent_unknown")
-            return None
+            return "consent_unknown"
         occurred = occurred_at_ms(event, received_at_ms)
         verified = source.verified
         if source.identity_keys and not verified and vouch.MEMBER in event.context:
@@ -313,8 +324,7 @@ class Collector:
             self.metrics.count("penstock_events_discarded_total", reason="blocked_identifier")
         normalised = self._normalised(event, name)
         if normalised.dropped:
-            self.metrics.count("penstock_events_discarded_total", reason="undeclared_event")
-            return None
+            return "undeclared_event"
         if normalised.undeclared_fields:
             self.metrics.count(
                 "penstock_fields_undeclared_total",
@@ -507,5 +517,5 @@ def answer(intake: Intake) -> dict[str, Any]:
             for r in intake.refused
         ]
     if intake.discarded:
-        body["discarded"] = intake.discarded
+        body["discarded"] = len(intake.discarded)
     return body

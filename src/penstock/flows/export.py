@@ -11,6 +11,7 @@ from penstock.core.decision.audience import Audience, matches
 from penstock.core.identity.identifier import ENTITY_TYPES
 from penstock.core.ids import LeafId
 from penstock.core.profile import Profile
+from penstock.flows.person import Person
 from penstock.flows.serve import Serving, Who, refused_topics
 from penstock.ports.store import Store
 
@@ -59,7 +60,8 @@ async def export_page(
     for number, (leaf, _) in enumerate(page):
         if number % YIELD_EVERY == YIELD_EVERY - 1:
             await asyncio.sleep(0)
-        profile = await _person(serving, leaf)
+        found = await person_at(serving, leaf)
+        profile = found[0] if found else None
         if profile is None or (audience is not None and not _member(serving, audience, profile)):
             continue
         if not profile.permitted:
@@ -79,13 +81,13 @@ async def export_page(
     return People(rows, page[-1][0] if len(page) == limit else None, withheld)
 
 
-async def _person(serving: Serving, leaf: LeafId) -> Profile | None:
-    """Return the person whose strongest leaf this is, or None."""
+async def person_at(serving: Serving, leaf: LeafId) -> tuple[Profile, Person] | None:
+    """Return the person whose strongest leaf this is, or None: so each is found once over all leaves."""
     read = (await serving.profiles.read([leaf])).leaves[0]
     if read is None or not read.id_type or read.id_type in ENTITY_TYPES:
         return None
     profile, person = await serving.profile(Who(leaf, read.id_type))
-    return profile if person.leaves and profile.leaves[0] == leaf else None
+    return (profile, person) if person.leaves and profile.leaves[0] == leaf else None
 
 
 def _member(serving: Serving, audience: Audience, profile: Profile) -> bool:

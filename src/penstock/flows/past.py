@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -88,10 +87,8 @@ class Past:
 
         It must only be asked for previews and profiles: decisions belong to the present.
         """
-        past = copy.copy(self._serving)
-        past.profiles = PastProfiles(self._history, self._step, known, at_ms)
-        past.clock = StoppedClock(at_ms)
-        return past
+        profiles = PastProfiles(self._history, self._step, known, at_ms)
+        return self._serving.over(profiles, clock=StoppedClock(at_ms))
 
     async def profile(
         self, who: Who, known: Known, as_of_ms: int | None = None

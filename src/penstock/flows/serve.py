@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -140,6 +141,23 @@ class Serving:
         self._previewed: dict[str, tuple[Campaign, Campaign]] = {}
         self.popular = popular
         self.recall = Recall(profiles, suppressions, clock)
+
+    def over(
+        self,
+        profiles: Profiles,
+        *,
+        clock: Clock | None = None,
+        register: Suppressions | None = None,
+    ) -> Serving:
+        """Return a serving of other leaves, such as those of the past, at another clock or register.
+
+        It must only be asked for previews and profiles: decisions belong to the present.
+        """
+        other = copy.copy(self)
+        other.profiles = profiles
+        other.clock = clock or self.clock
+        other.suppressions = register or self.suppressions
+        return other
 
     # -- profiles
 

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from penstock.adapters.metrics.memory import MemoryMetrics
-from penstock.compose import make_http, make_node, open_stores
+from penstock.application import make_http
+from penstock.compose import make_node, open_stores
 from penstock.core.event import SEGMENT, decode_batch
 from penstock.edges.fast import FastServer
 from penstock.edges.serving.hot import promptly

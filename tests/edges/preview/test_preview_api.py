@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from penstock.application import make_app
 from penstock.cli.develop import load_items
-from penstock.compose import make_app, make_node, open_stores
+from penstock.compose import make_node, open_stores
 from penstock.core.errors import SettingsError
 from penstock.project import Project, load_project
 from penstock.settings import DevelopmentSettings, ServerSettings

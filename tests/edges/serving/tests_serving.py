@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 import httpx
 import pytest
 
-from penstock.compose import Node, Stores, make_app, make_node, open_stores
+from penstock.application import make_app
+from penstock.compose import Node, Stores, make_node, open_stores
 from penstock.project import Project, load_project
 from penstock.testing.clock import HandClock
 

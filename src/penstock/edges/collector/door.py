@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
 import msgspec
 
-from penstock.core.errors import EventRejected, Overloaded
+from penstock.core.errors import EventRejected, Overloaded, PenstockError
 from penstock.core.event import SEGMENT, Decoded, Limits, decode_batch, decode_single
 from penstock.edges.asgi import Answer, json_answer
 from penstock.edges.collector.admission import Admission, never_shed, over_quota
 from penstock.edges.collector.body import inflate
 from penstock.edges.collector.keys import KeyRing, WriteKey, require_origin
 from penstock.edges.route import Request
-from penstock.flows.collect import Collector, answer
+from penstock.flows.collect import Collector, Intake, answer
 from penstock.ports.metrics import Metrics
 
 JOB = re.compile(r"[A-Za-z0-9._:/-]{1,64}")
@@ -74,6 +74,18 @@ _NO_ENVELOPE = _Envelope()
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
+class Watch(Protocol):
+    """Told what becomes of requests, while a project's tracking is tested."""
+
+    def took(self, source: str, decoded: Decoded, intake: Intake) -> None:
+        """Hear of a request that was answered 200, and of each of its events."""
+        ...
+
+    def refused(self, route: str, error: PenstockError) -> None:
+        """Hear of a request that was refused as a whole."""
+        ...
+
+
 class Door:
     """Lets requests in. Plain functions of a request, so that any server may call them.
 
@@ -82,15 +94,18 @@ class Door:
         ring: The write keys.
         admission: The limits.
         metrics: Where refusals are counted.
+        watch: Told of every request, if anybody is.
     """
 
     def __init__(
-        self, collector: Collector, ring: KeyRing, admission: Admission, metrics: Metrics
-    ) -> None:
+        self, collector: Collector, ring: KeyRing, admission: Admission, metrics: Metrics,
+        watch: Watch | None = None,
+    ) -> None:  # fmt: skip
         self.collector = collector
         self.ring = ring
         self.admission = admission
         self.metrics = metrics
+        self.watch = watch
 
     async def take(self, row: Row, request: Request) -> Answer:
         """Take a request in and return the 200: everything in it is durable by then.
@@ -120,6 +135,8 @@ class Door:
             intake = await self.collector.take(key.source, decoded, gpc=gpc, job=job)
         finally:
             self.admission.in_flight -= 1
+        if self.watch is not None:
+            self.watch.took(key.source.name, decoded, intake)
         return json_answer(200, answer(intake))
 
     def _require_room(self, key: WriteKey, body: bytes) -> None:

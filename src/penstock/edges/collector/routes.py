@@ -19,7 +19,7 @@ from penstock.core.errors import EventRejected, PenstockError, Unavailable
 from penstock.edges.asgi import Answer, ErrorBody, Scope, error_answer, json_answer, log_access
 from penstock.edges.collector.admission import Admission
 from penstock.edges.collector.cors import cors_headers, preflight
-from penstock.edges.collector.door import Door, Row
+from penstock.edges.collector.door import Door, Row, Watch
 from penstock.edges.collector.jitsu import JITSU_ROWS
 from penstock.edges.collector.keys import KeyRing, WriteKey
 from penstock.edges.collector.openapi import (
@@ -92,8 +92,12 @@ class CollectorEdge:
             except Exception as error:  # noqa: BLE001 - an SDK must always hear what to do next
                 raise _unforeseen(error) from None
 
+        def refuse_post(request: Request, error: PenstockError) -> Answer:
+            self._tell(row.path, error)
+            return refuse(request, error)
+
         return Route("POST", row.path, collect, clock=self.clock, metrics=self.metrics,
-                     body_bytes_max=row.body_bytes_max, refuse=refuse)  # fmt: skip
+                     body_bytes_max=row.body_bytes_max, refuse=refuse_post)  # fmt: skip
 
     def _pixel_route(self, row: Row) -> Route:
         """Return the route of an event in an image's query: the image, and a status that is true."""
@@ -102,6 +106,7 @@ class CollectorEdge:
             return with_cors(request, Answer(status, PIXEL, _IMAGE))
 
         def refuse_pixel(request: Request, error: PenstockError) -> Answer:
+            self._tell(row.path, error)
             return image(request, refuse(request, error).status)
 
         async def pixel(request: Request) -> Answer:
@@ -117,6 +122,14 @@ class CollectorEdge:
         return Route("GET", row.path, pixel, clock=self.clock, metrics=self.metrics,
                      refuse=refuse_pixel)  # fmt: skip
 
+    def _tell(self, route: str, error: PenstockError) -> None:
+        if self.door.watch is not None:
+            self.door.watch.refused(route, error)
+
+    def _refused(self, route: str, error: PenstockError, status: int = 0) -> Answer:
+        self._tell(route, error)
+        return error_answer(error, status)
+
     def source_config(self, scope: Scope) -> Answer:
         """Return what RudderStack's SDKs must load before they start."""
         headers = dict(scope["headers"])
@@ -125,12 +138,12 @@ class CollectorEdge:
             key = self.door.ring.of_request(headers, scope["query_string"])
             # 400, not 404: its SDKs give up on that, and ask again after any other refusal.
             answer = (
-                error_answer(_no_browser_key())
+                self._refused(SOURCE_CONFIG_PATH, _no_browser_key())
                 if key is None or not key.browser
                 else json_answer(200, source_config(key), ((b"cache-control", b"no-store"),))
             )
         except EventRejected as error:
-            answer = error_answer(error)
+            answer = self._refused(SOURCE_CONFIG_PATH, error)
         return self.finish("GET", SOURCE_CONFIG_PATH, answer, headers, started)
 
     def settings(self, key_text: str, scope: Scope) -> Answer:
@@ -139,7 +152,7 @@ class CollectorEdge:
         started = self.clock.monotonic_ms()
         key = self.door.ring.find(key_text)
         if key is None or not key.browser:
-            answer = error_answer(_no_browser_key(), status=404)
+            answer = self._refused(SETTINGS_TEMPLATE, _no_browser_key(), 404)
         else:
             base = self.public_url or _base_url(scope, headers)
             answer = json_answer(
@@ -176,7 +189,7 @@ def refuse(request: Request, error: PenstockError) -> Answer:
 def collector_edge(
     collector: Collector, keys: Iterable[WriteKey], *, clock: Clock, metrics: Metrics,
     requests_max: int = 1024, requests_per_s_per_key: int = 0, public_url: str = "",
-    rows: Iterable[Row] = ROWS,
+    watch: Watch | None = None,
 ) -> CollectorEdge:  # fmt: skip
     """Return the collector's edge, whose hot routes are `.routes`.
 
@@ -188,11 +201,11 @@ def collector_edge(
         requests_max: Requests in flight, beyond which new ones are answered 429.
         requests_per_s_per_key: Requests a second of each write key; 0 is no limit.
         public_url: How clients reach this server, such as `https://events.example.com`.
-        rows: The table of paths.
+        watch: Told of every request, if anybody is.
     """
     admission = Admission(clock, requests_max=requests_max, per_key_per_s=requests_per_s_per_key)
-    door = Door(collector, KeyRing(keys), admission, metrics)
-    return CollectorEdge(door, rows, clock, metrics, public_url)
+    door = Door(collector, KeyRing(keys), admission, metrics, watch)
+    return CollectorEdge(door, ROWS, clock, metrics, public_url)
 
 
 def collector_handlers(edge: CollectorEdge) -> list[HTTPRouteHandler]:

@@ -9,14 +9,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from litestar import Request, Response, get
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+from litestar import get
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery
 
 from penstock.core.decision.explain import explain, slot_lines
 from penstock.core.errors import EventRejected, PenstockError
 from penstock.edges.asgi import Answer, error_answer, json_answer
+from penstock.edges.loopback import require_this_name, this_machine_only
 from penstock.edges.preview.views import EmailView, ItemView, ShopView, SlotWhy
 from penstock.flows.compose_email import REFUSE_BYTES, WARN_BYTES
 from penstock.flows.evidence import events_behind
@@ -32,7 +32,6 @@ POLICY = (
 )
 """The email in the frame inherits it: its styles are inline and its pictures anywhere, and no script
 runs but the page's own."""
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 IMAGE_BYTES_MAX = 5 * 1024 * 1024
 
 Find = Callable[[Any], Who]
@@ -67,12 +66,9 @@ class Shopper(NamedTuple):
 def preview_handlers(parts: PreviewParts) -> list[HTTPRouteHandler]:
     """Return the preview's routes; only `penstock up` on a loopback address mounts them."""
     files = _page_files()
-    shared: dict[str, Any] = {
-        "guards": [require_this_machine], "include_in_schema": False,
-        "exception_handlers": {EventRejected: _refuse},
-    }  # fmt: skip
-
-    pictures: dict[str, Any] = {**shared, "guards": [require_this_name]}
+    shared = this_machine_only()
+    # The email's frame has an origin of its own, and its pictures show nobody.
+    pictures = this_machine_only(require_this_name)
 
     @get("/preview", **shared)
     async def page() -> Answer:
@@ -101,45 +97,6 @@ def preview_handlers(parts: PreviewParts) -> list[HTTPRouteHandler]:
         return await asyncio.to_thread(_image, list(parts.images.values()), prefix, name)
 
     return [page, page_file, shop, email, image]
-
-
-def require_this_machine(
-    connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
-) -> None:
-    """Refuse pages of other sites, and names that only pretend to be this machine.
-
-    A browser sends other sites' requests to loopback too; it says where they come from, and under
-    which name it came (DNS rebinding).
-
-    Raises:
-        EventRejected: The request does not come from a page of this server (E389).
-    """
-    require_this_name(connection, _)
-    if connection.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
-        raise _not_here("Sec-Fetch-Site")
-
-
-def require_this_name(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Refuse names that only pretend to be this machine.
-
-    Pictures need no more: the email's frame has an origin of its own, and they show nobody.
-
-    Raises:
-        EventRejected: The request came under another name (E389).
-    """
-    host = connection.headers.get("host", "")
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    if name not in LOOPBACK_NAMES:
-        raise _not_here("Host")
-
-
-def _not_here(header: str) -> EventRejected:
-    return EventRejected("E389", "the preview answers pages of this machine only", where=header,
-                         fix="open it at http://127.0.0.1 with the port of `penstock up`")  # fmt: skip
-
-
-def _refuse(_: Request[Any, Any, Any], error: EventRejected) -> Response[bytes]:
-    return Response(error_answer(error, 403).body, status_code=403, media_type="application/json")
 
 
 async def _shop(parts: PreviewParts) -> ShopView:
