@@ -103,7 +103,7 @@ def decode_manifest(raw: bytes, where: str) -> Manifest:
             raise DataCorrupt("E706", f"the backup has format {found}; this version reads up to {MANIFEST_FORMAT}",
                               where=where, fix="upgrade Penstock")  # fmt: skip
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _damaged(where) from error
     names = [file.name for file in manifest.files]
     good = (

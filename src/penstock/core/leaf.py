@@ -162,7 +162,7 @@ def decode_leaf(leaf_id: LeafId, version: Version, raw: bytes, plan: Plan) -> Le
     """
     try:
         body = _decoder.decode(raw)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         if format_of(raw) > LEAF_FORMAT:
             raise _other_version() from error
         raise DataCorrupt("E704", "a stored leaf does not decode",

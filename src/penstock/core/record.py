@@ -175,7 +175,7 @@ def decode_record(value: bytes) -> Record:
     """
     try:
         record = _decoder.decode(value)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         if format_of(value) > RECORD_FORMAT:
             raise _newer(format_of(value)) from error
         raise DataCorrupt("E701", "a record of the log does not decode",
@@ -189,7 +189,7 @@ def format_of(value: bytes) -> int:
     """Return the format that stored bytes begin with, whatever follows; 0 if they begin with none."""
     try:
         return _format_decoder.decode(value).format
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return 0
 
 
@@ -208,7 +208,7 @@ def decode_records(values: Iterable[bytes]) -> list[Record]:
     decode = _decoder.decode
     try:
         records = [decode(value) for value in values]
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return [decode_record(value) for value in values]  # says what is wrong
     for record in records:
         if record.format > RECORD_FORMAT:
