@@ -25,6 +25,7 @@ from penstock.adapters.backup.folder import FolderBackup
 from penstock.adapters.backup.objects import ObjectsBackup
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.decisions.sqlite import KIND as DECISIONS
+from penstock.adapters.decisions.sqlite import SqliteDecisions
 from penstock.adapters.files import sync_folder, write_new
 from penstock.adapters.keys.file import KEYS_FORMAT, FileKeys
 from penstock.adapters.log.sqlite import KIND as LOG
@@ -93,14 +94,20 @@ class Progress(NamedTuple):
     advance: Callable[[int], None] = lambda _: None
 
 
+class Merged(NamedTuple):
+    """What came from later files that were named: entries of the register, and decisions that are new."""
+
+    suppressions: int = 0
+    decisions: int = 0
+
+
 class Restored(NamedTuple):
     """What a restore did."""
 
     manifest: Manifest
     project_written: bool
     """Whether the project's files came from the backup too."""
-    suppressions: int
-    """Entries of the later register that was named."""
+    merged: Merged
 
 
 # -- making one
@@ -312,11 +319,13 @@ def restore(place: Place, root: Path, *, later: Path | None = None, progress: Pr
     Args:
         place: Where the backup is.
         root: The project's folder; if it has no `penstock.toml`, the project's files come back too.
-        later: A register of suppressions, or a data folder that has one: what it knows is merged in.
+        later: A data folder or a backup's that is later, or one of its files: what its register of
+            suppressions and its decision store know is merged in.
         progress: Told how far it is.
 
     Raises:
-        SettingsError: There is something in its place already (E242), or it is another tenant's (E244).
+        SettingsError: There is something in its place already (E242), or it is another tenant's (E244), or there
+            is nothing to merge (E247).
         Unavailable: What it needs could not be read or written (E441).
         DataCorrupt: The backup is none (E750), not whole or damaged (E751), or newer (E706).
     """
@@ -358,14 +367,14 @@ def _writing(folder: Path) -> Iterator[None]:
 def _arrive(
     place: Place, manifest: Manifest, raw: bytes, data: Path, beside: Path, *, later: Path | None,
     progress: Progress,
-) -> int:  # fmt: skip
-    """Gather what is to be put in place, unless that was done before; return the suppressions merged."""
-    merged = 0
+) -> Merged:  # fmt: skip
+    """Gather what is to be put in place, unless that was done before; return what was merged."""
+    merged = Merged()
     begun = verified_manifest(data, MANIFEST_FILE)
     if begun is None:
         _fetch(place, manifest, beside, progress)
         if later is not None:
-            merged = _merge(later, beside / "suppressions.db", manifest.tenant)
+            merged = _merge(later, beside, manifest.tenant)
         write_new(beside / MANIFEST_FILE, iter([raw]))
     elif begun != raw:
         raise SettingsError("E242", "a restore of another backup was cut short here", where=str(data),
@@ -373,13 +382,27 @@ def _arrive(
     return merged
 
 
-def _merge(later: Path, into: Path, tenant: str) -> int:
-    path = later / "suppressions.db" if later.is_dir() else later
-    register = SqliteSuppressions(into, tenant=tenant)
-    try:
-        return register.merge_file(path)
-    finally:
-        register.close()
+def _merge(later: Path, into: Path, tenant: str) -> Merged:
+    paths = {path.name: path for path in ([*later.glob("*.db")] if later.is_dir() else [later])}
+    suppressions, decisions = paths.get("suppressions.db"), paths.get("decisions.db")
+    if suppressions is None and decisions is None:
+        raise SettingsError("E247", "there is nothing to merge: no register of suppressions and no decision store",
+                            where=str(later), fix="name the data folder that was lost or a later backup, or its "
+                            "`suppressions.db` or `decisions.db`")  # fmt: skip
+    merged = Merged()
+    if suppressions is not None:
+        register = SqliteSuppressions(into / "suppressions.db", tenant=tenant)
+        try:
+            merged = merged._replace(suppressions=register.merge_file(suppressions))
+        finally:
+            register.close()
+    if decisions is not None:
+        store = SqliteDecisions(into / "decisions.db")
+        try:
+            merged = merged._replace(decisions=store.merge_file(decisions))
+        finally:
+            store.close()
+    return merged
 
 
 def _unpack(packed: Path, to: Path) -> None:

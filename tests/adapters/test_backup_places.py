@@ -124,6 +124,16 @@ def test_an_archives_manifest_is_put_last(tmp_path):
     assert 1 + 1 + 1 + 10 == len(puts)
 
 
+def test_parts_that_another_version_cut_otherwise_are_read(tmp_path):
+    archive = FolderArchive(tmp_path / "bucket")
+    with ObjectsBackup(archive, "b", tmp_path, part_bytes=7).making() as beside:
+        fill(beside)
+        ObjectsBackup(archive, "b", tmp_path, part_bytes=7).publish(beside, b"manifest")
+    for name, raw in FILES.items():
+        read = ObjectsBackup(archive, "b", tmp_path, part_bytes=1_000).read(file_of(name, len(raw)))
+        assert raw == b"".join(read)
+
+
 def test_only_its_owner_looks_into_a_folder(tmp_path):
     place = FolderBackup(tmp_path / "b")
     with place.making() as beside:

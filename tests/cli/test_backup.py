@@ -19,12 +19,14 @@ from click.testing import CliRunner, Result
 from msgspec import structs
 
 from penstock.adapters.backup.folder import FolderBackup
+from penstock.adapters.decisions.sqlite import SqliteDecisions
 from penstock.adapters.store.sqlite import _crc as leaf_crc
 from penstock.adapters.suppressions.sqlite import SqliteSuppressions
 from penstock.cli.main import main
 from penstock.core.backup import MANIFEST_FILE, Manifest, decode_manifest, encode_manifest
 from penstock.core.consent.suppression import Suppression, SuppressionKey
 from penstock.core.ids import LeafId
+from penstock.ports.decisions import DecisionKey, SendState
 
 USERS = 40
 SEEN = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
@@ -227,7 +229,7 @@ def test_later_suppressions_are_merged_and_earlier_ones_stay(folder: Path) -> No
     )
 
     lost = folder / "shop" / "data"
-    done = result_of("restore", folder / "b2", "--suppressions", lost, "--project", folder / "new")
+    done = result_of("restore", folder / "b2", "--later", lost, "--project", folder / "new")
     assert 2 == done["suppressions_merged"]
     assert {later: Suppression(9, True, 2, "withdrawal"), earlier: Suppression(7, False, 3, "granted")} == known(
         folder / "new", earlier, later
@@ -236,8 +238,49 @@ def test_later_suppressions_are_merged_and_earlier_ones_stay(folder: Path) -> No
     # From an older register nothing comes that is not so any more.
     again = folder / "again"
     result_of("backup", folder / "b3", "--project", folder / "new")
-    result_of("restore", folder / "b3", "--suppressions", folder / "b2", "--project", again)
+    result_of("restore", folder / "b3", "--later", folder / "b2", "--project", again)
     assert known(folder / "new", earlier, later) == known(again, earlier, later)
+
+
+def test_later_decisions_stand_and_nobody_gets_the_same_email_again(folder: Path) -> None:
+    """As they lie in the folder of a process that was killed: with write-ahead logs beside them."""
+    early, late, begun = (
+        DecisionKey("default", bytes([n]) * 16, "welcome", "s", "") for n in range(3)
+    )
+    lost = folder / "lost"
+    decisions = SqliteDecisions(folder / "shop/data/decisions.db")
+    decisions.put_if_absent([(early, b"first")])
+    decisions.start_send(early, "m0", 10)
+    decisions.start_send(begun, "m2", 10)
+    result_of("backup", folder / "b2", "--project", folder / "shop")
+    decisions.outbox_done([sequence for sequence, _ in decisions.outbox(9)])
+    decisions.put_if_absent([(early, b"other"), (late, b"second")])
+    decisions.finish_send(early, SendState("accepted", 11, "250"))
+    decisions.start_send(late, "m1", 12)
+    assert decisions.reserve(b"r", "weekly", limit=1, token="t", until_ms=99, now_ms=1)
+    shutil.copytree(folder / "shop/data", lost)
+    assert (lost / "decisions.db-wal").stat().st_size
+    decisions.close()
+
+    done = result_of("restore", folder / "b2", "--later", lost, "--project", folder / "new")
+
+    assert 1 == done["decisions_merged"]
+    restored = SqliteDecisions(folder / "new/data/decisions.db")
+    assert [b"first", b"second"] == restored.get([early, late])
+    assert [b"first", b"second"] == [record for _, record in restored.outbox(9)]
+    states = {key: state.state for key, state in restored.sends("welcome", "s")}
+    assert {early: "accepted", late: "started", begun: "started"} == states
+    assert not restored.reserve(b"r", "weekly", limit=1, token="u", until_ms=99, now_ms=1)
+    restored.close()
+
+
+def test_a_later_folder_that_holds_nothing_or_damage_is_refused(folder: Path) -> None:
+    (folder / "nothing").mkdir()
+    assert "E247" in refused("restore", folder / "b", "--later", folder / "nothing", "--project", folder / "new")  # fmt: skip
+    (folder / "nothing" / "suppressions.db").write_bytes(b"not a database, and long enough to be one" * 100)  # fmt: skip
+    assert "E707" in refused("restore", folder / "b", "--later", folder / "nothing", "--project", folder / "new")  # fmt: skip
+    assert not (folder / "new" / "penstock.toml").exists()
+    result_of("restore", folder / "b", "--later", folder / "b" / "decisions.db", "--project", folder / "new")  # fmt: skip
 
 
 def put(project: Path, entries: dict[SuppressionKey, Suppression]) -> None:

@@ -18,7 +18,7 @@ from penstock.core.backup import MANIFEST_FILE, Manifest, decode_manifest
 
 pytestmark = pytest.mark.slow
 
-BACKUPS = 4
+BACKUPS = 3
 SETTLED = 25
 """People who were there before the load, and do nothing during it."""
 
@@ -74,10 +74,10 @@ def test_each_is_a_state_to_go_on_from(
     manifests: list[Manifest] = []
     with load(sender, shop.port):
         for number in range(BACKUPS):
-            sender.wait_for(len(sender.acknowledged) + 300)
+            sender.wait_for(len(sender.acknowledged) + 150)
             known.append(set(sender.acknowledged))
             manifests.append(backed_up(shop, folder / f"b{number}"))
-        sender.wait_for(len(sender.acknowledged) + 300)
+        sender.wait_for(len(sender.acknowledged) + 150)
 
     heads = [manifest.heads[0] for manifest in manifests]
     assert heads == sorted(set(heads))
@@ -131,7 +131,7 @@ def assert_the_same_is_served(shop: Shop, again: Shop, manifest: Manifest) -> No
         assert "live" == now["served"]
 
 
-@pytest.mark.parametrize("room", [0, 20_000, 60_000])
+@pytest.mark.parametrize("room", [0, 20_000])
 def test_a_disk_that_is_full_leaves_no_backup_and_the_shop_alone(shop: Shop, room: int) -> None:
     """A limit on the size of files stands in for the disk: a write beyond it fails as if there were no room."""
     shop.up()

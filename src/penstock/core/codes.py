@@ -291,7 +291,7 @@ CODES: dict[str, Code] = {
     ),
     "E242": Code(
         "There is something where a backup is to be restored, and a restore overwrites nothing.",
-        "Move the data folder away, and keep it: it may hold later unsubscribes.",
+        "Move the data folder away and name it with `--later`: it may hold unsubscribes and sends that the backup does not.",
     ),
     "E243": Code(
         "A restore into the data folder was cut short.",
@@ -303,6 +303,10 @@ CODES: dict[str, Code] = {
     ),
     "E245": Code("S3 needs an extra that is not installed.", "pip install 'penstock[s3]'"),
     "E246": Code("This is no place for a backup.", "Name a folder, or `s3://BUCKET/PREFIX`."),
+    "E247": Code(
+        "There is nothing to merge into what is restored.",
+        "Name the data folder that was lost or a later backup, or its `suppressions.db` or `decisions.db`.",
+    ),
     # E3xx events, rows and requests
     "E300": Code(
         "A request, or one event of a batch, is not well-formed JSON.",

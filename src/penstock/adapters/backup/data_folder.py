@@ -64,8 +64,8 @@ def arriving(folder: Path) -> Iterator[Path]:
             held = {path.name for path in folder.iterdir()} - BESIDE
             if held and not (folder / VERIFIED).exists():
                 raise SettingsError("E242", "the data folder is not empty, and a restore overwrites nothing",
-                                    where=str(folder), fix="move it away first, and keep it: it may hold what the "
-                                    "backup does not, such as later unsubscribes")  # fmt: skip
+                                    where=str(folder), fix="move it away and name it with `--later`: it may hold "
+                                    "unsubscribes and sends that the backup does not")  # fmt: skip
             for left in (ARRIVING, FINISHED):
                 shutil.rmtree(folder / left, ignore_errors=True)
             (folder / ARRIVING).mkdir(mode=0o700)

@@ -94,12 +94,16 @@ class ObjectsBackup:
             DataCorrupt: A part of it is not there (E751).
             Unavailable: The archive does not answer (E419).
         """
-        for number in range(self._parts(file.bytes)):
+        # However long its parts are: another version may have cut them otherwise.
+        left, number = file.bytes, 0
+        while number == 0 or left > 0:
             try:
-                yield self._archive.get(_part(file.name, number))
+                part = self._archive.get(_part(file.name, number))
             except DataCorrupt as error:
                 raise DataCorrupt("E751", f"the backup lacks a part of its file `{file.name}`", where=self.where,
                                   fix="use another backup: this one is not whole") from error  # fmt: skip
+            yield part
+            left, number = left - max(len(part), 1), number + 1
 
     def _parts(self, size: int) -> int:
         return max(1, -(-size // self._part_bytes))

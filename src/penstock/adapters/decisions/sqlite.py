@@ -73,6 +73,18 @@ _SENDS = """SELECT tenant, recipient, campaign, send, slot, state, at_ms, detail
     WHERE campaign = ?1 AND send = ?2 AND (?3 = '' OR state = ?3)
     ORDER BY recipient, tenant, slot"""
 
+_MERGE = (
+    # Each that is new goes to the outbox, once more perhaps: its record has its id, and counts once.
+    """INSERT INTO outbox SELECT NULL, decision_id FROM later.decisions
+        WHERE decision_id NOT IN (SELECT decision_id FROM decisions) ORDER BY rowid""",
+    "INSERT OR IGNORE INTO decisions SELECT * FROM later.decisions ORDER BY rowid",
+    """INSERT INTO sends SELECT * FROM later.sends WHERE 1
+        ON CONFLICT DO UPDATE SET state = excluded.state, at_ms = excluded.at_ms, detail = excluded.detail
+        WHERE (excluded.at_ms, excluded.state <> 'started') > (at_ms, state <> 'started')""",
+    """INSERT INTO reservations SELECT * FROM later.reservations WHERE 1
+        ON CONFLICT DO UPDATE SET until_ms = max(until_ms, excluded.until_ms)""",
+)
+
 
 class SqliteDecisions:
     """The decision store in one SQLite file, which several processes may open.
@@ -144,6 +156,33 @@ class SqliteDecisions:
             connection.executemany(
                 "DELETE FROM outbox WHERE sequence = ?", ((sequence,) for sequence in sequences)
             )
+
+    def merge_file(self, path: Path) -> int:
+        """Merge another file's decisions, sends and reservations; return how many decisions are new.
+
+        Of a decision that both have, the one here stands; of a send, the later state.
+
+        Args:
+            path: The other file, which stays as it is.
+
+        Raises:
+            Unavailable: One of the two does not answer (E404).
+            DataCorrupt: The other is damaged, of another kind (E707) or newer (E706).
+        """
+        other = Session(path, KIND, read_only=True)
+        try:
+            with other.use(), self._writer.use() as connection:
+                connection.execute("ATTACH ? AS later", (f"{path.absolute().as_uri()}?mode=ro",))
+                try:
+                    with self._writer.transaction():
+                        new = connection.execute(_MERGE[0]).rowcount
+                        for statement in _MERGE[1:]:
+                            connection.execute(statement)
+                finally:
+                    connection.execute("DETACH later")
+            return new
+        finally:
+            other.close()
 
     # ------------------------------------------------------------------------------- reservations
 
