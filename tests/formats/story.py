@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from penstock.compose import Node, make_app, make_node, open_stores
+from penstock.application import make_app
+from penstock.compose import Node, make_node, open_stores
 from penstock.project import load_project
 from penstock.testing.clock import HandClock
 
