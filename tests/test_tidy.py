@@ -168,17 +168,32 @@ def longest(module: str, table: dict[str, set[str]]) -> str | None:
     return max(found, key=len, default=None)
 
 
+CODE_FILES = {"core/codes", "core/request_codes", "core/stored_codes", "core/version_codes"}
+
+
 def codes_used() -> dict[str, list[str]]:
     """Error codes in src, each with the places that name it; the catalogue itself is left out."""
     used: dict[str, list[str]] = {}
     for path in FILES:
-        if part(path) in {"core/codes", "core/stored_codes", "core/version_codes"}:
+        if part(path) in CODE_FILES:
             continue
         for node in ast.walk(tree_of(path)):
             text = node.value if isinstance(node, ast.Constant) else None
             if isinstance(text, str) and CODE.fullmatch(text):
                 used.setdefault(text, []).append(f"{rel(path)}:{node.lineno}")
     return used
+
+
+def test_a_code_means_one_thing() -> None:
+    """The catalogue is put together from several files; a code in two of them would lose one meaning."""
+    named = [
+        node.value
+        for path in FILES
+        if part(path) in CODE_FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant) and CODE.fullmatch(str(node.value))
+    ]
+    assert [] == sorted(code for code, times in Counter(named).items() if times > 1)
 
 
 def test_every_code_raised_is_in_the_catalogue() -> None:

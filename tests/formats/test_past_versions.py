@@ -175,7 +175,7 @@ LATER = {
     **{name: (later_file(name), "E706")
        for name in ("log.db", "store.db", "decisions.db", "suppressions.db", "index.db")},
     "keys.json": (later_json("keys.json"), "E706"),
-    "definitions": (later_json("definitions/versions.json"), "E731"),
+    "definitions": (later_json("definitions/versions.json"), "E741"),
     "a record": (later_record, "E702"),
     "a decision": (later_decision, "E721"),
 }  # fmt: skip

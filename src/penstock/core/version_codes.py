@@ -37,27 +37,27 @@ VERSION: dict[str, Code] = {
         "The table of definitions versions could not be read or kept; nothing was switched.",
         "Check the data folder's permissions and disk, and try again.",
     ),
-    "E418": Code(
+    "E420": Code(
         "The leaves of new definitions are not folded any more; what served goes on serving.",
         "Look at what `penstock up` printed, restart it, and apply again.",
     ),
-    "E501": Code(
+    "E502": Code(
         "Other definitions are being applied.",
         "Wait until they serve, or give them up with `penstock apply --give-up`.",
     ),
-    "E730": Code(
+    "E740": Code(
         "The table of definitions versions, or a version's files, do not read back.",
         "Restore it from a backup, or move it away and apply the project's files.",
     ),
-    "E731": Code(
+    "E741": Code(
         "The table of definitions versions has a format newer than this version reads.",
         "Upgrade Penstock.",
     ),
-    "E732": Code(
+    "E742": Code(
         "New leaves differ from those that serve in features that both define alike; nothing was switched.",
         "Report it with the data folder; what served before goes on serving.",
     ),
-    "E733": Code(
+    "E743": Code(
         "Applying definitions failed by a mistake of ours; nothing was switched.",
         "Report it; what served before goes on serving.",
     ),

@@ -224,7 +224,7 @@ class SideBySide(Protocol):
     """How far the last apply is; None before it has begun."""
 
     def begin(self, candidate: Candidate, *, republish: bool = False) -> object:
-        """Begin to apply definitions; raises Conflict (E501) if others are being applied."""
+        """Begin to apply definitions; raises Conflict (E502) if others are being applied."""
         ...
 
     async def moved(self) -> Progress | None:

@@ -20,7 +20,7 @@ class Versions(Protocol):
 
         Raises:
             Unavailable: It can't be read (E417).
-            DataCorrupt: It does not read back (E730), or is newer (E731).
+            DataCorrupt: It does not read back (E740), or is newer (E741).
         """
         ...
 
@@ -45,7 +45,7 @@ class Versions(Protocol):
 
         Raises:
             Unavailable: They can't be read (E417).
-            DataCorrupt: They are not what was put (E730).
+            DataCorrupt: They are not what was put (E740).
         """
         ...
 

@@ -230,6 +230,6 @@ class Follower:
                 error = None if self._task.cancelled() else self._task.exception()
                 if isinstance(error, PenstockError):
                     raise error
-                raise Unavailable("E418", "the new leaves are not folded any more",
+                raise Unavailable("E420", "the new leaves are not folded any more",
                                   fix="look at what `penstock up` printed, restart it, and apply again")  # fmt: skip
             await asyncio.sleep(IDLE_S)

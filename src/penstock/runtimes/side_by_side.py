@@ -138,13 +138,13 @@ class SideBySide:
             republish: Whether published campaigns go over to them.
 
         Raises:
-            Conflict: Other definitions are being applied (E501).
+            Conflict: Other definitions are being applied (E502).
         """
         if self._work is not None and not self._work.done():
             standing = self.table.candidate
             if standing is not None and standing.digest == candidate.digest:
                 return self._work
-            raise Conflict("E501", "other definitions are being applied",
+            raise Conflict("E502", "other definitions are being applied",
                            fix="wait until they serve; `penstock versions` shows how far they are")  # fmt: skip
         self.progress = None
         self._work = asyncio.create_task(
@@ -211,7 +211,7 @@ class SideBySide:
             self._say(Progress(number, "failed", *self._extent(None), 0, None, error=error))
         except Exception as error:
             self.failure = error
-            fault = DataCorrupt("E733", f"applying the definitions failed: {type(error).__name__}",
+            fault = DataCorrupt("E743", f"applying the definitions failed: {type(error).__name__}",
                                 fix="report it; what served before goes on serving")  # fmt: skip
             self._say(Progress(number, "failed", *self._extent(None), 0, None, error=fault))
             raise
@@ -264,7 +264,7 @@ class SideBySide:
         """Compare the new leaves with those that serve, where their definitions agree.
 
         Raises:
-            DataCorrupt: They differ (E732): nothing is switched.
+            DataCorrupt: They differ (E742): nothing is switched.
         """
         active = self.table.active
         assert active is not None, "one version serves"
@@ -284,7 +284,7 @@ class SideBySide:
             )
             seen, states = seen + found.leaves, states + found.states
             if found.different:
-                raise DataCorrupt("E732", f"the new leaves differ from those that serve in {len(found.different)} of "
+                raise DataCorrupt("E742", f"the new leaves differ from those that serve in {len(found.different)} of "
                                   f"{seen} leaves, in features that both define alike",
                                   fix="report it with the data folder; what served before goes on serving")  # fmt: skip
             if after is None:
@@ -335,10 +335,10 @@ class SideBySide:
 
         Raises:
             DefinitionError: There is none (E191), or it is gone (E190).
-            Conflict: Definitions are being applied (E501).
+            Conflict: Definitions are being applied (E502).
         """
         if self._work is not None and not self._work.done():
-            raise Conflict("E501", "other definitions are being applied",
+            raise Conflict("E502", "other definitions are being applied",
                            fix="wait until they serve, or give them up with `penstock apply --give-up`")  # fmt: skip
         async with self._changing:
             target = table_of.rollback_target(self.table, number)

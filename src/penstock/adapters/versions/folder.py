@@ -119,5 +119,5 @@ def _unavailable(path: Path, error: OSError) -> Unavailable:
 
 
 def _corrupt(path: Path) -> DataCorrupt:
-    return DataCorrupt("E730", "the files of a definitions version do not read back", where=str(path),
+    return DataCorrupt("E740", "the files of a definitions version do not read back", where=str(path),
                        fix="restore the file from a backup, or move it away and apply the project's files")  # fmt: skip

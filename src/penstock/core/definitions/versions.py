@@ -125,17 +125,17 @@ def decode_table(raw: bytes) -> Table:
     """Return the table of its bytes.
 
     Raises:
-        DataCorrupt: The bytes are no table (E730), or a newer version wrote them (E731).
+        DataCorrupt: The bytes are no table (E740), or a newer version wrote them (E741).
     """
     try:
         newer = _head.decode(raw).format > TABLE_FORMAT
         if not newer:
             return _decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise DataCorrupt("E730", "the table of definitions versions does not decode",
+        raise DataCorrupt("E740", "the table of definitions versions does not decode",
                           fix="restore it from a backup; or move it away, and `penstock up` begins a new one "
                           "with the project's files") from None  # fmt: skip
-    raise DataCorrupt("E731", f"the table of definitions versions has a format newer than {TABLE_FORMAT}",
+    raise DataCorrupt("E741", f"the table of definitions versions has a format newer than {TABLE_FORMAT}",
                       fix="upgrade Penstock to the version that wrote it")  # fmt: skip
 
 

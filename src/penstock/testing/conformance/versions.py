@@ -82,9 +82,9 @@ class DurableVersionsConformance(VersionsConformance):
         versions.put(a_table())
         versions.put_files(3, FILES)
         self.damage(tmp_path)
-        with pytest.raises(DataCorrupt, match="E730"):
+        with pytest.raises(DataCorrupt, match="E740"):
             versions.load()
-        with pytest.raises(DataCorrupt, match="E730"):
+        with pytest.raises(DataCorrupt, match="E740"):
             versions.files(3)
 
     def test_a_write_that_fails_leaves_what_was_before(self, tmp_path: Path):
