@@ -81,6 +81,17 @@ def test_a_log_that_is_away_keeps_the_outbox_and_the_next_round_moves_it() -> No
     asyncio.run(story())
 
 
+def test_those_who_pump_at_once_move_each_decision_once() -> None:
+    async def story() -> None:
+        decisions, appended = decided(PUMP_RECORDS + 3), Appended()
+        pump = OutboxPump(decisions, appended, to_record, MemoryMetrics())
+        moved = await asyncio.gather(*(pump.pump() for _ in range(4)))
+        assert [PUMP_RECORDS + 3, 0, 0, 0] == moved
+        assert appended.message_ids == [f"d{n}" for n in range(PUMP_RECORDS + 3)]
+
+    asyncio.run(story())
+
+
 class Killed(Exception):
     """Stands for the end of the process."""
 

@@ -33,9 +33,15 @@ class OutboxPump:
         self._to_record = to_record
         self._metrics = metrics
         self._every_ms = every_ms
+        # Two that pump at once would both move what both have read.
+        self._pumping = asyncio.Lock()
 
     async def pump(self) -> int:
-        """Move what is there now; return how many entries were moved."""
+        """Move what is there now; return how many entries were moved. One at a time moves."""
+        async with self._pumping:
+            return await self._move()
+
+    async def _move(self) -> int:
         moved = 0
         while entries := await asyncio.to_thread(self._decisions.outbox, PUMP_RECORDS):
             records = [self._to_record(raw) for _, raw in entries]
