@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from penstock.core.consent.suppression import suppression_of
@@ -64,8 +66,9 @@ class Recording:
         return [self._log.head(partition) for partition in range(self._log.partitions)]
 
     def events(self) -> list[Recorded]:
-        """Return the events of the project's sources, each once, in the order they were taken in.
+        """Return the events of the project's sources, each once, in the order of their first copies.
 
+        That is the order of the log's stamps; of one and the same millisecond, a partition's own order.
         Items, and what Penstock itself says of its emails, are left out. Reads the log.
 
         Raises:
@@ -126,11 +129,14 @@ class Recording:
         if sum(heads) - sum(self._marks) > RECORDS_MAX:
             raise EventRejected("E387", f"more than {RECORDS_MAX} records came in since the last reset",
                                 fix="POST /_test/reset before each test", where="log")  # fmt: skip
-        for partition, mark in enumerate(self._marks):
-            offset = mark
-            while batch := self._log.read(partition, offset, READ_RECORDS):
-                offset = batch[-1].offset + 1
-                yield from ((one.logged_at_ms, decode_record(one.value)) for one in batch)
+        partitions = (self._partition(*marked) for marked in enumerate(self._marks))
+        # Stamps never go back within a partition.
+        return heapq.merge(*partitions, key=itemgetter(0))
+
+    def _partition(self, partition: int, offset: int) -> Iterator[tuple[int, Record]]:
+        while batch := self._log.read(partition, offset, READ_RECORDS):
+            offset = batch[-1].offset + 1
+            yield from ((one.logged_at_ms, decode_record(one.value)) for one in batch)
 
 
 class _Leaves:

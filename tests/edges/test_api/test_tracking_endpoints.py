@@ -17,8 +17,10 @@ from penstock.compose import Node, make_node, open_stores
 from penstock.core.errors import SettingsError
 from penstock.flows import recording
 from penstock.flows.serve import Who
+from penstock.ports.clock import Clock
 from penstock.project import Project, load_project
 from penstock.settings import DevelopmentSettings, ServerSettings
+from penstock.testing.clock import HandClock
 
 ROOT = Path(__file__).parents[3]
 GRANTED = {"consent": {"categoryPreferences": {"personal": True}}}
@@ -56,9 +58,9 @@ class Shop:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[Shop]:
+async def opened(clock: Clock | None = None) -> AsyncIterator[Shop]:
     project = shop()
-    stores = open_stores(project)
+    stores = open_stores(project, clock)
     node = make_node(project, stores)
     await node.start()
     transport = httpx.ASGITransport(app=make_app(node))
@@ -68,9 +70,9 @@ async def opened() -> AsyncIterator[Shop]:
     stores.close()
 
 
-def play(story: Callable[[Shop], Awaitable[Any]]) -> Any:
+def play(story: Callable[[Shop], Awaitable[Any]], clock: Clock | None = None) -> Any:
     async def main() -> Any:
-        async with opened() as shop:
+        async with opened(clock) as shop:
             return await story(shop)
 
     return asyncio.run(main())
@@ -91,7 +93,7 @@ def test_an_accepted_event_is_shown_as_it_was_kept_and_its_copies_are_counted() 
 
     found = play(story)
     assert 2 == found["count"]
-    first, second = found["events"]
+    first, second = sorted(found["events"], key=lambda event: event["source"])
     assert ("track", "Product Viewed", "v-1", "backend", 2) == (
         first["type"], first["event"], first["message_id"], first["source"], first["copies"]
     )  # fmt: skip
@@ -107,6 +109,20 @@ def test_an_accepted_event_is_shown_as_it_was_kept_and_its_copies_are_counted() 
         second["copies"],
         second["identifiers"]["anonymous_id"],
     )
+
+
+def test_events_come_in_the_order_of_the_log_whatever_leaf_they_are_of() -> None:
+    clock = HandClock(1_790_000_000_000)
+
+    async def story(shop: Shop) -> Any:
+        for number in range(12):
+            await shop.send(view(number=number, userId=f"u-{number}"))
+            clock.advance(ms=1)
+        await shop.send(view(number=3, userId="u-3"))
+        return await shop.ask("accepted")
+
+    found = play(story, clock)["events"]
+    assert [f"v-{number}" for number in range(12)] == [event["message_id"] for event in found]
 
 
 def test_what_consent_denies_is_shown_bare() -> None:

@@ -37,7 +37,7 @@ class AcceptedEvent(msgspec.Struct, frozen=True):
 
 
 class AcceptedView(msgspec.Struct, frozen=True):
-    """The accepted events, in the order they were taken in."""
+    """The accepted events, in the order in which the log has them."""
 
     count: int
     events: list[AcceptedEvent]
