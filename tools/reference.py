@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import importlib
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -517,6 +518,69 @@ def openapi_document() -> dict[str, Any] | None:
     return Litestar(handlers, openapi_config=config).openapi_schema.to_schema()
 
 
+SDK_PACKAGES = {
+    "segment-analytics-python 2.4": ("requirements.lock", "segment-analytics-python"),
+    "segment-analytics-python 2.3": ("tests/sdk/older.lock", "segment-analytics-python"),
+    "rudder-sdk-python": ("tests/sdk/older.lock", "rudder-sdk-python"),
+}
+"""Python's SDKs: where the version that the tests drive is pinned. Those of npm are in its own lock."""
+
+SDK_COLUMNS = (
+    "identify", "track", "page", "screen", "group", "alias", "gzip", "clock off", "429", "503",
+    "server killed", "offline", "page left", "wrong key",
+)  # fmt: skip
+
+
+def sdks_page() -> str | None:
+    """Return which SDKs drive the collector in the tests, and which of their behaviours those show."""
+    tests = ROOT / "tests" / "sdk"
+    found: dict[str, dict[str, str]] = json.loads((tests / "behaviours.json").read_text())
+    npm: dict[str, Any] = json.loads((tests / "package-lock.json").read_text())["packages"]
+
+    def pinned(name: str) -> str:
+        if name in SDK_PACKAGES:
+            lock, package = SDK_PACKAGES[name]
+            lines = (ROOT / lock).read_text().splitlines()
+            line = next(line for line in lines if line.startswith(f"{package}=="))
+            return line.split("==")[1].split()[0].rstrip("\\")
+        package = name.split(",", maxsplit=1)[0].split(" in ", maxsplit=1)[0]
+        return str(npm[f"node_modules/{package}"]["version"])
+
+    unknown = {kind for kinds in found.values() for kind in kinds} - set(SDK_COLUMNS)
+    assert not unknown, f"behaviours without a column: {unknown}"
+
+    def lines() -> Iterator[str]:
+        yield from table(
+            ("SDK", "version", *SDK_COLUMNS),
+            (
+                (f"`{name}`", pinned(name), *("✓" if one in shown else "" for one in SDK_COLUMNS))
+                for name, shown in found.items()
+            ),
+        )
+        yield ""
+        yield "## The tests"
+        yield ""
+        named = sorted({test for shown in found.values() for test in shown.values()})
+        for test in named:
+            file, function = test.split("::")
+            kinds = sorted(
+                {kind for shown in found.values() for kind, one in shown.items() if one == test}
+            )
+            yield f"- {', '.join(kinds)}: `tests/sdk/{file}`, `{function}`"
+
+    intro = (
+        "Each of these is installed from its registry and drives a real server over HTTP, unmodified, those for "
+        "browsers in Chromium on a page of another origin. A tick is a test in which every event of the SDK is in "
+        "the profile exactly once. *Clock off*: the clocks of SDK and server are two hours apart, and events are "
+        "dated right. *429*, *503*: the server refuses at first. *Server killed*: with SIGKILL in mid-run, and "
+        "started again. *Offline*: the browser has no network for a while. *Page left*: what waits is sent by "
+        "beacon. *Wrong key*: refused once, for good, and never tried again. An empty cell is a thing the SDK does "
+        "not have, or that no test shows. Further SDKs are covered by requests that were recorded from them: "
+        "`tests/core/sdk_bodies.tsv`."
+    )
+    return page("SDKs", intro, lines())
+
+
 PAGES: dict[str, Callable[[], str | None]] = {
     "errors.md": errors_page,
     "metrics.md": metrics_page,
@@ -524,6 +588,7 @@ PAGES: dict[str, Callable[[], str | None]] = {
     "cli.md": cli_page,
     "aggregates.md": aggregates_page,
     "http.md": http_page,
+    "sdks.md": sdks_page,
 }
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """A real server on a real port: uvicorn, the collector and the embedded engine on SQLite files."""
 
 import asyncio
+import json
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,10 @@ from penstock.edges.fast import FastServer
 from penstock.flows.collect import Collector
 from penstock.runtimes.embedded import EmbeddedEngine
 
-WRITE_KEY = "wk-server"
+sys.path.insert(0, str(Path(__file__).parent))
+
+from sdk_shop import JITSU_KEY, SERVER_KEY, WEB_JITSU_KEY, WEB_KEY, KilledShop, Taken, taken
+
 EPOCH = 1
 
 product_viewed = event("Product Viewed", product_id=string(required=True), price=money())
@@ -71,6 +77,16 @@ class StumblingSuppressions(SqliteSuppressions):
         super().put(entries)
 
 
+class AheadClock(SystemClock):
+    """The system's clock, so many milliseconds ahead of that of the SDKs."""
+
+    def __init__(self, ahead_ms: int) -> None:
+        self.ahead_ms = ahead_ms
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
+
+
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, started: threading.Event) -> None:
         super().__init__(config)
@@ -84,8 +100,8 @@ class _Server(uvicorn.Server):
 class Served:
     """A running server, and what its files hold."""
 
-    def __init__(self, folder: Path, limits: dict[str, Any]) -> None:
-        self.clock, self.metrics = SystemClock(), MemoryMetrics()
+    def __init__(self, folder: Path, ahead_ms: int, limits: dict[str, Any]) -> None:
+        self.clock, self.metrics = AheadClock(ahead_ms), MemoryMetrics()
         self.log = StumblingLog(folder / "log.sqlite", self.clock)
         self.store = SqliteStore(folder / "store.sqlite")
         self.suppressions = StumblingSuppressions(folder / "suppressions.sqlite")
@@ -120,9 +136,13 @@ class Served:
             appender=self.engine.appender, suppressions=self.suppressions, clock=self.clock,
             metrics=self.metrics,
         )  # fmt: skip
-        key = write_key(WRITE_KEY, "backend", "server", basis={"personalisation": "contract"})
+        basis = {"personalisation": "contract"}
+        keys = [write_key(SERVER_KEY, "backend", "server", basis=basis),
+                write_key(WEB_KEY, "web", "browser", basis=basis),
+                write_key(JITSU_KEY, "jitsu", "server", basis=basis),
+                write_key(WEB_JITSU_KEY, "web-jitsu", "browser", basis=basis)]  # fmt: skip
         edge = collector_edge(
-            collector, [key], clock=self.clock, metrics=self.metrics, **self.limits
+            collector, keys, clock=self.clock, metrics=self.metrics, **self.limits
         )
         app = Litestar(collector_handlers(edge), openapi_config=None, logging_config=None)
         fast = FastServer(edge.routes, metrics=self.metrics)
@@ -163,20 +183,19 @@ class Served:
     def deduplicated(self) -> int:
         return sum(leaf.deduplicated for leaf in self.leaves().values())
 
-    def views(self) -> list[int]:
-        """Return the feature `views` of every person, sorted."""
-        now = self.clock.now_ms()
-        granted = frozenset({"personalisation"})
-        return sorted(
-            value
-            for leaf in self.leaves().values()
-            if (value := self.plan.read(leaf.states, now, leaf.clock_ms, {}, granted)["views"])
-        )
+    def taken(self) -> Taken:
+        """Return what was taken in, once everything is folded and written."""
+        return taken(self.primaries(), self.leaves().values(), self.plan, self.clock.now_ms())
 
-    def answers(self, status: int) -> int:
-        """Return how many requests to /v1/batch were answered with a status."""
-        return int(
-            self.metrics.value("penstock_requests_total", route="/v1/batch", status=str(status))
+    def answers(self, status: int, route: str = "") -> int:
+        """Return how many requests were answered with a status; of one route, or of all."""
+        lines = self.metrics.exposition().decode().splitlines()
+        return sum(
+            int(float(line.rsplit(" ", 1)[1]))
+            for line in lines
+            if line.startswith("penstock_requests_total{")
+            and f'status="{status}"' in line
+            and route in line
         )
 
 
@@ -188,8 +207,8 @@ def serve(tmp_path: Path) -> Serve:
     """Start a server: `with serve(requests_per_s_per_key=1) as served`."""
 
     @contextmanager
-    def start(**limits: Any) -> Iterator[Served]:
-        served = Served(tmp_path, limits)
+    def start(ahead_ms: int = 0, **limits: Any) -> Iterator[Served]:
+        served = Served(tmp_path, ahead_ms, limits)
         served.thread.start()
         try:
             assert served.up.wait(20), "the server did not start"
@@ -203,3 +222,64 @@ def serve(tmp_path: Path) -> Serve:
                 part.close()
 
     return start
+
+
+@pytest.fixture
+def killed_shop(tmp_path: Path) -> Iterator[KilledShop]:
+    """A shop in a process of its own, not started yet."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shop = KilledShop(tmp_path, port)
+    yield shop
+    shop.stop()
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    """The URL of a site of another origin, whose page loads an SDK."""
+    folder = str(Path(__file__).parent)
+
+    class Files(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=folder)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+TABLE = Path(__file__).with_name("behaviours.json")
+"""SDK -> behaviour -> the test that shows it; `docs/reference/sdks.md` is written from it."""
+
+
+@pytest.fixture
+def shows(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], None]]:
+    """Say that the test at hand shows a behaviour of an SDK: the table in the docs must have it.
+
+    `pytest --update-golden tests/sdk` writes the table anew, of what was shown; without `-n`.
+    """
+    said: list[tuple[str, str]] = []
+    yield lambda sdk, behaviour: said.append((sdk, behaviour))
+    test = f"{request.path.name}::{getattr(request.node, 'originalname', '')}"
+    if request.config.getoption("--update-golden"):
+        for sdk, behaviour in said:
+            _seen.setdefault(sdk, {})[behaviour] = test
+        return
+    table = json.loads(TABLE.read_text())
+    missing = [one for one in said if test != table.get(one[0], {}).get(one[1])]
+    assert [] == missing, "the table is stale; fix: pytest --update-golden tests/sdk"
+
+
+_seen: dict[str, dict[str, str]] = {}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the table of what was shown, if asked to."""
+    if _seen and session.config.getoption("--update-golden") and not session.testsfailed:
+        TABLE.write_text(json.dumps(_seen, indent=2) + "\n")
