@@ -292,6 +292,19 @@ def _fetch(place: Place, manifest: Manifest, to: Path, progress: Progress) -> No
         write_new(to / file.name, _verified(place, file, progress))
 
 
+def fetch_log(place: Place, to: Path, progress: Progress) -> None:
+    """Copy a backup's log into a file that is not there yet.
+
+    Raises:
+        Unavailable: It could not be read or written (E441).
+        DataCorrupt: The backup is none (E750), not whole or damaged (E751), or newer (E706).
+    """
+    manifest = _readable(place.manifest(), place)
+    file = next(file for file in manifest.files if file.name == "log.db")
+    with _writing(to.parent):
+        write_new(to, _verified(place, file, progress))
+
+
 def _verified(place: Place, file: BackupFile, progress: Progress) -> Iterator[bytes]:
     digest = sha256()
     size = 0

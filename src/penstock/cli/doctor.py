@@ -20,9 +20,11 @@ import msgspec
 from penstock import __version__
 from penstock.adapters.backup.data_folder import ARRIVING, VERIFIED
 from penstock.adapters.clock import SystemClock
+from penstock.adapters.log.sqlite.salvage import survey
 from penstock.candidates import make_renderer, serving_of
 from penstock.cli.client import Admin, in_process, running_url, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
+from penstock.cli.repair import heads_of, named
 from penstock.compose import Stores, open_stores
 from penstock.core.errors import DataCorrupt, PenstockError, Unavailable
 from penstock.core.ids import LeafId
@@ -41,6 +43,8 @@ AHEAD_MS = 5 * 60_000
 ESP_TIMEOUT_S = 2.0
 SECRET = {"read_keys", "admin_key", "write_key", "password", "seeds", "identity_keys"}
 PROBE_KEY = "doctor"
+GAPS_SHOWN = 20
+"""Damaged places of the log that are named one by one."""
 
 
 class Finding(NamedTuple):
@@ -269,6 +273,10 @@ def _ask(admin: Admin) -> Awaitable[str]:
 def _data(project: Project) -> Iterator[Finding]:
     try:
         stores = open_stores(project)
+    except DataCorrupt as error:
+        yield _fault("data", error)
+        yield from _damage(project)
+        return
     except PenstockError as error:
         yield _fault("data", error)
         return
@@ -279,11 +287,34 @@ def _data(project: Project) -> Iterator[Finding]:
         yield log
         yield _check("suppressions and decisions", lambda: _small(stores))
         if log.exit_code:
+            yield from _damage(project)
             yield Finding("skip", "store: it needs a log that reads back")
         else:
             yield _check("store", lambda: _store(project, stores))
     finally:
         stores.close()
+
+
+def _damage(project: Project) -> Iterator[Finding]:
+    """Name every place of the log that does not read back."""
+    folder = project.data_dir
+    if not (folder / "log.db").exists():
+        return
+    try:
+        found = survey(folder / "log.db", heads_of(project))
+    except PenstockError as error:
+        yield _fault("log", error)
+        return
+    if found.whole:
+        return
+    places = "; ".join(map(named, found.gaps[:GAPS_SHOWN]))
+    more = (
+        f" and {len(found.gaps) - GAPS_SHOWN} more places" if len(found.gaps) > GAPS_SHOWN else ""
+    )
+    letters = f"{found.letters} dead letters" if found.letters else ""
+    what = ", ".join(filter(None, (places + more, letters)))
+    yield Finding("FAIL", f"damage: {what} do not read back" if what else "damage: all of the log reads back, and its file is not in order",
+                  "`penstock repair --from BACKUP` puts back what a backup has and goes around the rest", DataCorrupt.exit_code)  # fmt: skip
 
 
 def _clock(stores: Stores) -> str:

@@ -78,6 +78,7 @@ MODULES = {
     "replay": "replay",
     "backup": "backup",
     "restore": "restore",
+    "repair": "repair",
     "doctor": "doctor",
 }
 """Command -> the module in this package that holds it as `command`."""

@@ -307,6 +307,10 @@ CODES: dict[str, Code] = {
         "There is nothing to merge into what is restored.",
         "Name the data folder that was lost or a later backup, or its `suppressions.db` or `decisions.db`.",
     ),
+    "E248": Code(
+        "A copy that is to fill the gaps of a damaged log is of another log.",
+        "Name a backup of this project.",
+    ),
     # E3xx events, rows and requests
     "E300": Code(
         "A request, or one event of a batch, is not well-formed JSON.",

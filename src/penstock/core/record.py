@@ -28,6 +28,8 @@ class Kind(IntEnum):
     """An edge undone: the later of join and cut wins."""
     SEAL = 4
     """The end of a partition in this generation."""
+    LOST = 5
+    """Stands where a record was that damage took: it is in no leaf, and no law counts it."""
 
 
 class Identifier(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -165,6 +167,14 @@ _format_decoder = msgspec.msgpack.Decoder(_Format)
 def encode_record(record: Record) -> bytes:
     """Return the bytes of a record."""
     return _encoder.encode(record)
+
+
+def lost_record() -> bytes:
+    """Return the bytes of what stands in the place of a record that is lost."""
+    return encode_record(
+        Record(RECORD_FORMAT, Kind.LOST, "", bytes(16), "", 0, "", "", "", 0, 0, "", 0, False,
+               Evidence("unknown"))
+    )  # fmt: skip
 
 
 def decode_record(value: bytes) -> Record:

@@ -41,6 +41,7 @@ class Outcome(IntEnum):
 
 # Looking a member up on its class costs more than the comparison it is for.
 _PRIMARY = int(Kind.PRIMARY)
+_LOST = int(Kind.LOST)
 _SKIPPED, _APPLIED, _DEDUPLICATED = Outcome.SKIPPED, Outcome.APPLIED, Outcome.DEDUPLICATED
 _DROPPED, _DEAD = Outcome.DROPPED, Outcome.DEAD
 
@@ -125,7 +126,7 @@ class Step:
             if clock_ms and clock_ms // ID_TILE_MS != id_tile:
                 self.expire(leaf)
         if record.kind != _PRIMARY:
-            return self._fold_link(leaf, record)
+            return _SKIPPED if record.kind == _LOST else self._fold_link(leaf, record)
         if leaf.value is None:
             _name(leaf, record)
         event, ids = record.event_id, leaf.ids

@@ -17,7 +17,7 @@ STORED: dict[str, Code] = {
     ),
     "E703": Code(
         "A batch of the log does not read back: its checksum, its framing or its place is wrong.",
-        "Stop, run `penstock doctor`, and restore the log from a backup.",
+        "Stop `penstock up` and run `penstock repair --from BACKUP`; `penstock doctor` names every such place.",
     ),
     "E704": Code(
         "A stored leaf does not match its checksum or does not decode.",

@@ -70,7 +70,7 @@ def conservation(log: Log, store: Store, epoch: int, plan: Plan) -> Conservation
             for entry in batch:
                 record = decode_record(entry.value)
                 if record.kind != Kind.PRIMARY:
-                    links += 1
+                    links += record.kind != Kind.LOST
                     continue
                 primaries += 1
                 at = (log.generation, entry.offset)

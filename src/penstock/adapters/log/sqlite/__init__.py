@@ -63,6 +63,7 @@ KIND: Final = FileKind(
     ),
     code="E401",
     synchronous="FULL",
+    remedy="stop `penstock up` and run `penstock repair --from BACKUP`",
 )
 
 _INSERT = "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?)"
@@ -347,12 +348,12 @@ class SqliteLog:
         _claim_shape(connection, self._path, self.generation, self.partitions)
         if good is not None:
             for partition, end in enumerate(good.ends):
-                first, beyond = _position(partition, end.head), _position(partition + 1, 0)
+                first, beyond = position_of(partition, end.head), position_of(partition + 1, 0)
                 connection.execute(
                     "DELETE FROM batches WHERE position >= ? AND position < ?", (first, beyond)
                 )
             connection.execute("DELETE FROM letters WHERE sequence > ?", (good.letter,))
-            _recount(connection)
+            recount(connection)
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         for tail in self._tails:
@@ -369,8 +370,8 @@ class SqliteLog:
         for part in _split(values):
             framed = _encode(part)
             blob = self._compress(framed)
-            position = _position(partition, first)
-            crc = _crc(position, len(part), stamp_ms, CODEC_ZSTD, blob)
+            position = position_of(partition, first)
+            crc = checksum(position, len(part), stamp_ms, CODEC_ZSTD, blob)
             row = (position, len(part), stamp_ms, CODEC_ZSTD, crc, blob)
             chunks.append((row, _Batch(first, stamp_ms, part), len(framed)))
             first += len(part)
@@ -389,9 +390,9 @@ class SqliteLog:
             if wanted >= offset + limit:
                 return batches
             bounds = (
-                _position(partition, 0),
-                _position(partition, wanted),
-                _position(partition + 1, 0),
+                position_of(partition, 0),
+                position_of(partition, wanted),
+                position_of(partition + 1, 0),
             )
             with contextlib.closing(connection.execute(_FROM, bounds)) as rows:
                 for row in rows:
@@ -411,7 +412,7 @@ class SqliteLog:
     def _decode_row(self, row: tuple[int, int, int, int, int, bytes], partition: int) -> _Batch:
         position, count, stamp_ms, codec, crc, blob = row
         first = position & ((1 << PARTITION_SHIFT) - 1)
-        if crc != _crc(position, count, stamp_ms, codec, blob):
+        if crc != checksum(position, count, stamp_ms, codec, blob):
             raise self._corrupt(partition, first, "does not match its checksum")
         if codec != CODEC_ZSTD:
             raise self._corrupt(partition, first, f"has codec {codec}, which is not one of ours")
@@ -427,16 +428,18 @@ class SqliteLog:
         return DataCorrupt(
             "E703",
             f"the batch at offset {first} of partition {partition} {what}",
-            fix="stop, run `penstock doctor`, and restore the log from a backup",
+            fix="stop `penstock up` and run `penstock repair --from BACKUP`",
             where=str(self._path),
         )
 
 
-def _position(partition: int, offset: int) -> int:
+def position_of(partition: int, offset: int) -> int:
+    """Return the key of the batch that begins at an offset."""
     return partition << PARTITION_SHIFT | offset
 
 
-def _crc(position: int, count: int, stamp_ms: int, codec: int, blob: bytes) -> int:
+def checksum(position: int, count: int, stamp_ms: int, codec: int, blob: bytes) -> int:
+    """Return the checksum of a batch: over its place, stamp and bytes."""
     return crc32(blob, crc32(b"%d %d %d %d" % (position, count, stamp_ms, codec)))
 
 
@@ -476,8 +479,8 @@ def _records(batches: list[_Batch], offset: int, limit: int) -> list[LogRecord]:
 
 
 def _end_of(connection: sqlite3.Connection, partition: int) -> _End:
-    row = connection.execute(_NEWEST, (_position(partition + 1, 0),)).fetchone()
-    if row is None or row[0] < _position(partition, 0):
+    row = connection.execute(_NEWEST, (position_of(partition + 1, 0),)).fetchone()
+    if row is None or row[0] < position_of(partition, 0):
         return _End(0, 0)
     position, count, stamp_ms = row
     return _End((position & ((1 << PARTITION_SHIFT) - 1)) + count, stamp_ms)
@@ -514,7 +517,8 @@ def _letter(row: tuple[int, str, str, int, str, str, str, str, bytes, int]) -> D
     )
 
 
-def _recount(connection: sqlite3.Connection) -> None:
+def recount(connection: sqlite3.Connection) -> None:
+    """Count the dead letters anew."""
     for name, where in (("dead_letters", "1"), ("replayed", "replayed_at_ms > 0")):
         connection.execute(
             f"UPDATE totals SET value = (SELECT count(*) FROM letters WHERE {where}) WHERE name = ?",  # noqa: S608
