@@ -97,7 +97,12 @@ def errors_page() -> str | None:
         "E1": errors.DefinitionError, "E2": errors.SettingsError, "E3": errors.EventRejected,
         "E4": errors.Unavailable, "E5": errors.Conflict, "E6": errors.Fenced, "E7": errors.DataCorrupt,
     }  # fmt: skip
-    http = {"E3": "400", "E4": "503, or 429 with `Retry-After` for overload", "E5": "409"}
+    http = {
+        "E1": "409",
+        "E3": "400",
+        "E4": "503, or 429 with `Retry-After` for overload",
+        "E5": "409",
+    }
 
     def lines() -> Iterator[str]:
         for prefix, kind in kinds.items():

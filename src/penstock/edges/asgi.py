@@ -11,7 +11,14 @@ import msgspec
 from litestar import Response
 from litestar.exceptions import HTTPException
 
-from penstock.core.errors import Conflict, EventRejected, Overloaded, PenstockError, Unavailable
+from penstock.core.errors import (
+    Conflict,
+    DefinitionError,
+    EventRejected,
+    Overloaded,
+    PenstockError,
+    Unavailable,
+)
 from penstock.core.time import parse_instant
 
 Scope = Mapping[str, Any]
@@ -66,7 +73,8 @@ def status_of(error: PenstockError) -> int:
         return 429
     if isinstance(error, Unavailable):
         return 503
-    return 409 if isinstance(error, Conflict) else 500
+    # Definitions that stand in the way of a good request: it may be repeated once they are mended.
+    return 409 if isinstance(error, Conflict | DefinitionError) else 500
 
 
 def error_answer(error: PenstockError, status: int = 0) -> Answer:

@@ -17,12 +17,24 @@ Answering = Callable[[Request[Any, Any, Any], Callable[[], Awaitable[Any]]], Awa
 """Makes an answer of some work, counted and logged by its route."""
 
 
-def documented(kind: type[Any], what: str) -> dict[int, ResponseSpec]:
+def documented(
+    kind: type[Any], what: str, media_type: str = "application/json"
+) -> dict[int, ResponseSpec]:
     """Return the responses of a route for its OpenAPI description."""
     return {
-        200: ResponseSpec(kind, description=what, generate_examples=False),
+        200: ResponseSpec(kind, description=what, generate_examples=False, media_type=media_type),
         400: ResponseSpec(ErrorBody, description="The request is wrong", generate_examples=False),
         401: ResponseSpec(ErrorBody, description="No admin key", generate_examples=False),
+        409: ResponseSpec(
+            ErrorBody,
+            description="The definitions, or work under way, stand in its way",
+            generate_examples=False,
+        ),
+        503: ResponseSpec(
+            ErrorBody,
+            description="Nothing is changed; retry after `Retry-After` seconds",
+            generate_examples=False,
+        ),
     }
 
 

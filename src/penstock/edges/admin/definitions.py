@@ -137,7 +137,7 @@ def definitions_handlers(
     edge = DefinitionsEdge(parts)
 
     @post("/v1/admin/definitions/apply", status_code=200,
-          responses=documented(ApplyReport, "One JSON object a line, the last of them `done`"),
+          responses=documented(ApplyReport, "One JSON object a line, the last of them `done`", NDJSON),
           summary="Apply what the project's folder holds now; progress as JSON lines", **shared)  # fmt: skip
     async def apply(request: Request[Any, Any, Any], data: JSONBody[StartApply]) -> Stream:
         return Stream(edge.applying(data), media_type=NDJSON)

@@ -438,7 +438,7 @@ def _work_handlers(edge: AdminEdge, shared: dict[str, Any]) -> list[HTTPRouteHan
         return await edge.answer(request, edge.status)
 
     @post("/v1/admin/sends", status_code=200,
-          responses=documented(SendReport, "One JSON object a line, the last of them `done`"),
+          responses=documented(SendReport, "One JSON object a line, the last of them `done`", NDJSON),
           summary="Send a campaign; progress as JSON lines", **shared)  # fmt: skip
     async def send(request: Request[Any, Any, Any], data: JSONBody[StartSend]) -> Stream:
         return Stream(edge.sending(data), media_type=NDJSON)

@@ -98,6 +98,17 @@ class BatchOperation(Operation):
 
 
 @dataclass
+class SourceConfigOperation(Operation):
+    """An operation whose query names the write key, where no header carries it."""
+
+    def __post_init__(self) -> None:
+        """Say what the query may hold."""
+        self.parameters = [
+            Parameter(name="writeKey", param_in="query", required=False, schema=_TEXT)
+        ]
+
+
+@dataclass
 class PixelOperation(Operation):
     """An operation whose query is one event, and whose answer is an image."""
 

@@ -27,6 +27,7 @@ from penstock.edges.collector.openapi import (
     BatchOperation,
     PixelOperation,
     SingleOperation,
+    SourceConfigOperation,
 )
 from penstock.edges.collector.rudderstack import (
     PIXEL,
@@ -274,6 +275,16 @@ def _discard_handler(edge: CollectorEdge) -> HTTPRouteHandler:
     )(discard)  # fmt: skip
 
 
+def _configured(refused: int) -> dict[int, ResponseSpec]:
+    """Return the responses of a configuration, and of its refusal."""
+    return {
+        200: ResponseSpec(dict[str, Any], description="The configuration", generate_examples=False),
+        refused: ResponseSpec(
+            ErrorBody, description="No browser source has this key", generate_examples=False
+        ),
+    }
+
+
 def _settings_handler(edge: CollectorEdge) -> HTTPRouteHandler:
     async def settings(request: LitestarRequest[Any, Any, Any], write_key: FromPath[str]) -> Answer:
         return edge.settings(write_key, request.scope)
@@ -281,6 +292,7 @@ def _settings_handler(edge: CollectorEdge) -> HTTPRouteHandler:
     return get(
         SETTINGS_PATH, name="sdk_settings", operation_id="sdk_settings", tags=["collector"],
         summary="What Segment's browser SDK loads before it starts",
+        responses=_configured(404),
     )(settings)  # fmt: skip
 
 
@@ -291,6 +303,7 @@ def _source_config_handler(edge: CollectorEdge) -> HTTPRouteHandler:
     return get(
         SOURCE_CONFIG_PATH, name="source_config", operation_id="source_config", tags=["collector"],
         summary="What RudderStack's SDKs load before they start",
+        responses=_configured(400), operation_class=SourceConfigOperation,
     )(config)  # fmt: skip
 
 

@@ -11,11 +11,12 @@ from urllib.parse import parse_qs
 from litestar import Request, get, route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, FromQuery
 
 from penstock.core.errors import EventRejected, PenstockError
 from penstock.core.tokens import ALL_TOPICS, Unsubscribe
-from penstock.edges.asgi import Answer, error_answer, log_fault
+from penstock.edges.asgi import Answer, ErrorBody, error_answer, log_fault
 from penstock.flows.feedback import Feedback, Fetch, require_url
 
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
@@ -23,6 +24,9 @@ PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRA
 
 NO_STORE = (b"cache-control", b"no-cache, no-store, max-age=0, must-revalidate")
 HTML = (b"content-type", b"text/html; charset=utf-8")
+
+_NO_LINK = "The link is not one of ours, or was changed"
+_MEDIA = {"html": "text/html", "gif": "image/gif", "json": "application/json"}
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -34,11 +38,15 @@ button{{font:inherit;padding:.6rem 1.2rem}}</style></head>
 
 def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
     """Return the routes that links in emails lead to. None needs a key: each link is signed."""
+    return [*_unsubscribe_handlers(feedback), *_tracking_handlers(feedback)]
 
+
+def _unsubscribe_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
     @get(
         "/v1/unsubscribe/{token:str}",
         summary="Show the unsubscribe page; changes nothing",
         tags=["mail"],
+        responses={200: _says("html", "A page with a button"), 400: _says("html", _NO_LINK)},
     )
     async def unsubscribe_page(token: FromPath[str]) -> Answer:
         try:
@@ -54,6 +62,10 @@ def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
     @route(
         "/v1/unsubscribe/{token:str}", http_method=[HttpMethod.POST], status_code=200, tags=["mail"],
         summary="Unsubscribe with one click (RFC 8058)",
+        responses={
+            200: _says("html", "Done, and durable"), 400: _says("json", _NO_LINK),
+            503: _says("json", "Not durable; retry after `Retry-After` seconds"),
+        },
     )  # fmt: skip
     async def unsubscribe(token: FromPath[str]) -> Answer:
         try:
@@ -65,11 +77,22 @@ def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
         )  # fmt: skip
         return _page(200, "You are unsubscribed", await _standing(feedback, wish), rest)
 
+    return [unsubscribe_page, unsubscribe]
+
+
+def _tracking_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
     @route(
         "/c/{token:str}", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=302, tags=["mail"],
         summary="Record a click and go to what was shown",
+        responses={
+            302: ResponseSpec(None, description="To `u`, whether the click could be kept or not"),
+            400: _says("html", _NO_LINK),
+        },
     )  # fmt: skip
-    async def click(request: Request[Any, Any, Any], token: FromPath[str]) -> Answer:
+    async def click(
+        request: Request[Any, Any, Any], token: FromPath[str], u: FromQuery[str | None] = None
+    ) -> Answer:
+        # `u` is for the document: of several the first counts.
         asked = parse_qs(request.scope["query_string"].decode("latin-1")).get("u", [""])[0]
         try:
             url = require_url(asked)
@@ -87,6 +110,7 @@ def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
     @route(
         "/o/{name:str}", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=200, tags=["mail"],
         summary="Record an open; always a pixel",
+        responses={200: _says("gif", "A transparent image")},
     )  # fmt: skip
     async def open_pixel(request: Request[Any, Any, Any], name: FromPath[str]) -> Answer:
         # An image that fails is shown to a person; a pixel never does.
@@ -94,7 +118,13 @@ def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
             await feedback.open(name.removesuffix(".gif"), _fetch(request))
         return Answer(200, PIXEL, ((b"content-type", b"image/gif"), NO_STORE))
 
-    return [unsubscribe_page, unsubscribe, click, open_pixel]
+    return [click, open_pixel]
+
+
+def _says(kind: str, what: str) -> ResponseSpec:
+    """Return a response for the OpenAPI document: of kind `html`, `gif` or `json`, an error's."""
+    body = ErrorBody if kind == "json" else str
+    return ResponseSpec(body, description=what, generate_examples=False, media_type=_MEDIA[kind])
 
 
 def _named(topic: str) -> str:

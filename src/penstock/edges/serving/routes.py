@@ -220,6 +220,9 @@ def _documented(kind: type[Any], what: str) -> dict[int, ResponseSpec]:
         200: ResponseSpec(kind, description=what, generate_examples=False),
         400: ResponseSpec(ErrorBody, description="The request is wrong", generate_examples=False),
         401: ResponseSpec(ErrorBody, description="No read key", generate_examples=False),
+        503: ResponseSpec(
+            ErrorBody, description="Retry after `Retry-After` seconds", generate_examples=False
+        ),
     }
 
 

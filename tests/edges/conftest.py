@@ -1,4 +1,4 @@
-"""The example shop as a real process, and what a page test needs of it."""
+"""The example shop as a real process, for tests that ask it over a socket."""
 
 import os
 import shutil
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def shop_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where a fresh example shop listens, as `make up` starts it."""
-    folder = tmp_path_factory.mktemp("preview") / "shop"
+    folder = tmp_path_factory.mktemp("shop") / "shop"
     shutil.copytree(
         ROOT / "examples" / "shop", folder, ignore=shutil.ignore_patterns("data", "outbox")
     )
