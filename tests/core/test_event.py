@@ -16,7 +16,6 @@ from penstock.core.event import (
     decode_batch,
     decode_single,
     external_ids,
-    kept_context,
     occurred_at_ms,
     person_email,
 )
@@ -97,8 +96,6 @@ def test_the_page_of_the_browser_sdk() -> None:
     event = decoded.events[0][1]
     assert (None, "2ef6c1be-6a70") == (event.user_id, event.anonymous_id)
     assert "WKB" == decoded.write_key
-    kept = {"locale": "en-US", "timezone": "UTC", "campaign": {"source": "x"}}
-    assert kept == kept_context(event)
 
 
 def test_an_empty_user_id_is_none() -> None:
@@ -456,15 +453,3 @@ def test_a_consent_list_that_cannot_be_read_is_not_no_consent(listed) -> None:
     with pytest.raises(EventRejected) as caught:
         consent_preferences(Event(context={"consentManagement": listed}))
     assert "E306" == caught.value.code
-
-
-def test_little_of_the_context_is_kept() -> None:
-    context = {
-        "locale": "x" * 201,
-        "timezone": 5,
-        "ip": "203.0.113.7",
-        "userAgent": "Mozilla",
-        "campaign": {"source": "s", "name": "n", "custom": "c", "term": ["t"]},
-    }
-    assert {"campaign": {"source": "s", "name": "n"}} == kept_context(Event(context=context))
-    assert {} == kept_context(Event())

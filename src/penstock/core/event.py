@@ -38,7 +38,6 @@ TYPES: Final = ("identify", "track", "page", "screen", "group", "alias")
 MESSAGE_ID_CHARS_MAX: Final = 100
 IDENTIFIER_CHARS_MAX: Final = 512
 EVENT_NAME_CHARS_MAX: Final = 200
-CONTEXT_TEXT_CHARS_MAX: Final = 200
 
 SKEW_MS_MIN: Final = 30 * SECOND_MS
 """A smaller difference between sending and receiving is delay, not a wrong clock."""
@@ -138,6 +137,10 @@ class _Beside(msgspec.Struct, rename="camel"):
     context: Any = None
 
 
+class _Key(msgspec.Struct, rename="camel"):
+    write_key: Any = None
+
+
 class _Batch(_Beside, kw_only=True, rename="camel"):
     batch: list[msgspec.Raw]
 
@@ -148,6 +151,7 @@ class _MessageId(msgspec.Struct, rename="camel"):
 
 _event_decoder = msgspec.json.Decoder(Event, float_hook=Literal)
 _beside_decoder = msgspec.json.Decoder(_Beside, float_hook=Literal)
+_key_decoder = msgspec.json.Decoder(_Key, float_hook=Literal)
 _batch_decoder = msgspec.json.Decoder(_Batch, float_hook=Literal)
 _members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _message_id_decoder = msgspec.json.Decoder(_MessageId)
@@ -158,6 +162,8 @@ _TEXTS: Final = frozenset((
 ))  # fmt: skip
 _OBJECTS: Final = frozenset(("properties", "traits", "context"))
 _IDS: Final = frozenset(("messageId", "userId", "anonymousId", "groupId", "previousId"))
+
+_NOTHING_BESIDE: Final = _Beside()
 
 _NOT_AN_EVENT: Final = ("E300", "E301", "E314")
 """Faults that leave no event to keep: a single request with one of them is refused as a whole."""
@@ -182,8 +188,9 @@ def decode_single(
     beside = _Beside()
     try:
         event = _decode_event(body, type_name, limits)
-        beside = _beside_decoder.decode(body)
-        _settle(event, beside)
+        # `context` and `sentAt` are the event's own; only the key is beside it.
+        beside = _Beside(_key_decoder.decode(body).write_key, event.sent_at)
+        _settle(event, _NOTHING_BESIDE)
         if not event.message_id:
             force_setattr(event, "message_id", f"{_derived_id(source, body)}-0")
         _check(event)
@@ -399,20 +406,6 @@ def _listed_consent(value: Any) -> tuple[list[str], list[str]]:
     return found[0], found[1]
 
 
-def kept_context(event: Event) -> dict[str, Any]:
-    """Return the little of `context` that may be kept: `locale`, `timezone` and `campaign`.
-
-    `campaign` holds `source`, `medium`, `name`, `term` and `content` where they are texts. All else
-    (addresses, user agent, IP, device) is left behind: nothing here needs it.
-    """
-    kept: dict[str, Any] = _short_texts(event.context, ("locale", "timezone"))
-    campaign = _object(event.context.get("campaign"))
-    named = _short_texts(campaign or {}, ("source", "medium", "name", "term", "content"))
-    if named:
-        kept["campaign"] = named
-    return kept
-
-
 def instant_or_none(text: str | None) -> int | None:
     """Return a text's instant in ms since 1970 UTC; None if it is none, or not from 1970 to 9998."""
     if not text or len(text) > 40:
@@ -565,16 +558,6 @@ def _message_id(raw: bytes) -> str | None:
 
 def _object(value: Any) -> dict[str, Any] | None:
     return cast("dict[str, Any]", value) if type(value) is dict else None
-
-
-def _short_texts(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, str]:
-    """Return the texts of these names that are neither empty nor long."""
-    kept: dict[str, str] = {}
-    for name in names:
-        value = values.get(name)
-        if type(value) is str and 0 < len(value) <= CONTEXT_TEXT_CHARS_MAX:
-            kept[name] = value
-    return kept
 
 
 def _too_big(size_bytes: int, bytes_max: int) -> EventRejected:

@@ -35,6 +35,8 @@ _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["{}\[\],:]', re.DOTALL)
 
 _loose_decoder = msgspec.json.Decoder(float_hook=Literal)
 _encoder = msgspec.json.Encoder(enc_hook=str)
+_plain_decoder = msgspec.json.Decoder()
+_plain_encoder = msgspec.json.Encoder()
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -179,7 +181,12 @@ def _may_repeat_a_key(raw: bytes, escaped: bool) -> bool:
     if escaped and b"\\u003" in raw:
         return True
     # The fast decoder skips fields it does not know, so this may find what it did not.
-    return _encoder.encode(decode_loosely(raw)).count(b":") != raw.count(b":")
+    try:
+        # A number has no colon, so it may as well be a float here: no call for each decimal.
+        kept = _plain_encoder.encode(_plain_decoder.decode(raw))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        kept = _encoder.encode(decode_loosely(raw))  # 1e999 is no float, but it is a number
+    return kept.count(b":") != raw.count(b":")
 
 
 def _check_keys(raw: bytes) -> None:

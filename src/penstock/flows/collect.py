@@ -148,6 +148,7 @@ class Collector:
         self.suppressions = suppressions
         self.clock = clock
         self.metrics = metrics
+        self._count_accepted = metrics.bound("penstock_events_accepted_total")
         self.find_item = find_item
         self.adopt(catalog, identity, consent)
 
@@ -205,7 +206,7 @@ class Collector:
     def _count(self, shaped: _Shaped) -> None:
         kept = len(shaped.records) + len(shaped.letters)
         if kept:
-            self.metrics.count("penstock_events_accepted_total", kept)
+            self._count_accepted(kept)
         for letter in shaped.letters:
             self.metrics.count("penstock_events_dead_lettered_total", reason=letter.reason)
         for one in shaped.discarded:

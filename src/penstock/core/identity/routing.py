@@ -144,6 +144,13 @@ def route(  # noqa: PLR0913 - an event mentions this many things, and callers na
             `anonymousId` nor `userId` is usable (E341), a group event without a usable `groupId`
             (E342), or an alias without a usable `previousId` (E343).
     """
+    alone = user_id is None and email is None and group_id is None and not external_ids
+    if alone and anonymous_id.__class__ is str and type_name not in ("group", ALIAS):
+        # The commonest case, decided without a table: a browser that nobody has signed in on.
+        text, _ = _judged(ANONYMOUS, anonymous_id, rules.blocked)
+        if text is not None and anonymous_id != "":
+            primary = _identifier(ANONYMOUS, text, make_leaf)
+            return Routing(primary, (primary,), (), ())
     ids = _Sorter(rules)
     ids.add(USER, user_id)
     ids.add(ANONYMOUS, anonymous_id)

@@ -28,6 +28,8 @@ def inflate(raw: bytes, encoding: bytes, bytes_max: int) -> bytes:
         EventRejected: The encoding is another (E374), the plain body is larger (E372), or the
             compressed one is damaged or cut short (E373).
     """
+    if not encoding and raw[:1] == b"{" and len(raw) <= bytes_max:
+        return raw  # nearly every body of one event: neither gzip nor zlib begins so
     if encoding and encoding.strip().lower() not in _ENCODINGS:
         raise EventRejected("E374", "the body has a Content-Encoding that is not read here",
                             fix="send gzip, deflate or no encoding", where="Content-Encoding")  # fmt: skip

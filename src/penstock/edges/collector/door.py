@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
@@ -137,7 +138,9 @@ class Door:
             self.admission.in_flight -= 1
         if self.watch is not None:
             self.watch.took(key.source.name, decoded, intake)
-        return json_answer(200, answer(intake))
+        if intake.refused or intake.discarded:
+            return json_answer(200, answer(intake))
+        return _all_accepted(intake.accepted)
 
     def _require_room(self, key: WriteKey, body: bytes) -> None:
         """Refuse a request over the limits, unless what is in it never is.
@@ -158,6 +161,12 @@ class Door:
         reason = "quota" if over.code == "E431" else "in_flight"
         self.metrics.count("penstock_requests_shed_total", reason=reason)
         return over
+
+
+@lru_cache(maxsize=4_096)
+def _all_accepted(accepted: int) -> Answer:
+    """Return the answer to a request of which nothing was refused or discarded."""
+    return json_answer(200, answer(Intake(accepted, [])))
 
 
 def read_envelope(body: bytes) -> _Envelope:
