@@ -18,6 +18,7 @@ from penstock.core.consent.suppression import Suppression, SuppressionKey
 from penstock.edges.serving.asks import who
 from penstock.edges.serving.shown import people_json
 from penstock.edges.serving.views import profile_view
+from penstock.flows.person import register_leaves
 from penstock.flows.recall import Recall
 from penstock.project import load_project
 
@@ -95,7 +96,15 @@ async def both(shop: Shop, one: tuple[str, str]) -> tuple[bytes, bytes]:
     look = await serving.look([whom])
     (remembered,) = people_json(look, key)
     profile, person = await serving.profile(whom)
-    anew = profile_view(profile, person, now_ms=shop.clock.now_ms(), token_key=key)
+    now_ms = shop.clock.now_ms()
+    anew = profile_view(profile, person, now_ms=now_ms, token_key=key)
+    # What a decision is made on is the same, to the last field.
+    read = await serving.recall.read(whom.leaf, serving.definitions)
+    assert (read.profile, read.now_ms) == (profile, now_ms)
+    assert (read.log_as_of_ms, read.live) == (person.as_of_ms, person.live)
+    assert read.person.bounded == person.bounded
+    assert read.person.known_at == max((leaf.offset for leaf in person.leaves), default=-1)
+    assert read.person.register == serving.suppressions.get(register_leaves(person))
     return remembered, msgspec.json.encode(anew)
 
 

@@ -126,6 +126,17 @@ class Look(NamedTuple):
     live: bool
 
 
+class Read(NamedTuple):
+    """One person as of now, never what was last known: what a decision is made on."""
+
+    person: Recalled
+    profile: Profile
+    now_ms: int
+    log_as_of_ms: int
+    """The instant up to which the log is reflected."""
+    live: bool
+
+
 def unavailable(error: Unavailable) -> str:
     """Return the reason of an answer without what did not answer."""
     return f"unavailable_{error.code}"
@@ -161,6 +172,24 @@ class Recall:
             return await self._look(starts, definitions)
         except Unavailable as error:
             return self.at_hand(starts, definitions, unavailable(error))
+
+    async def read(self, start: LeafId, definitions: Definitions) -> Read:
+        """Return the person a leaf belongs to as of now, remembered if nothing has changed.
+
+        Raises:
+            Unavailable: The store or the register did not answer (E402, E403).
+        """
+        self._use(definitions)
+        one = self._people.get(start)
+        if one is not None:
+            read = await self._profiles.read(one.leaves)
+            now_ms = self._clock.now_ms()
+            seen = self._seen(one, read.leaves, now_ms, read.as_of_ms)
+            if seen is not None:
+                return Read(one, seen.profile(), now_ms, read.as_of_ms, read.live)
+        now_ms = self._clock.now_ms()
+        seen, as_of_ms, live = await self._read_anew(start, definitions, now_ms)
+        return Read(seen.person, seen.profile(), now_ms, as_of_ms, live)
 
     async def _look(self, starts: Sequence[LeafId], definitions: Definitions) -> Look:
         people = self._people
@@ -242,14 +271,19 @@ class Recall:
     async def _read(
         self, start: LeafId, definitions: Definitions, now_ms: int
     ) -> tuple[Seen | Unread, int, bool]:
-        known: dict[LeafId, Leaf | None] = {}
         try:
-            person = await find_person(self._profiles, start, definitions, known)
-            of_register = register_leaves(person)
-            register = self._suppressions.get(of_register)
+            return await self._read_anew(start, definitions, now_ms)
         except Unavailable as error:
             # One person's leaf that cannot be read must not cost the others their answer.
             return self._last_known(start, unavailable(error)), now_ms, True
+
+    async def _read_anew(
+        self, start: LeafId, definitions: Definitions, now_ms: int
+    ) -> tuple[Seen, int, bool]:
+        known: dict[LeafId, Leaf | None] = {}
+        person = await find_person(self._profiles, start, definitions, known)
+        of_register = register_leaves(person)
+        register = self._suppressions.get(of_register)
         profile, lasting = lasting_profile_of(person, definitions, now_ms, register)
         moving = tuple(lasting.moving.items())
         recalled = Recalled(

@@ -36,7 +36,7 @@ from penstock.flows.person import (
     profile_of,
     register_leaves,
 )
-from penstock.flows.recall import Look, Recall
+from penstock.flows.recall import Look, Read, Recall
 from penstock.ports.clock import Clock
 from penstock.ports.decisions import Decided, DecisionKey, Decisions
 from penstock.ports.metrics import Metrics
@@ -157,6 +157,7 @@ class Serving:
         other.profiles = profiles
         other.clock = clock or self.clock
         other.suppressions = register or self.suppressions
+        other.recall = Recall(profiles, other.suppressions, other.clock)
         return other
 
     # -- profiles
@@ -233,10 +234,9 @@ class Serving:
         return self._fallback(campaign, NOBODY, reason)
 
     async def _decide(self, campaign: Campaign, who: Who, send: str, *, preview: bool) -> Outcome:
-        now = self.clock.now_ms()
-        person = await find_person(self.profiles, who.leaf, self.definitions)
-        register = self.suppressions.get(register_leaves(person))
-        profile = profile_of(person, self.definitions, None, now, register)
+        read = await self.recall.read(who.leaf, self.definitions)
+        now, person = read.now_ms, read.person
+        profile, register = read.profile, person.register
         recipient = who.leaf if who.id_type == "email" else (profile.email_leaf or who.leaf)
         key = DecisionKey(self.rules.tenant, recipient, campaign.name, send)
         if not preview:
@@ -257,7 +257,7 @@ class Serving:
         )  # fmt: skip
         if preview:
             campaign = self._without_lots(campaign)
-        freshness, reason = self._freshness(person, now)
+        freshness, reason = self._freshness(read)
         popular = self.popular()
         items = await self.items(
             wanted_items(
@@ -268,7 +268,7 @@ class Serving:
             campaign, profile, items,
             tenant=self.rules.tenant, recipient=recipient, send=send,
             decision_id=decision_id_of(self.rules.tenant, recipient, campaign.name, send),
-            as_of_ms=now, offset_known_at=max((leaf.offset for leaf in person.leaves), default=-1),
+            as_of_ms=now, offset_known_at=person.known_at,
             holdout=holdout, freshness=freshness, reason=reason, refused_topics=refused,
             recipient_type="email" if recipient != who.leaf else who.id_type, popular=popular,
             definitions_number=self.rules.definitions_number,
@@ -284,7 +284,7 @@ class Serving:
             self.metrics.count(
                 "penstock_decisions_total", outcome="made" if stands.created else "repeated"
             )
-        return self._outcome(campaign, decision, profile, person.as_of_ms, register)
+        return self._outcome(campaign, decision, profile, read.log_as_of_ms, register)
 
     def _without_lots(self, campaign: Campaign) -> Campaign:
         """Return a campaign that draws nothing by lot: a preview shows what the ranking gives."""
@@ -295,12 +295,12 @@ class Serving:
             found = self._previewed[campaign.name] = (campaign, ranked)
         return found[1]
 
-    def _freshness(self, person: Person, now_ms: int) -> tuple[str, str]:
-        if person.bounded:
+    def _freshness(self, read: Read) -> tuple[str, str]:
+        if read.person.bounded:
             return "stale", "identity_bound"
-        if not person.live:
+        if not read.live:
             return "stale", "catching_up"
-        if now_ms - person.as_of_ms > self.rules.stale_after_ms:
+        if read.now_ms - read.log_as_of_ms > self.rules.stale_after_ms:
             return "stale", "lag"
         return "live", ""
 

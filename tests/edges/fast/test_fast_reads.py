@@ -12,8 +12,10 @@ import pytest
 from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.application import make_http
 from penstock.compose import make_node, open_stores
+from penstock.core.errors import EventRejected
 from penstock.core.event import SEGMENT, decode_batch
 from penstock.edges.fast import FastServer
+from penstock.edges.serving.asks import HEADERS_MAX, ReadKeys
 from penstock.edges.serving.hot import promptly
 from penstock.project import load_project
 from penstock.settings import DevelopmentSettings
@@ -112,3 +114,14 @@ async def test_what_does_not_wait_is_answered_at_once_and_what_waits_is_begun_an
     assert ["at once"] == begun
     assert "then" == await promptly(later)
     assert ["at once", "later", "later"] == begun
+
+
+async def test_a_key_that_was_shown_makes_no_other_good() -> None:
+    keys = ReadKeys(["one", "two"])
+    for blanks in range(HEADERS_MAX + 2):
+        keys.require({b"authorization": b"Bearer " + b" " * blanks + b"one"})
+    keys.require({b"authorization": b"bearer two"})
+    for shown in (b"Bearer three", b"Basic one", b"one", b""):
+        for _ in range(2):
+            with pytest.raises(EventRejected, match="E391"):
+                keys.require({b"authorization": shown})
