@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from benchmarks import workload
-from benchmarks.measure import Row, Sample, interleaved, like_the_server, row, timed
+from benchmarks.bytewax_peer import BytewaxPeer, PeerMissing
+from benchmarks.measure import Row, Sample, compare, interleaved, like_the_server, row, timed
 from benchmarks.workload import Sizes
 from penstock.adapters.store.memory import MemoryStore
 from penstock.core.record import LogRecord
@@ -11,7 +14,8 @@ from penstock.core.step import Step
 from penstock.flows.process import PartitionFold, flush_all
 
 GROUP = 5_000
-FLOOR_HOT_ZIPF = 120_000
+FLOOR_HOT_ZIPF, GOAL_HOT_ZIPF = 180_000, 240_000
+AGAINST_BYTEWAX = (2.5, 4.0)
 
 
 def new_fold(step: Step, store: MemoryStore | None = None) -> PartitionFold:
@@ -27,8 +31,16 @@ def feed(fold: PartitionFold, records: list[LogRecord]) -> None:
         fold.feed(records[start : start + GROUP])
 
 
-def measure(sizes: Sizes) -> list[Row]:
-    """Measure the fold: hot, every leaf in the cache; cold, every leaf decoded from a store first."""
+def measure(sizes: Sizes, work: Path) -> tuple[list[Row], list[str]]:
+    """Measure the fold: hot, every leaf in the cache; cold, every leaf decoded from a store first.
+
+    Args:
+        sizes: How much.
+        work: A folder for the records that Bytewax reads.
+
+    Returns:
+        The rows, and what was left out.
+    """
     project = workload.project()
     first = workload.first_visits(sizes.people).log_records()
     streams = {
@@ -52,19 +64,30 @@ def measure(sizes: Sizes) -> list[Row]:
         fold = new_fold(step, store)
         return timed(len(streams[skew]), lambda: feed(fold, streams[skew]))
 
-    samples = interleaved(
-        sizes.rounds,
-        {
-            "hot zipf": lambda: hot("zipf"),
-            "hot uniform": lambda: hot("uniform"),
-            "cold uniform": lambda: cold("uniform"),
-        },
-    )
+    measurements = {
+        "hot zipf": lambda: hot("zipf"),
+        "hot uniform": lambda: hot("uniform"),
+        "cold uniform": lambda: cold("uniform"),
+    }
+    left_out: list[str] = []
+    try:
+        peer = BytewaxPeer(work, first, streams["zipf"])
+        measurements["bytewax"] = peer.run
+    except PeerMissing as missing:
+        left_out.append(f"Bytewax: {missing}")
+    samples = interleaved(sizes.rounds, measurements)
     people = f"{sizes.people:,} people"
-    return [
-        row("fold", f"fold, {people}", "zipf, hot", "events", samples["hot zipf"],
-            floor=FLOOR_HOT_ZIPF),
+    hot_zipf = row("fold", f"fold, {people}", "zipf, hot", "events", samples["hot zipf"], floor=FLOOR_HOT_ZIPF,
+                   goal=GOAL_HOT_ZIPF, against={"Bytewax": AGAINST_BYTEWAX})  # fmt: skip
+    rows = [
+        hot_zipf,
         row("fold", f"fold, {people}", "uniform, hot", "events", samples["hot uniform"]),
         row("fold", f"fold, {people}", "uniform, cold", "events", samples["cold uniform"],
             note="the first event of a leaf decodes it"),
     ]  # fmt: skip
+    if "bytewax" in samples:
+        theirs = row("fold", f"Bytewax, the same eight features, {people}", "zipf, hot", "events",
+                     samples["bytewax"], note="one worker, no recovery")  # fmt: skip
+        compare(hot_zipf, Bytewax=theirs)
+        rows.insert(1, theirs)
+    return rows, left_out

@@ -58,19 +58,40 @@ class Row(msgspec.Struct, kw_only=True):
     p99_ms: float = 0.0
     floor: float = 0.0
     """0 if there is none; of milliseconds a ceiling."""
+    goal: float = 0.0
+    """What is aimed at beyond the floor."""
+    against: dict[str, tuple[float, float]] = {}
+    """Peer -> (floor, goal) of the ratio of CPU times, theirs by ours."""
     beside: dict[str, tuple[float, float]] = {}
     """Peer -> (our rate by theirs, their CPU time by ours): above 1 we are ahead."""
     note: str = ""
 
-    def missed(self) -> str:
-        """Return by how much the floor is missed; empty if it is kept or there is none."""
-        if not self.floor:
-            return ""
+    def missed(self, wanted: float) -> str:
+        """Return by how much a floor or a goal of the rate, or of milliseconds, is missed; empty if it is not."""
         if self.unit == "ms":
-            over = self.p99_ms / self.floor
-            return "" if over <= 1 else f"missed: {over:.2f} times the {self.floor:g} ms"
-        share = self.rate / self.floor
-        return "" if share >= 1 else f"missed by {100 * (1 - share):.0f} %"
+            over = self.p99_ms / wanted
+            return "" if over <= 1 else f"missed: {over:.2f} times the {wanted:g} ms"
+        return _short(self.rate / wanted)
+
+    def targets(self, which: int) -> list[str]:
+        """Return the floors (0) or the goals (1), each with whether it is kept.
+
+        A ratio to a peer is that of CPU times: of two processes on shared cores the clock says little.
+        """
+        wanted = (self.floor, self.goal)[which]
+        said: list[str] = []
+        if wanted:
+            shown = f"p99 {wanted:g} ms" if self.unit == "ms" else f"{wanted:,.0f}"
+            said.append(f"{shown}: {self.missed(wanted) or 'kept'}")
+        for peer, pair in self.against.items():
+            if peer in self.beside:
+                short = _short(self.beside[peer][1] / pair[which])
+                said.append(f"{pair[which]:g} x {peer}: {short or 'kept'}")
+        return said
+
+
+def _short(share: float) -> str:
+    return "" if share >= 1 else f"missed by {100 * (1 - share):.0f} %"
 
 
 def like_the_server() -> None:
@@ -101,7 +122,8 @@ def interleaved(
 
 def row(
     group: str, work: str, state: str, unit: str, samples: list[Sample], *, wall: bool = False,
-    floor: float = 0.0, note: str = "",
+    floor: float = 0.0, goal: float = 0.0, against: dict[str, tuple[float, float]] | None = None,
+    note: str = "",
 ) -> Row:  # fmt: skip
     """Return the line of some samples: medians over the rounds.
 
@@ -112,7 +134,9 @@ def row(
         unit: What is counted.
         samples: One a round.
         wall: Rates are of the clock, not of CPU time.
-        floor: What issue and docs promise.
+        floor: What this version promises.
+        goal: What is aimed at.
+        against: Peer -> (floor, goal) of the ratio of CPU times.
         note: What a reader must know.
     """
     rates = [one.per_wall_s if wall else one.per_core_s for one in samples]
@@ -124,7 +148,7 @@ def row(
         high=max(rates), cpu_us=median(1e6 * one.cpu_s / max(one.count, 1) for one in samples),
         wall_rate=median(one.per_wall_s for one in samples),
         p50_ms=median(one.p50_ms for one in samples), p99_ms=median(one.p99_ms for one in samples),
-        floor=floor, note=note,
+        floor=floor, goal=goal, against=against or {}, note=note,
     )  # fmt: skip
 
 

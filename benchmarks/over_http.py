@@ -77,13 +77,27 @@ def _rates(
         "batch": (f"POST /v1/batch of {loads.BATCH}, likewise", "events", ""),
         "profile": ("GET /v1/profiles/…", "requests", "FastAPI: the same JSON from SQLite"),
     }  # fmt: skip
+    against = {
+        "single": {"nginx": (0.30, 0.40), "FastAPI": (6.0, 8.0)},
+        "batch": {"FastAPI": (10.0, 14.0)},
+        "profile": {"nginx": (0.30, 0.40), "FastAPI": (4.0, 6.0)},
+    }
     rows: list[Row] = []
     for kind, (work, unit, note) in texts.items():
         peers = {
             label: row("http", f"{label}: {kind}", "zipf, hot", unit, found[f"{kind} {name}"], wall=True)
             for label, name in (("FastAPI", "fastapi"), ("nginx", "nginx")) if f"{kind} {name}" in found
         }  # fmt: skip
-        main = row("http", work, "zipf, hot", unit, found[f"{kind} penstock"], wall=True, note=note)
+        main = row(
+            "http",
+            work,
+            "zipf, hot",
+            unit,
+            found[f"{kind} penstock"],
+            wall=True,
+            against=against[kind],
+            note=note,
+        )
         rows += [compare(main, **peers), *peers.values()]
     return rows
 

@@ -34,7 +34,7 @@ Benchmark = Callable[[Sizes, Path], tuple[list[Row], list[str]]]
 BENCHMARKS: dict[str, Benchmark] = {
     # HTTP first: a load on other processes is not to wait for the memory of this one.
     "http": over_http.measure,
-    "fold": lambda sizes, _: (fold.measure(sizes), []),
+    "fold": fold.measure,
     "durable": lambda sizes, work: (durable.measure(sizes, work), []),
     "liquid": lambda sizes, _: (liquid_email.measure(sizes), []),
     "replay": lambda sizes, work: (durable.measure_replay(sizes, work), []),

@@ -40,10 +40,17 @@ def test_the_workload_has_the_duplicates_the_refusals_and_the_protections_that_i
     assert b"1AA" not in text
 
 
-def test_the_fold_is_measured():
-    rows = fold.measure(TINY)
-    assert ["zipf, hot", "uniform, hot", "uniform, cold"] == [one.state for one in rows]
+def test_the_fold_is_measured_beside_bytewax(tmp_path):
+    rows, left_out = fold.measure(TINY, tmp_path)
+    assert [] == left_out
+    assert ["zipf, hot", "zipf, hot", "uniform, hot", "uniform, cold"] == [
+        one.state for one in rows
+    ]
     assert all(one.rate > 0 for one in rows)
+    assert {"Bytewax"} == set(rows[0].beside)
+    floors, goals = rows[0].targets(0), rows[0].targets(1)
+    assert floors[1].startswith("2.5 x Bytewax: ")
+    assert goals[1].startswith("4 x Bytewax: ")
 
 
 def test_the_durable_path_is_measured(tmp_path):
@@ -81,7 +88,7 @@ def test_a_missed_floor_and_a_slower_peer_are_said():
     ours = row("g", "work", "zipf, hot", "events", [Sample(100, 1.0, 2.0)], floor=200)
     peer = row("g", "peer", "zipf, hot", "events", [Sample(50, 1.0, 1.0)])
     compare(ours, Peer=peer)
-    assert "missed by 50 %" == ours.missed()
+    assert ["200: missed by 50 %"] == ours.targets(0)
     assert {"Peer": (2.0, 2.0)} == ours.beside
 
 
