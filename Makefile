@@ -24,7 +24,7 @@ test: $(ENV) test-sdk ## every fast test
 	$(PYTEST) $(PARALLEL) -m "not slow and not bench and not faults" --durations=10
 
 test-slow: $(ENV) test-sdk ## the long tests: more examples, more kills, all the data
-	HYPOTHESIS_PROFILE=deep $(PYTEST) $(PARALLEL) -m slow --timeout=1800
+	HYPOTHESIS_PROFILE=deep $(PYTEST) $(PARALLEL) -m slow --timeout=1800 --durations=10
 
 faults: $(ENV) ## a thousand kills, a hundred thousand histories; about an hour
 	$(PYTEST) -p no:randomly -m faults tests/faults tests/simulation -s --timeout=7200

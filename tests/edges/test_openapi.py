@@ -77,4 +77,4 @@ def test_every_operation_answers_as_documented(document, session, mode):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name.lower())
 def test_every_operation_answers_as_documented_often(document, session, mode):
-    assert ask_all(document, session, mode, 25) > 60
+    assert ask_all(document, session, mode, 12) > 60

@@ -12,7 +12,7 @@ from penstock.testing.faulty_disks import Planted
 
 SEEDS = 800
 SEEDS_TO_FIND = 1_000
-SLOW_HISTORIES = 15_000
+SLOW_HISTORIES = 8_000
 HISTORIES = 100_000
 CHUNK = 500
 
