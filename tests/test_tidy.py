@@ -45,6 +45,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "adapters": set(),
     "adapters/log/sqlite": {"zstandard"},
     "adapters/archive/s3": {"boto3", "botocore"},
+    "adapters/archive/frames": {"zstandard"},
     "adapters/metrics/prometheus": {"prometheus_client"},
     "adapters/content/liquid": {"liquid", "markupsafe"},  # the texts that it marks as safe
     "adapters/content/mjml": {"mjml"},

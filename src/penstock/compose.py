@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,8 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
+from penstock.adapters.archive import frames
+from penstock.adapters.archive.folder import FolderArchive
 from penstock.adapters.backup.data_folder import require_whole
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.content.html_to_text import html_to_text
@@ -54,9 +58,10 @@ from penstock.edges.admin.definitions import DefinitionsParts
 from penstock.edges.admin.routes import AdminParts
 from penstock.edges.serving.asks import who_of
 from penstock.flows.agree import measure
+from penstock.flows.archiving import ArchivedLog
 from penstock.flows.collect import Collector, Source, source_of
 from penstock.flows.editions import Edition, Editions
-from penstock.flows.history import History
+from penstock.flows.history import History, index_closed
 from penstock.flows.pacing import Pacing
 from penstock.flows.past import Past
 from penstock.flows.render import Links
@@ -65,6 +70,7 @@ from penstock.flows.send import Campaigning, Sender
 from penstock.flows.serve import Serving, Who
 from penstock.flows.status import conservation
 from penstock.flows.track import decision_record
+from penstock.ports.archive import Archive
 from penstock.ports.clock import Clock
 from penstock.ports.decisions import Decided, DecisionKey, Decisions
 from penstock.ports.esp import Esp
@@ -82,10 +88,11 @@ from penstock.runtimes.grouping import Grouper
 from penstock.runtimes.outbox import OutboxPump
 from penstock.runtimes.popular import PopularFollowers
 from penstock.runtimes.side_by_side import Candidate, SideBySide
-from penstock.runtimes.upkeep import Upkeep
+from penstock.runtimes.upkeep import Job, Upkeep
 from penstock.settings import EspSettings, load_settings
 
 KEY_BYTES = 32
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 KEYS_FILE = "keys.json"
 VERSIONS_FOLDER = "definitions"
 CACHED_BESIDE = 5
@@ -223,6 +230,52 @@ def _require_kind(name: str, kind: str, known: Sequence[str]) -> None:
                             where=name, fix=f"use one of {', '.join(known)}")  # fmt: skip
 
 
+def open_bucket(text: str) -> tuple[Archive, str]:
+    """Open a prefix of a bucket; return it with its name without what is asked of it.
+
+    Args:
+        text: `s3://BUCKET/PREFIX`; `?endpoint=…&region=…` name an S3 API that is not AWS's.
+
+    Raises:
+        SettingsError: It is no such place (E246), or S3 needs an extra that is not installed (E245).
+    """
+    url = urlsplit(text)
+    asked = {name: values[-1] for name, values in parse_qs(url.query).items()}
+    prefix = url.path.strip("/")
+    known = (
+        url.scheme == "s3"
+        and BUCKET.fullmatch(url.netloc)
+        and not asked.keys() - {"endpoint", "region"}
+    )
+    if not known or not prefix:
+        raise SettingsError("E246", "this is no place for a backup or an archive", where=text.partition("?")[0],
+                            fix="name a folder, or `s3://BUCKET/PREFIX`")  # fmt: skip
+    try:
+        from penstock.adapters.archive.s3 import S3Archive  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise SettingsError("E245", "S3 needs an extra that is not installed", where="s3",
+                            fix="pip install 'penstock[s3]'") from error  # fmt: skip
+    archive = S3Archive(url.netloc, prefix, endpoint=asked.get("endpoint", ""), region=asked.get("region", ""))  # fmt: skip
+    return archive, f"s3://{url.netloc}/{prefix}"
+
+
+def make_archived_log(project: Project) -> ArchivedLog | None:
+    """Return the project's log in its archive, or None if it has no archive.
+
+    Raises:
+        SettingsError: The place is none (E246), needs an extra (E245), or the log is in memory (E207).
+    """
+    place = project.settings.archive.place
+    if not place:
+        return None
+    if project.settings.log.kind == "memory":
+        raise SettingsError("E207", "a log in memory has no archive", where="archive.place",
+                            fix='remove it, or set log.kind to "sqlite"')  # fmt: skip
+    archive = open_bucket(place)[0] if "://" in place else FolderArchive(project.root / place)
+    tenant = project.settings.project.tenant
+    return ArchivedLog(archive, tenant, pack=frames.pack, unpack=frames.unpack)
+
+
 def make_esp(settings: EspSettings, root: Path) -> Esp:
     """Return who carries emails.
 
@@ -258,6 +311,8 @@ class Node:
     pump: OutboxPump
     history: History
     upkeep: Upkeep
+    archived: ArchivedLog | None
+    """The log in the archive, if the project has one."""
     popular: PopularFollowers
     load: Callable[[Project], Candidate]
     """Makes a candidate of a project that was loaded."""
@@ -316,6 +371,8 @@ class Node:
             await self.pump.pump()  # what stays in the outbox is pumped by the next start
         await self.engine.close()
         await self.versions.close()
+        if self.archived is not None:
+            self.archived.archive.close()
 
 
 def make_node(
@@ -375,6 +432,7 @@ def make_node(
     def to_record(raw: bytes) -> Record:
         return decision_record(decode_decision(raw))
 
+    archived = make_archived_log(project)
     differs = project.digest != serving.digest and not project.kept
     wanted = definitions.apply == "up" and project.digest != standing.table.declined
     return Node(
@@ -387,10 +445,26 @@ def make_node(
         decider=decider,
         pump=OutboxPump(stores.decisions, engine.appender, to_record, metrics),
         history=History(stores.log, stores.index),
-        upkeep=Upkeep(stores.log, stores.index, idle=lambda: engine.lag() == 0), popular=popular,
+        upkeep=Upkeep(_jobs(stores, archived, metrics), idle=lambda: engine.lag() == 0, metrics=metrics),
+        archived=archived, popular=popular,
         load=partial(load_changed, parts),
         pending=differs and wanted,
     )  # fmt: skip
+
+
+def _jobs(stores: Stores, archived: ArchivedLog | None, metrics: Metrics) -> list[Job]:
+    """Return what upkeep does: a segment at a time."""
+    jobs: list[Job] = [partial(index_closed, stores.log, stores.index, segments_max=1)]
+    if archived is None:
+        return jobs
+
+    def archive() -> int:
+        count = archived.archive_closed(stores.log, segments_max=1)
+        metrics.count("penstock_archived_records_total", count)
+        metrics.gauge("penstock_archive_behind_records", archived.behind(stores.log))
+        return count
+
+    return [*jobs, archive]
 
 
 def make_links(node: Node, base_url: str) -> Links:

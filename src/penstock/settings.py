@@ -39,6 +39,12 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     partitions: int = 1
 
 
+class ArchiveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where closed parts of the log are copied to: `[archive]`."""
+
+    place: str = ""
+
+
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where leaves are kept: `[store]`."""
 
@@ -136,6 +142,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data_dir: str = "data"
     server: ServerSettings = ServerSettings()
     log: LogSettings = LogSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     store: StoreSettings = StoreSettings()
     sources: dict[str, SourceSettings] = {}
     consent: ConsentSettings = ConsentSettings()
@@ -163,6 +170,8 @@ DOCS: dict[str, str] = {
     "server.requests_per_s_per_key": "Token bucket of each write key, requests a second; 0 is no limit.",
     "log.kind": "Which log adapter: `sqlite` or `memory`.",
     "log.partitions": "Partitions of a new log; fixed for a generation.",
+    "archive.place": "Where closed segments of the log are copied: a folder, relative to the project, or `s3://BUCKET/PREFIX`; "
+    "empty is nowhere.",
     "store.kind": "Which store adapter: `sqlite` or `memory`.",
     "store.flush_ms": "How long a changed leaf may wait in memory before it is written.",
     "store.cached_leaves_max": "Decoded leaves held in memory a partition.",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import click
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
@@ -19,13 +17,11 @@ from penstock.adapters.backup.objects import ObjectsBackup
 from penstock.adapters.clock import SystemClock
 from penstock.backups import Place, Progress, Sampling, make_backup, verify_backup
 from penstock.cli.main import JSON, PROJECT, err, out, show
-from penstock.compose import load_serving
+from penstock.compose import load_serving, open_bucket
 from penstock.core.backup import Manifest
-from penstock.core.errors import SettingsError
 from penstock.flows.refold import SAMPLE_LEAVES
 
 MIB = 1024 * 1024
-BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 @click.command()
@@ -79,24 +75,8 @@ def place_of(text: str, scratch: Path) -> Place:
     """
     if "://" not in text:
         return FolderBackup(Path(text))
-    url = urlsplit(text)
-    asked = {name: values[-1] for name, values in parse_qs(url.query).items()}
-    prefix = url.path.strip("/")
-    known = (
-        url.scheme == "s3"
-        and BUCKET.fullmatch(url.netloc)
-        and not asked.keys() - {"endpoint", "region"}
-    )
-    if not known or not prefix:
-        raise SettingsError("E246", "this is no place for a backup", where=text.partition("?")[0],
-                            fix="name a folder, or `s3://BUCKET/PREFIX`")  # fmt: skip
-    try:
-        from penstock.adapters.archive.s3 import S3Archive
-    except ImportError as error:
-        raise SettingsError("E245", "S3 needs an extra that is not installed", where="s3",
-                            fix="pip install 'penstock[s3]'") from error  # fmt: skip
-    archive = S3Archive(url.netloc, prefix, endpoint=asked.get("endpoint", ""), region=asked.get("region", ""))  # fmt: skip
-    return ObjectsBackup(archive, f"s3://{url.netloc}/{prefix}", scratch)
+    archive, shown = open_bucket(text)
+    return ObjectsBackup(archive, shown, scratch)
 
 
 def told(manifest: Manifest) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from penstock.candidates import make_renderer, serving_of
 from penstock.cli.client import Admin, in_process, running_url, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.cli.repair import heads_of, named
-from penstock.compose import Stores, open_stores
+from penstock.compose import Stores, make_archived_log, open_stores
 from penstock.core.errors import DataCorrupt, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.record import NO_VERSION, Kind, Version, decode_record
@@ -34,7 +34,7 @@ from penstock.flows.refold import SAMPLE_LEAVES, refold, reread, sample
 from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
 from penstock.flows.status import conservation
 from penstock.project import Project, load_project
-from penstock.settings import LogSettings, SourceSettings, StoreSettings
+from penstock.settings import ArchiveSettings, LogSettings, SourceSettings, StoreSettings
 
 PYTHON = (3, 11)
 DISK_FREE_BYTES = 1 << 30
@@ -205,7 +205,7 @@ async def _probe(project: Project) -> str:
     """Send one event through the whole engine, in memory, and read what became of it."""
     settings = msgspec.structs.replace(
         project.settings,
-        log=LogSettings(kind="memory"), store=StoreSettings(kind="memory"),
+        log=LogSettings(kind="memory"), store=StoreSettings(kind="memory"), archive=ArchiveSettings(),
         sources={PROBE_KEY: SourceSettings(kind="server", write_key=PROBE_KEY)},
     )  # fmt: skip
     probed = replace(project, settings=settings)
@@ -291,6 +291,8 @@ def _data(project: Project) -> Iterator[Finding]:
             yield Finding("skip", "store: it needs a log that reads back")
         else:
             yield _check("store", lambda: _store(project, stores))
+            if project.settings.archive.place:
+                yield _check("archive", lambda: _archive(project, stores))
     finally:
         stores.close()
 
@@ -315,6 +317,20 @@ def _damage(project: Project) -> Iterator[Finding]:
     what = ", ".join(filter(None, (places + more, letters)))
     yield Finding("FAIL", f"damage: {what} do not read back" if what else "damage: all of the log reads back, and its file is not in order",
                   "`penstock repair --from BACKUP` puts back what a backup has and goes around the rest", DataCorrupt.exit_code)  # fmt: skip
+
+
+def _archive(project: Project, stores: Stores) -> str:
+    archived = make_archived_log(project)
+    assert archived is not None, "it has a place"
+    try:
+        kept = archived.segments()
+        for one in kept:
+            archived.check(one)
+        log = stores.log
+        covered = sum(archived.covered(log, partition) for partition in range(log.partitions))
+    finally:
+        archived.archive.close()
+    return f"{len(kept)} segments read back; {covered} records of this log are in it without a gap"
 
 
 def _clock(stores: Stores) -> str:

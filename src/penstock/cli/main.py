@@ -78,6 +78,7 @@ MODULES = {
     "replay": "replay",
     "backup": "backup",
     "restore": "restore",
+    "archive": "archive",
     "repair": "repair",
     "doctor": "doctor",
 }

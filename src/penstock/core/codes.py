@@ -302,7 +302,9 @@ CODES: dict[str, Code] = {
         "Restore it into its own project, or into an empty folder.",
     ),
     "E245": Code("S3 needs an extra that is not installed.", "pip install 'penstock[s3]'"),
-    "E246": Code("This is no place for a backup.", "Name a folder, or `s3://BUCKET/PREFIX`."),
+    "E246": Code(
+        "This is no place for a backup or an archive.", "Name a folder, or `s3://BUCKET/PREFIX`."
+    ),
     "E247": Code(
         "There is nothing to merge into what is restored.",
         "Name the data folder that was lost or a later backup, or its `suppressions.db` or `decisions.db`.",
@@ -310,6 +312,9 @@ CODES: dict[str, Code] = {
     "E248": Code(
         "A copy that is to fill the gaps of a damaged log is of another log.",
         "Name a backup of this project.",
+    ),
+    "E249": Code(
+        "The project has no archive.", "Name its place in `archive.place` in penstock.toml."
     ),
     # E3xx events, rows and requests
     "E300": Code(

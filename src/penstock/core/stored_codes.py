@@ -53,11 +53,11 @@ STORED: dict[str, Code] = {
     ),
     "E730": Code(
         "A segment of the archive is damaged.",
-        "Put a copy of it in its place, from a backup; `penstock doctor` says which offsets do not read back.",
+        "While the log holds its records, remove it, and it is written again; else put a copy of it in its place.",
     ),
     "E731": Code(
         "The archive lacks an object.",
-        "Check that `archive.path` names the right place; restore the object from a copy of the archive.",
+        "Check that `archive.place` names the right place; restore the object from a copy of the archive.",
     ),
     "E732": Code(
         "The index of the log by leaf is damaged.",

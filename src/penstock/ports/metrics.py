@@ -16,6 +16,9 @@ MetricName = Literal[
     "penstock_requests_total",
     "penstock_requests_shed_total",
     "penstock_append_seconds",
+    "penstock_archived_records_total",
+    "penstock_archive_behind_records",
+    "penstock_upkeep_failures_total",
     "penstock_append_records",
     "penstock_fold_lag_records",
     "penstock_freshness_seconds",
@@ -76,6 +79,17 @@ METRICS: dict[MetricName, Metric] = {
     ),
     "penstock_requests_shed_total": Metric(
         "counter", ("reason",), "Requests refused with 429 or 503."
+    ),
+    "penstock_archived_records_total": Metric(
+        "counter", (), "Records copied to the archive and read back."
+    ),
+    "penstock_archive_behind_records": Metric(
+        "gauge",
+        (),
+        "Records of the log that are not in the archive; up to a segment a partition is usual.",
+    ),
+    "penstock_upkeep_failures_total": Metric(
+        "counter", ("code",), "Indexing or archiving that failed, and is tried again."
     ),
     "penstock_append_seconds": Metric("histogram", (), "Time of one durable append."),
     "penstock_append_records": Metric("histogram", (), "Records in one group commit."),

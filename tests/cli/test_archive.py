@@ -1,0 +1,75 @@
+"""`penstock archive` and doctor's word on it: what is there, whether it reads back, what to do."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from penstock.cli.main import main
+from penstock.compose import make_archived_log, open_stores
+from penstock.core import segment
+from penstock.project import load_project
+
+
+def run(*args: object, code: int = 0) -> Any:
+    result = CliRunner().invoke(main, [str(arg) for arg in (*args, "--json")])
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shop of 40 events, in segments of 8, that are archived."""
+    monkeypatch.setattr(segment, "SEGMENT_RECORDS", 8)
+    shop = tmp_path / "shop"
+    CliRunner().invoke(main, ["init", str(shop)])
+    with (shop / "penstock.toml").open("a") as file:
+        file.write('\n[archive]\nplace = "archive"\n')
+    events = tmp_path / "events.jsonl"
+    events.write_text("".join(
+        json.dumps({"type": "track", "event": "Product Viewed", "messageId": f"m{n}", "userId": f"u{n % 4}",
+                    "properties": {"product_id": "p1"}, "timestamp": "2026-01-01T00:00:00Z",
+                    "context": {"consent": {"categoryPreferences": {"personalisation": True}}}}) + "\n"
+        for n in range(40)
+    ))  # fmt: skip
+    run("load", events, "--as", "events", "--source", "backend", "--job", "a", "--project", shop)
+    project = load_project(shop)
+    stores, archived = open_stores(project), make_archived_log(project)
+    assert archived is not None
+    assert 40 == archived.archive_closed(stores.log)
+    stores.close()
+    return shop
+
+
+def test_it_says_what_is_there_and_verifies_it(shop: Path):
+    told = run("archive", "--verify", "--project", shop)
+    assert (5, 40, True, []) == tuple(
+        told[name] for name in ("segments", "records", "verified", "damaged")
+    )
+    said = next(
+        one for one in run("doctor", "--project", shop) if one["what"].startswith("archive")
+    )
+    assert ("ok", "archive: 5 segments read back; 40 records of this log are in it without a gap") == (
+        said["state"], said["what"],
+    )  # fmt: skip
+
+
+def test_damage_is_named(shop: Path):
+    path = sorted(shop.glob("archive/**/*.seg"))[2]
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 3] ^= 4
+    path.write_bytes(raw)
+    told = run("archive", "--verify", "--project", shop, code=70)
+    assert [("E730", path.relative_to(shop / "archive").as_posix())] == [
+        (one["code"], one["where"]) for one in told["damaged"]
+    ]
+    assert "E730" in json.dumps(run("doctor", "--project", shop, code=70))
+
+
+def test_without_a_place_there_is_none(tmp_path: Path):
+    CliRunner().invoke(main, ["init", str(tmp_path / "shop")])
+    result = CliRunner().invoke(main, ["archive", "--project", str(tmp_path / "shop")])
+    assert "E249" in result.output
+    assert isinstance(result.exception, SystemExit)
