@@ -459,7 +459,7 @@ def _jobs(stores: Stores, archived: ArchivedLog | None, metrics: Metrics) -> lis
         return jobs
 
     def archive() -> int:
-        count = archived.archive_closed(stores.log, segments_max=1)
+        count = archived.archive_closed(stores.log, closed=stores.index.covered, segments_max=1)
         metrics.count("penstock_archived_records_total", count)
         metrics.gauge("penstock_archive_behind_records", archived.behind(stores.log))
         return count

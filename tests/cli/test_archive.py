@@ -1,5 +1,6 @@
 """`penstock archive` and doctor's word on it: what is there, whether it reads back, what to do."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from penstock.cli.main import main
-from penstock.compose import make_archived_log, open_stores
+from penstock.compose import make_node, open_stores
 from penstock.core import segment
 from penstock.project import load_project
 
@@ -17,6 +18,25 @@ def run(*args: object, code: int = 0) -> Any:
     result = CliRunner().invoke(main, [str(arg) for arg in (*args, "--json")])
     assert result.exit_code == code, result.output
     return json.loads(result.stdout)
+
+
+def keep_up(shop: Path) -> dict[str, float]:
+    """Let a node that runs do its upkeep once; return what its metrics say."""
+    project = load_project(shop)
+    stores = open_stores(project)
+
+    async def story() -> dict[str, float]:
+        node = make_node(project, stores)
+        await node.start()
+        await node.upkeep.once()
+        await node.close()
+        names = "archived_records_total", "archive_behind_records"
+        return {name: node.metrics.value(f"penstock_{name}") for name in names}
+
+    try:
+        return asyncio.run(story())
+    finally:
+        stores.close()
 
 
 @pytest.fixture
@@ -35,11 +55,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for n in range(40)
     ))  # fmt: skip
     run("load", events, "--as", "events", "--source", "backend", "--job", "a", "--project", shop)
-    project = load_project(shop)
-    stores, archived = open_stores(project), make_archived_log(project)
-    assert archived is not None
-    assert 40 == archived.archive_closed(stores.log)
-    stores.close()
+    keep_up(shop)
     return shop
 
 
@@ -54,6 +70,13 @@ def test_it_says_what_is_there_and_verifies_it(shop: Path):
     assert ("ok", "archive: 5 segments read back; 40 records of this log are in it without a gap") == (
         said["state"], said["what"],
     )  # fmt: skip
+
+
+def test_a_node_archives_what_closes_and_nothing_twice(shop: Path):
+    assert {"archived_records_total": 0, "archive_behind_records": 0} == keep_up(shop)
+    for path in shop.glob("archive/**/*.seg"):
+        path.unlink()
+    assert {"archived_records_total": 40, "archive_behind_records": 0} == keep_up(shop)
 
 
 def test_damage_is_named(shop: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -94,13 +95,17 @@ class ArchivedLog:
             kept.span.partition, last, 1
         )
 
-    def archive_closed(self, log: Log, *, segments_max: int = 1_000_000) -> int:
+    def archive_closed(
+        self, log: Log, *, closed: Callable[[int], int] | None = None, segments_max: int = 1_000_000
+    ) -> int:
         """Archive closed segments that are not there yet; return how many records they have.
 
         Each is read back before the next; stopped anywhere, it goes on where it was.
 
         Args:
             log: Only read.
+            closed: By partition, the offset up to which segments are known to be closed, such as that
+                which the index covers; without it the open segment is read to see that it is open.
             segments_max: How many at most.
 
         Raises:
@@ -118,7 +123,7 @@ class ArchivedLog:
                 if partition not in self._covered:
                     self._covered[partition] = self.covered(log, partition)
                 first = self._covered[partition]
-                records = next_segment(read, first, log.head(partition))
+                records = next_segment(read, first, (closed or log.head)(partition))
                 if records is None:
                     break
                 self._put(log.generation, partition, records)
