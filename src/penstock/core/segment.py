@@ -214,10 +214,13 @@ class Segment:
             raise self._corrupt(f"the frame of offsets {first} to {first + frame.count - 1}")
         try:
             body = _decode_body(self._unpack(raw))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise self._corrupt(f"the frame at offset {first}") from error
+        counts = [count for count, _ in body.stamps]
+        if min(counts, default=0) < 0 or sum(counts) != len(body.values):
+            raise self._corrupt(f"the frame at offset {first}")  # before so many are made
         stamps = [at_ms for count, at_ms in body.stamps for _ in range(count)]
-        if len(stamps) != len(body.values) or len(stamps) != frame.count:
+        if len(stamps) != frame.count:
             raise self._corrupt(f"the frame at offset {first}")
         records = [
             LogRecord(first + place, at_ms, value)
@@ -275,7 +278,7 @@ class Segment:
             raise self._corrupt("its footer")
         try:
             decoded = _decode_footer(footer)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             if format_of(footer) > SEGMENT_FORMAT:
                 raise self._newer(format_of(footer)) from error
             raise self._corrupt("its footer") from error

@@ -63,12 +63,12 @@ def read_token(token: object, keys: Mapping[str, str], now_ms: int) -> tuple[Cla
     signed, _, shown = token.rpartition(".")
     head_text, _, claims_text = signed.partition(".")
     try:
+        message = signed.encode()  # half a surrogate pair has no bytes
         signature = _decoded(shown)
         head = _head.decode(_decoded(head_text))
     except (ValueError, msgspec.MsgspecError):
         return None, "malformed"
     named = [keys[head.kid]] if head.kid in keys else [] if head.kid else [*keys.values()]
-    message = signed.encode()
     good = [hmac.compare_digest(signature, hmac.digest(key.encode(), message, "sha256"))
             for key in named]  # fmt: skip
     if head.alg != "HS256" or not any(good):

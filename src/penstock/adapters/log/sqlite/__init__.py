@@ -19,6 +19,9 @@ from penstock.core.record import DeadLetter, LogRecord
 from penstock.ports.clock import Clock
 from penstock.ports.log import Appended
 
+PLAIN_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Of a batch before it is compressed: no damaged length makes a reader ask for more memory."""
+
 CHUNK_BYTES: Final = 4 * 1024 * 1024
 """A batch of more bytes becomes several rows of one transaction: a reader decodes a row at a time."""
 
@@ -417,6 +420,8 @@ class SqliteLog:
         if codec != CODEC_ZSTD:
             raise self._corrupt(partition, first, f"has codec {codec}, which is not one of ours")
         try:
+            if zstandard.frame_content_size(blob) > PLAIN_BYTES_MAX:
+                raise self._corrupt(partition, first, "says that it holds more than any batch does")
             values = _decode(self._decompress(blob))
         except (zstandard.ZstdError, msgspec.MsgspecError) as error:
             raise self._corrupt(partition, first, "does not decode") from error

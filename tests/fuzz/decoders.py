@@ -1,0 +1,228 @@
+"""Everything that reads bytes from outside, each as a function of bytes, with seeds to grow from.
+
+A decoder may refuse by one of our coded errors, which must not quote what a person sent: the seeds
+hold `CANARY`. Anything else that it raises is a bug.
+"""
+
+import gzip
+import json
+import tempfile
+import tomllib
+from binascii import crc32
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import zstandard
+
+from penstock.adapters.content.liquid import Limits, LiquidRenderer
+from penstock.adapters.log import sqlite as sqlite_log
+from penstock.cli.readers import read_csv, read_json_lines
+from penstock.core import tokens
+from penstock.core.backup import decode_manifest
+from penstock.core.decision.record import decode_decision
+from penstock.core.definitions.versions import decode_table
+from penstock.core.errors import PenstockError
+from penstock.core.identity.vouch import read_token
+from penstock.core.leaf import decode_leaf, encode_leaf
+from penstock.core.record import Version, decode_record, decode_records
+from penstock.core.segment import Segment
+from penstock.edges.collector.body import inflate
+from penstock.edges.collector.door import read_envelope
+from penstock.edges.collector.routes import ROWS
+from penstock.edges.collector.rudderstack import pixel_body
+from penstock.settings import load_settings
+from penstock.testing.clock import HandClock
+from tests.core.step_records import NOW, PLAN, make_leaf
+
+CANARY = "canary7f@example.com"
+GOLDEN = Path(__file__).parent.parent / "golden"
+KEY = b"k" * 32
+_folder = tempfile.TemporaryDirectory(prefix="fuzz-")
+FOLDER = Path(_folder.name)
+
+
+class Target(NamedTuple):
+    """A decoder, what it grows from, and whether an error may hold the canary in spite of all."""
+
+    decode: Callable[[bytes], object]
+    seeds: list[bytes]
+    excused: Callable[[bytes], bool] = lambda _: False
+
+
+def check(target: Target, data: bytes) -> None:
+    """Decode; a coded error is an answer as good as any, if it quotes no value."""
+    try:
+        target.decode(data)
+    except PenstockError as error:
+        require_silent(error, excused=target.excused(data))
+
+
+def require_silent(error: PenstockError, *, excused: bool = False) -> None:
+    """Hold an error to its promise."""
+    assert excused or CANARY not in str(error), "an error quotes a value"
+
+
+def events(data: bytes) -> None:
+    row = ROWS[data[0] % len(ROWS)] if data else ROWS[0]
+    body = inflate(data[1:], b"", row.body_bytes_max)
+    read_envelope(body)
+    decoded = row.decode(body, "site")
+    for refused in decoded.rejected:
+        require_silent(refused.error)
+
+
+def leaf(data: bytes) -> None:
+    encode_leaf(decode_leaf(make_leaf("user_id", "u1"), Version(1, 1), data, PLAN), PLAN)
+
+
+def log_blob(data: bytes) -> None:
+    row = (0, 2, NOW, sqlite_log.CODEC_ZSTD)
+    _log._decode_row((*row, sqlite_log.checksum(*row, data), data), 0)
+
+
+def log_list(data: bytes) -> None:
+    log_blob(zstandard.compress(data))
+
+
+def segment(data: bytes) -> None:
+    """Read a segment whose footer's checksum is right, so that what follows it is read, too."""
+    length = int.from_bytes(data[-12:-8], "little")
+    if len(data) > 12 and length + 12 <= len(data):
+        crc = crc32(data[-12 - length : -12]).to_bytes(4, "little")
+        data = data[:-8] + crc + data[-4:]
+
+    def fetch(start: int, size: int) -> bytes:
+        return data[start : start + size] if 0 <= start <= len(data) and size >= 0 else b""
+
+    opened = Segment("s", len(data), fetch, lambda raw: raw)
+    opened.check()
+    opened.find(make_leaf("user_id", "u1"))
+
+
+def signed(data: bytes) -> None:
+    text = data.decode("utf-8", "surrogateescape")
+    for verify in (tokens.verify_email, tokens.verify_unsubscribe, tokens.verify_open):
+        _allow(verify, KEY, text)
+    _allow(tokens.verify_click, KEY, text, f"https://shop.example/{CANARY}")
+    _allow(tokens.verify_click, KEY, text, text)
+    read_token(text, {"k1": "secret"}, NOW)
+
+
+def _allow(function: Callable[..., object], *args: Any) -> None:
+    try:
+        function(*args)
+    except PenstockError as error:
+        require_silent(error)
+
+
+DATA = {
+    "person": {"name": CANARY, "tags": [CANARY, 1, None, True], "spent": [1234, "GBP"]},
+    "items": [{"title": CANARY, "price": "12.50", "url": f"https://s/?e={CANARY}"}] * 3,
+}
+
+
+def liquid(data: bytes) -> None:
+    text = data.decode("utf-8", "replace").replace(CANARY, "")
+    outcomes = []
+    for compile_after in (1, None):
+        renderer = LiquidRenderer(FOLDER / "none", limits=LIMITS, compile_after=compile_after)
+        try:
+            renderer.add("x", text, "x.liquid")
+            for _ in range(3):  # the first is interpreted even where it compiles
+                outcome = renderer.render("x", DATA)
+            outcomes.append(outcome)
+        except PenstockError as error:
+            require_silent(error)
+            outcomes.append(error.code)
+    if "now" not in text and "today" not in text:
+        assert outcomes[0] == outcomes[1], "compiled and interpreted differ"
+
+
+def settings(data: bytes) -> None:
+    file = FOLDER / "penstock.toml"
+    file.write_bytes(data)
+    load_settings(file)
+
+
+def named_so(data: bytes) -> bool:
+    """Return whether the canary is a name in a TOML text: names of settings are the author's."""
+    try:
+        return CANARY in str(_keys(tomllib.loads(data.decode())))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return [(key, _keys(inner)) for key, inner in value.items()]
+    return [_keys(inner) for inner in value] if isinstance(value, list) else None
+
+
+def rows(data: bytes) -> None:
+    read = read_json_lines if data.startswith(b"\x01") else read_csv
+    file = FOLDER / "rows"
+    file.write_bytes(data)
+    for row in read(file):
+        assert CANARY not in row.fault, "a fault quotes a value"
+
+
+def stored(data: bytes) -> None:
+    for decode in (lambda raw: decode_manifest(raw, "backup"), decode_table, decode_decision):
+        _allow(decode, data)
+
+
+def records(data: bytes) -> None:
+    _allow(decode_record, data)
+    decode_records([data, data])
+
+
+LIMITS = Limits()
+_log = sqlite_log.SqliteLog(FOLDER / "log.db", HandClock())
+_event = {
+    "type": "track", "event": "Product Viewed", "userId": CANARY, "messageId": "m-1",
+    "timestamp": "2026-11-25T10:00:00Z", "context": {"traits": {"email": CANARY}},
+    "properties": {"product_id": "sku-1", "price": 12.5, "note": CANARY, "list": [{"a": None}]},
+}  # fmt: skip
+_single = json.dumps(_event).encode()
+_batch = json.dumps(
+    {"batch": [_event, {"type": CANARY}, 1], "writeKey": "k", "sentAt": ""}
+).encode()
+_bodies = [bytes([number]) + body for number in range(len(ROWS)) for body in (_single, _batch)]
+_leaf = (GOLDEN / "leaf-v1.bin").read_bytes()
+
+TARGETS: dict[str, Target] = {
+    "events": Target(events, [*_bodies, b"\x00" + gzip.compress(_single, mtime=0)]),
+    "gzip": Target(lambda data: inflate(data[1:], (b"", b"gzip", b"deflate")[data[:1] < b"a"], 65_536),
+                   [b"a" + gzip.compress(_batch * 50, mtime=0), b"b" + _single]),
+    "pixel": Target(lambda data: pixel_body(data, "m"),
+                    [f"type=track&event=x&properties.email={CANARY}&properties.a.b=1".encode()]),
+    "records": Target(records, [(GOLDEN / "record-v1.bin").read_bytes()]),
+    "leaf": Target(leaf, [_leaf]),
+    "log_blob": Target(log_blob, [zstandard.compress(msgspec.msgpack.encode([b"a", b"b" * 50]))]),
+    "log_list": Target(log_list, [msgspec.msgpack.encode([b"a", b"b" * 50])]),
+    "segment": Target(segment, [(GOLDEN / "segment-v1.bin").read_bytes()]),
+    "tokens": Target(signed, [value.encode() for value in
+                              json.loads((GOLDEN / "tokens-v1.json").read_bytes()).values()]
+                     + [b"eyJhbGciOiJIUzI1NiIsImtpZCI6ImsxIn0.eyJzdWIiOiJ1IiwiZXhwIjoxfQ.YQ"]),
+    "liquid": Target(liquid, [
+        b"{% for i in items %}{{ i.title | upcase | truncate: 5 }}{{ forloop.index }}{% endfor %}",
+        b"{% if person.name == 'x' %}{{ person.spent | money }}{% else %}{% assign a = 3 | times: 4 %}{{ a }}{% endif %}",
+        b"{% case person.name %}{% when 'a' %}b{% endcase %}{{ items[0].url | url_with: a: 1 }}{{ 1 | decimal: 2 }}",
+        b"{% capture x %}{{ person.tags | join: ', ' }}{% endcapture %}{% cycle 'a', 'b' %}{% raw %}{{{% endraw %}",
+    ]),
+    "settings": Target(settings, [
+        f'[project]\nname = "{CANARY}"\n[sources.web]\nkind = "browser"\nwrite_key = "{CANARY}"\n'.encode(),
+        f'[server]\nport = "{CANARY}"\n[esp]\nkind = "{CANARY}"\n[decision]\nholdout_share = 0.05\n'.encode(),
+    ], named_so),
+    "rows": Target(rows, [
+        f'id,email,note\n1,{CANARY},"a ""b"""\n2,"{CANARY}\n'.encode(),
+        b'\x01\n{"email": "%s", "n": 1.5}\n{"a": NaN}\n' % CANARY.encode(),
+    ]),
+    "stored": Target(stored, [
+        (GOLDEN / "backup-manifest-v1.json").read_bytes(),
+        b'{"format": 1, "versions": [], "%s": 1}' % CANARY.encode(),
+        msgspec.msgpack.encode([1, CANARY, [], {}]),
+    ]),
+}  # fmt: skip
