@@ -254,3 +254,22 @@ def test_a_cut_goes_to_both_leaves():
         first.edges[0].at_ms,
         first.edges[0].verified,
     )
+
+
+@given(
+    anonymous_id=st.text(max_size=40) | st.sampled_from(("null", "guest", " d-1 ", "0")),
+    type_name=st.sampled_from(("identify", "track", "page", "screen")),
+    verified=st.booleans(),
+)
+def test_an_anonymous_id_alone_goes_where_the_whole_table_would_send_it(
+    anonymous_id, type_name, verified
+):
+    def outcome(**beside):
+        mention = {"anonymous_id": anonymous_id, "type_name": type_name, "verified": verified}
+        try:
+            return routed(**mention, **beside)
+        except EventRejected as error:
+            return error.code
+
+    # An empty group id says nothing, but it is looked at: such an event takes the long way.
+    assert outcome(group_id="") == outcome()
