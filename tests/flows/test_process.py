@@ -75,9 +75,11 @@ class World:
     def append(self, records: Sequence[Record]) -> None:
         self.log.append(0, [encode_record(record) for record in records])
 
-    def fold(self, rules: Rules = RULES, cached_max: int = 1_000) -> PartitionFold:
+    def fold(
+        self, rules: Rules = RULES, cached_max: int = 1_000, *, empty: bool = False
+    ) -> PartitionFold:
         return PartitionFold(step=Step(PLAN, rules), store=self.store, epoch=1, partition=0,
-                             generation=1, cached_max=cached_max)  # fmt: skip
+                             generation=1, cached_max=cached_max, empty=empty)  # fmt: skip
 
     def read(self, offset: int, limit: int) -> list[LogRecord]:
         return self.log.read(0, offset, limit)
@@ -199,12 +201,13 @@ def test_a_refused_write_fences_the_worker() -> None:
     assert refused.value.code == "E601"
 
 
+@pytest.mark.parametrize("empty", [False, True])
 @pytest.mark.parametrize("cached_max", [1, 2, 5])
-def test_a_small_cache_changes_nothing(cached_max: int) -> None:
+def test_a_small_cache_changes_nothing(cached_max: int, *, empty: bool) -> None:
     world = World()
     # u0 is the oldest in the cache, clean after each flush, and wanted again by each batch.
     records = [view(number, "u0" if number % 4 == 0 else f"u{number}") for number in range(200)]
-    fold = world.fold(cached_max=cached_max)
+    fold = world.fold(cached_max=cached_max, empty=empty)
     for start in range(0, 200, 10):
         world.append(records[start : start + 10])
         catch_up(fold, world.read, keep=world.keep)

@@ -71,10 +71,13 @@ class PartitionFold:
         partition: Which partition this is.
         generation: The log's generation.
         cached_max: How many decoded leaves to hold; dirty ones are held beyond it.
+        empty: The store holds no leaf of this epoch yet, so none is looked up before one is dropped
+            from the cache.
     """
 
     def __init__(
         self, *, step: Step, store: Store, epoch: int, partition: int, generation: int, cached_max: int = 200_000,
+        empty: bool = False,
     ) -> None:  # fmt: skip
         self.step = step
         self.store = store
@@ -82,6 +85,7 @@ class PartitionFold:
         self.partition = partition
         self.generation = generation
         self.cached_max = cached_max
+        self._empty = empty
         self.tally = Tally()
         self.cache: dict[LeafId, Leaf] = {}
         self.dirty: dict[LeafId, int] = {}
@@ -96,6 +100,7 @@ class PartitionFold:
 
     def restart(self) -> int:
         """Forget everything that is not written and return the offset to read from."""
+        self._empty = False
         self.cache.clear()
         self.dirty.clear()
         self.next_offset = self.noted = self.resume_offset()
@@ -158,7 +163,10 @@ class PartitionFold:
         absent = [record.leaf for record in records if record.leaf not in cache]
         if absent:
             missing = list(map(LeafId, dict.fromkeys(absent)))
-            for leaf_id, leaf in zip(missing, self.fetch(missing), strict=True):
+            stored: list[Leaf | None] = (
+                [None] * len(missing) if self._empty else self.fetch(missing)
+            )
+            for leaf_id, leaf in zip(missing, stored, strict=True):
                 cache[leaf_id] = leaf or Leaf(leaf_id, self.step.plan.new_states())
             if len(cache) > self.cached_max:
                 self._evict({record.leaf for record in records})
@@ -183,6 +191,7 @@ class PartitionFold:
 
     def _evict(self, keep: Container[LeafId]) -> None:
         # Oldest loaded first; a dirty leaf was used lately, so it goes to the back instead.
+        self._empty = False
         cache = self.cache
         for leaf_id in list(cache)[: len(cache) - self.cached_max + self.cached_max // 20]:
             leaf = cache[leaf_id]

@@ -103,10 +103,12 @@ def replay(
         keep: Makes durable what the records beyond it ask for; see `keeper`.
     """
     total = Tally()
+    empty = not store.scan(epoch, None, 1)
     for partition in range(log.partitions):
         fold = PartitionFold(
-            step=step, store=store, epoch=epoch, partition=partition, generation=log.generation
-        )
+            step=step, store=store, epoch=epoch, partition=partition, generation=log.generation,
+            empty=empty,
+        )  # fmt: skip
 
         end = log.head(partition) if covered is None else covered[partition]
 

@@ -32,7 +32,7 @@ class Cell:
         needs: The purposes that must all be permitted.
     """
 
-    __slots__ = ("aggregate", "grid", "groups_max", "key", "layout", "needs")
+    __slots__ = ("_tile_bytes", "aggregate", "grid", "groups_max", "key", "layout", "needs")
 
     def __init__(
         self,
@@ -53,6 +53,9 @@ class Cell:
             self.layout = "register"
         else:
             self.layout = "tiled"
+        # Where every accumulator is charged the same, a leaf is measured without a look at them.
+        fixed = type(aggregate).size_bytes is Aggregate.size_bytes
+        self._tile_bytes = TILE_BYTES + aggregate.charge_bytes if fixed else 0
 
     def floor(self, clock_ms: int, purged: Mapping[str, int]) -> int:
         """Return the oldest instant (of a register) or tile that lives.
@@ -115,7 +118,9 @@ class Cell:
         if self.layout == "register":
             return size(state)
         if self.layout == "tiled":
-            return sum(TILE_BYTES + size(acc) for acc in state.values())
+            if self._tile_bytes:
+                return self._tile_bytes * len(state)
+            return TILE_BYTES * len(state) + sum(map(size, state.values()))
         return sum(
             TILE_BYTES
             + sum(

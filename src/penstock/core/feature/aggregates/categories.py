@@ -88,9 +88,11 @@ class TopK(Aggregate):
 
     def size_bytes(self, acc: caps.CapMap) -> int:
         """Return the bytes of values and counts."""
-        return sum(
-            self.charge_bytes + (len(value) if isinstance(value, str) else 0) for value in acc
-        )
+        size = self.charge_bytes * len(acc)
+        for value in acc:
+            if isinstance(value, str):
+                size += len(value)
+        return size
 
 
 def _add(one: int | None, other: int) -> int:
