@@ -112,6 +112,23 @@ def test_a_log_that_was_put_back_has_segments_of_its_own(tmp_path):
     assert 6 == len(archive.segments())
 
 
+def test_only_what_is_proven_to_be_of_a_log_is_given_back(tmp_path):
+    before, after = a_log(2 * SIZE, texts=("", "x")), a_log(2 * SIZE, texts=("", "y"))
+    archive = archived(tmp_path)
+    archive.archive_closed(before)
+
+    def asked(log: MemoryLog, first: int, at: int) -> list[LogRecord]:
+        return archive.before(1, 0, first, log.read(0, at, 1)[0])
+
+    assert before.read(0, 3, 27) == asked(before, 3, 30)
+    assert after.read(0, 3, 10) == asked(after, 3, 13)
+    assert [] == asked(after, 3, 30)
+    archived(tmp_path).archive_closed(after)
+    # Two segments of one range below: it is not known whose they are.
+    assert after.read(0, 3 * SIZE, 6) == asked(after, 3, 30)
+    assert after.read(0, 3, 19 - 3) == asked(after, 3, 19)
+
+
 def test_a_segment_that_is_gone_is_written_again(tmp_path):
     log, archive = a_log(3 * SIZE), archived(tmp_path)
     archive.archive_closed(log)

@@ -316,7 +316,7 @@ def _damage(project: Project) -> Iterator[Finding]:
     letters = f"{found.letters} dead letters" if found.letters else ""
     what = ", ".join(filter(None, (places + more, letters)))
     yield Finding("FAIL", f"damage: {what} do not read back" if what else "damage: all of the log reads back, and its file is not in order",
-                  "`penstock repair --from BACKUP` puts back what a backup has and goes around the rest", DataCorrupt.exit_code)  # fmt: skip
+                  "`penstock repair --from BACKUP` puts back what a backup or the archive has and goes around the rest", DataCorrupt.exit_code)  # fmt: skip
 
 
 def _archive(project: Project, stores: Stores) -> str:

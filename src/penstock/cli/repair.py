@@ -21,7 +21,9 @@ from penstock.adapters.store.sqlite import SqliteStore
 from penstock.backups import fetch_log
 from penstock.cli.backup import place_of, progress_bar
 from penstock.cli.main import JSON, PROJECT, out, show
+from penstock.compose import make_archived_log
 from penstock.core.errors import DataCorrupt, PenstockError, SettingsError, Unavailable
+from penstock.flows.archiving import ArchivedLog
 from penstock.flows.replay import LIVE_EPOCH
 from penstock.project import Project, load_project
 
@@ -34,7 +36,7 @@ READ_RECORDS = 5_000
 @PROJECT
 @JSON
 def command(sources: tuple[str, ...], project_dir: Path, as_json: bool) -> None:
-    """Make a damaged log whole: what a backup has is put back, the rest is marked as lost.
+    """Make a damaged log whole: what a backup or the archive has is put back, the rest is marked as lost.
 
     The damaged file is kept beside the new one. Nothing that reads back is changed.
     """
@@ -52,7 +54,10 @@ def command(sources: tuple[str, ...], project_dir: Path, as_json: bool) -> None:
         result: dict[str, Any] = {"whole": found.whole, "restored": 0, "lost": 0, "gaps": [], "letters_lost": 0}  # fmt: skip
         if not found.whole:
             copies = stack.enter_context(_copies(sources, project_dir))
-            done, kept = _repair(path, copies, heads)
+            archived = make_archived_log(project)
+            if archived is not None:
+                stack.callback(archived.archive.close)
+            done, kept = _repair(path, copies, heads, archived)
             result |= {"restored": done.restored, "lost": sum(gap.records for gap in done.lost),
                        "gaps": [gap._asdict() for gap in done.lost], "letters_lost": done.letters_lost,
                        "kept": str(kept)}  # fmt: skip
@@ -111,12 +116,15 @@ def _copies(sources: Sequence[str], project_dir: Path) -> Iterator[list[Path]]:
         yield copies
 
 
-def _repair(path: Path, copies: Sequence[Path], heads: Sequence[int]) -> tuple[Salvaged, Path]:
+def _repair(
+    path: Path, copies: Sequence[Path], heads: Sequence[int], archived: ArchivedLog | None
+) -> tuple[Salvaged, Path]:
     """Write the new log beside the old one, read it back, and put it in its place."""
     new = path.with_name("log.db.repaired")
     for left in (new, new.with_name(f"{new.name}-wal"), new.with_name(f"{new.name}-shm")):
         left.unlink(missing_ok=True)
-    done = salvage(path, new, copies, heads)
+    before = archived.before if archived is not None else lambda *_: []
+    done = salvage(path, new, copies, heads, before=before)
     with closing(SqliteLog(new, SystemClock(), read_only=True)) as log:
         for partition in range(log.partitions):
             offset = 0

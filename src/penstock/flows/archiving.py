@@ -139,6 +139,34 @@ class ArchivedLog:
             for partition in range(log.partitions)
         )
 
+    def before(
+        self, generation: int, partition: int, first: int, after: LogRecord
+    ) -> list[LogRecord]:
+        """Return what the log of a record held just before it: offsets up to its own, from `first` on.
+
+        Only what is proven to be of that log: segments that hold the record itself, and below them those
+        that have no other of their range beside them. What is not proven, or damaged, ends the list.
+
+        Raises:
+            Unavailable: The archive did not answer (E419).
+        """
+        kept = [one for one in self.segments() if one.span[:2] == (generation, partition)]
+        holds = [one for one in kept if one.span.first <= after.offset < one.span.end]
+        found: list[LogRecord] = []
+        try:
+            ours = [one for one in holds if self.open(one).read(after.offset, 1) == [after]]
+            end = after.offset
+            while ours and end > first:
+                start = max(first, ours[0].span.first)
+                found[:0] = self.open(ours[0]).read(start, end - start)
+                end = start
+                ours = [one for one in kept if one.span.first < end <= one.span.end]
+                if len(ours) > 1:
+                    break
+        except DataCorrupt:
+            pass  # doctor names it; what lies above it is proven without it
+        return found
+
     def open(self, kept: Kept) -> Segment:
         """Open a segment; only its footer is read.
 

@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
@@ -23,7 +24,7 @@ import zstandard
 from penstock.adapters.log import sqlite as log_file
 from penstock.adapters.sqlite import connect, failure
 from penstock.core.errors import DataCorrupt, SettingsError
-from penstock.core.record import lost_record
+from penstock.core.record import LogRecord, lost_record
 
 FILLED_RECORDS: Final = 5_000
 """Records that were lost, for which one batch stands."""
@@ -38,6 +39,9 @@ _SEQUENCE_MAX: Final = 1 << 62
 
 Row = tuple[int, int, int, int, int, bytes]
 """A row of `batches`."""
+
+Before = Callable[[int, int, int, LogRecord], list[LogRecord]]
+"""`before(generation, partition, first, record)`: the records that an archive has just before one that reads back."""
 
 
 class Gap(NamedTuple):
@@ -243,7 +247,7 @@ def survey(path: Path, heads: Sequence[int] = ()) -> Survey:
 
 def salvage(
     path: Path, target: Path, copies: Sequence[Path] = (), heads: Sequence[int] = (),
-    *, progress: Callable[[int], None] = lambda _: None,
+    *, before: Before = lambda *_: [], progress: Callable[[int], None] = lambda _: None,
 ) -> Salvaged:  # fmt: skip
     """Write a new log of what reads back; in place of each lost record stands one that says so.
 
@@ -253,6 +257,7 @@ def salvage(
         copies: Logs that hold the same batches, such as those of backups, tried in this order.
         heads: By partition, an offset that the new log must reach: a shorter one would give new
             records offsets that leaves have applied already.
+        before: What an archive has of records that no copy has.
         progress: Told how many records were written.
 
     Raises:
@@ -278,14 +283,18 @@ def salvage(
             stamp_ms = 0
             for gap, row in log.walk(partition, _head(heads, partition)):
                 for part, found in _filled(gap, others) if gap else ():
-                    if found is None:
-                        lost.append(part)
-                        for filler in _fillers(part, stamp_ms):
+                    missing = part.end if found is None else part.first
+                    archived = _archived(log, part, row, before) if found is None else []
+                    if archived:
+                        missing = archived[0].offset
+                    if missing > part.first:
+                        lost.append(part._replace(end=missing))
+                        for filler in _fillers(lost[-1], stamp_ms):
                             put(filler)
-                    else:
-                        restored += found[1]
-                        stamp_ms = max(stamp_ms, found[2])
-                        put(found)
+                    for one in [found] if found is not None else _rows_of(partition, archived):
+                        restored += one[1]
+                        stamp_ms = max(stamp_ms, one[2])
+                        put(one)
                 if row is not None:
                     stamp_ms = max(stamp_ms, row[2])
                     put(row)
@@ -320,14 +329,37 @@ def _filled(gap: Gap, copies: Sequence[DamagedLog]) -> Iterator[tuple[Gap, Row |
         yield from _filled(Gap(gap.partition, expected, gap.end), copies[1:])
 
 
+def _archived(log: DamagedLog, part: Gap, after: Row | None, before: Before) -> list[LogRecord]:
+    """Return the end of a gap as an archive has it; nothing is proven of what no good batch follows."""
+    if after is None or after[3] != log_file.CODEC_ZSTD:
+        return []
+    value = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(after[5]), type=list[bytes])[0]  # fmt: skip
+    offset = after[0] - log_file.position_of(part.partition, 0)
+    found = before(log.generation, part.partition, part.first, LogRecord(offset, after[2], value))
+    found = [record for record in found if part.first <= record.offset < part.end]
+    return found if found and found[-1].offset == part.end - 1 else []
+
+
+def _rows_of(partition: int, records: Sequence[LogRecord]) -> Iterator[Row]:
+    """Yield batches of consecutive records, each of one stamp."""
+    for stamp_ms, group in groupby(records, key=lambda record: record.logged_at_ms):
+        alike = list(group)
+        for start in range(0, len(alike), FILLED_RECORDS):
+            part = alike[start : start + FILLED_RECORDS]
+            yield _row_of(partition, part[0].offset, stamp_ms, [record.value for record in part])
+
+
+def _row_of(partition: int, first: int, stamp_ms: int, values: Sequence[bytes]) -> Row:
+    blob = zstandard.ZstdCompressor(level=3).compress(msgspec.msgpack.encode(values))
+    place = log_file.position_of(partition, first)
+    crc = log_file.checksum(place, len(values), stamp_ms, log_file.CODEC_ZSTD, blob)
+    return place, len(values), stamp_ms, log_file.CODEC_ZSTD, crc, blob
+
+
 def _fillers(gap: Gap, stamp_ms: int) -> Iterator[Row]:
     for first in range(gap.first, gap.end, FILLED_RECORDS):
         count = min(FILLED_RECORDS, gap.end - first)
-        framed = msgspec.msgpack.encode([lost_record()] * count)
-        blob = zstandard.ZstdCompressor(level=3).compress(framed)
-        place = log_file.position_of(gap.partition, first)
-        crc = log_file.checksum(place, count, stamp_ms, log_file.CODEC_ZSTD, blob)
-        yield place, count, stamp_ms, log_file.CODEC_ZSTD, crc, blob
+        yield _row_of(gap.partition, first, stamp_ms, [lost_record()] * count)
 
 
 def _is_good(row: Row) -> bool:
