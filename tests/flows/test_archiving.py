@@ -139,6 +139,18 @@ def test_a_segment_that_is_gone_is_written_again(tmp_path):
     assert log.read(0, 0, 3 * SIZE) == records_in(again)
 
 
+def test_a_damaged_segment_holds_up_no_other_and_is_written_again(tmp_path):
+    log, longer = a_log(3 * SIZE), a_log(3 * SIZE, texts=("", "x"))
+    archived(tmp_path).archive_closed(log)
+    newest = archived(tmp_path).segments()[-1]
+    damage(tmp_path, newest.name, newest.size - 1)
+    again = archived(tmp_path)
+    assert 4 * SIZE == again.archive_closed(longer)
+    for kept in again.segments():
+        again.check(kept)
+    assert longer.read(0, 0, 6 * SIZE) == records_in(again)
+
+
 @given(place=st.floats(0, 1, exclude_max=True))
 def test_any_flipped_bit_is_found(tmp_path_factory, place):
     folder = tmp_path_factory.mktemp("archive")

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from penstock.core.errors import DataCorrupt
+from penstock.core.errors import Conflict, DataCorrupt
 from penstock.core.record import LogRecord
 from penstock.core.segment import Pack, Segment, Span, encode_segment, next_segment
 from penstock.ports.archive import Archive
@@ -68,10 +68,10 @@ class ArchivedLog:
         """Return up to which offset the archive holds a partition of this very log, without gaps.
 
         The newest segment whose last record is the log's own: stamps and ids make records unlike,
-        so that two logs that share one share all before it.
+        so that two logs that share one share all before it. One that does not read back tells nothing.
 
         Raises:
-            DataCorrupt: A segment does not read back (E730).
+            DataCorrupt: The log does not read back (E703).
             Unavailable: The archive did not answer (E419).
         """
         kept = [one for one in self.segments() if one.span[:2] == (log.generation, partition)]
@@ -80,20 +80,19 @@ class ArchivedLog:
             if one.span.first in reached:
                 reached.add(one.span.end)
         for one in sorted(kept, key=lambda one: one.span.end, reverse=True):
-            if one.span.first in reached and one.span.end in reached and self.is_of(log, one):
+            if one.span.first in reached and one.span.end in reached and self._is_of(log, one):
                 return one.span.end
         return 0
 
-    def is_of(self, log: Log, kept: Kept) -> bool:
-        """Return whether a segment was cut from this log, by its last record.
-
-        Raises:
-            DataCorrupt: The segment (E730) or the log (E703) does not read back.
-        """
+    def _is_of(self, log: Log, kept: Kept) -> bool:
         last = kept.span.end - 1
-        return log.head(kept.span.partition) > last and self.open(kept).read(last, 1) == log.read(
-            kept.span.partition, last, 1
-        )
+        if log.head(kept.span.partition) <= last:
+            return False
+        try:
+            told = self.open(kept).read(last, 1)
+        except DataCorrupt:
+            return False
+        return told == log.read(kept.span.partition, last, 1)
 
     def archive_closed(
         self, log: Log, *, closed: Callable[[int], int] | None = None, segments_max: int = 1_000_000
@@ -195,7 +194,12 @@ class ArchivedLog:
         data = encode_segment(self.tenant, generation, partition, records, pack=self._pack)
         first, end = records[0].offset, records[-1].offset + 1
         name = f"{self._prefix}g{generation:06}/p{partition:05}/{first:014}-{end:014}-{_digest(data)}.seg"
-        self.archive.put(name, data)
+        try:
+            self.archive.put(name, data)
+        except Conflict:
+            # The name says what the bytes are: those that stand there are damaged.
+            self.archive.delete(name)
+            self.archive.put(name, data)
         if self.archive.get(name) != data:
             self.archive.delete(name)  # the log has it all: it is written again
             raise _corrupt("what was written reads back otherwise", name)

@@ -46,7 +46,7 @@ class Archive(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Remove an object; one that is not there is no error. Used by retention alone."""
+        """Remove an object; one that is not there is no error. For retention, and for what is damaged and written again."""
         ...
 
     def close(self) -> None:
