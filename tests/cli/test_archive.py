@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from click.testing import CliRunner
 
@@ -44,6 +45,17 @@ def keep_up(shop: Path) -> dict[str, float]:
         stores.close()
 
 
+def load(shop: Path, first: int, count: int, text: str = "m") -> None:
+    events = shop.parent / f"{text}{first}.jsonl"
+    events.write_text("".join(
+        json.dumps({"type": "track", "event": "Product Viewed", "messageId": f"{text}{n}", "userId": f"u{n % 4}",
+                    "properties": {"product_id": "p1"}, "timestamp": "2026-01-01T00:00:00Z",
+                    "context": {"consent": {"categoryPreferences": {"personalisation": True}}}}) + "\n"
+        for n in range(first, first + count)
+    ))  # fmt: skip
+    run("load", events, "--as", "events", "--source", "backend", "--job", events.name, "--project", shop)  # fmt: skip
+
+
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A shop of 40 events, in segments of 8, that are archived."""
@@ -53,16 +65,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with (shop / "penstock.toml").open("a") as file:
         file.write('\n[archive]\nplace = "archive"\n')
     for job in range(4):
-        events = tmp_path / f"{job}.jsonl"
-        events.write_text("".join(
-            json.dumps({"type": "track", "event": "Product Viewed", "messageId": f"m{n}", "userId": f"u{n % 4}",
-                        "properties": {"product_id": "p1"}, "timestamp": "2026-01-01T00:00:00Z",
-                        "context": {"consent": {"categoryPreferences": {"personalisation": True}}}}) + "\n"
-            for n in range(job * 10, job * 10 + 10)
-        ))  # fmt: skip
-        run(
-            "load", events, "--as", "events", "--source", "backend", "--job", job, "--project", shop
-        )
+        load(shop, job * 10, 10)
     keep_up(shop)
     return shop
 
@@ -113,6 +116,34 @@ def test_what_the_log_has_lost_is_put_back(shop: Path):
     # Nothing that reads back follows the last one, so that nothing proves what it was.
     assert (20, 10) == (done["restored"], done["lost"])
     assert before[:30] == records(shop)[:30]
+
+
+def test_a_restored_log_goes_on_beside_what_was_archived_after_its_backup(shop: Path):
+    run("backup", shop.parent / "b", "--project", shop)
+    load(shop, 40, 16)
+    assert 16 == keep_up(shop)["archived_records_total"]
+    (shop / "data").rename(shop.parent / "lost")
+    run("restore", shop.parent / "b", "--project", shop)
+    load(shop, 40, 16, "other")
+    assert 16 == keep_up(shop)["archived_records_total"]
+    told = run("archive", "--verify", "--project", shop)
+    assert (9, []) == (told["segments"], told["damaged"])
+    said = [one["what"] for one in run("doctor", "--project", shop)]
+    assert "archive: 9 segments read back; 56 records of this log are in it without a gap" in said
+
+
+@pytest.mark.slow
+def test_a_bucket_holds_the_same(shop: Path, s3: str):
+    client = boto3.client("s3", endpoint_url=s3)
+    place = {"LocationConstraint": "eu-west-1"}
+    client.create_bucket(Bucket="archive-of-the-log", CreateBucketConfiguration=place)
+    client.close()
+    path = shop / "penstock.toml"
+    bucket = f"s3://archive-of-the-log/shop?endpoint={s3}"
+    path.write_text(path.read_text().replace('place = "archive"', f'place = "{bucket}"'))
+    assert {"archived_records_total": 40, "archive_behind_records": 0} == keep_up(shop)
+    assert 0 == keep_up(shop)["archived_records_total"]
+    assert (5, []) == tuple(run("archive", "--verify", "--project", shop)[name] for name in ("segments", "damaged"))  # fmt: skip
 
 
 def test_without_a_place_there_is_none(tmp_path: Path):
