@@ -163,6 +163,13 @@ async def test_a_pixel_is_an_event_and_a_transparent_image(collecting):
         assert 200 == again.status_code
 
 
+@pytest.mark.parametrize(("said", "wanted"), [("true", True), ("false", False), ("maybe", "maybe")])
+def test_a_pixels_consent_is_what_it_says(said: str, wanted: object) -> None:
+    query = f"anonymousId=a-1&context.consent.categoryPreferences.C0003={said}"
+    event = json.loads(pixel_body(query.encode(), "m"))
+    assert {"C0003": wanted} == event["context"]["consent"]["categoryPreferences"]
+
+
 async def test_a_pixel_that_brings_its_message_id_counts_once(collecting):
     query = "writeKey=wk-browser&anonymousId=a-1&name=Home&messageId=m-1"
     async with collecting() as shop:
