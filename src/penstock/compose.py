@@ -48,9 +48,9 @@ from penstock.candidates import (
 from penstock.core.decision.pace import parse_caps, zone_of
 from penstock.core.decision.record import decode_decision
 from penstock.core.definitions.changes import require_compatible
-from penstock.core.errors import DefinitionError, SettingsError, Unavailable
+from penstock.core.errors import DataCorrupt, DefinitionError, SettingsError, Unavailable
 from penstock.core.protect import Protector
-from penstock.core.record import Record
+from penstock.core.record import Record, decode_record
 from penstock.core.step import Step
 from penstock.core.time import HOUR_MS
 from penstock.edges.admin.bodies import Status
@@ -130,8 +130,8 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
 
     Raises:
         SettingsError: A kind of adapter does not exist (E206), two kinds do not go together (E207),
-            there is a log without its keys (E208), the data folder can't be made (E218), or a restore into
-            it was cut short (E243).
+            there is a log without its keys (E208), the data folder can't be made (E218), a restore into
+            it was cut short (E243), or it is another tenant's (E250).
         Unavailable: Another process owns the data folder (E407).
     """
     clock = clock or SystemClock()
@@ -162,6 +162,7 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
             else SqliteLog(folder / "log.db", clock, partitions=settings.log.partitions)
         )
         opened.callback(log.close)
+        _require_tenant(log, tenant)
         store: Store = (
             MemoryStore()
             if settings.store.kind == "memory"
@@ -183,6 +184,17 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
         opened.pop_all()
     versions: Versions = MemoryVersions() if memory else FolderVersions(folder / VERSIONS_FOLDER)
     return Stores(keys, log, store, suppressions, decisions, index, versions)
+
+
+def _require_tenant(log: Log, tenant: str) -> None:
+    """Refuse a log of another tenant: everybody in it would be unknown, and so would what they said."""
+    for partition in range(log.partitions):
+        with suppress(DataCorrupt):  # damage is told of by whoever reads what is damaged
+            kept = {decode_record(one.value).tenant for one in log.read(partition, 0, 1)}
+            if kept - {tenant, ""}:
+                raise SettingsError("E250", "the data folder is another tenant's", where="project.tenant",
+                                    fix="set it back to what it was, or name another data folder; a tenant is "
+                                    "never renamed, since every identifier is kept under it")  # fmt: skip
 
 
 def load_serving(root: Path, *, always: bool = False) -> tuple[Project, DefinitionError | None]:

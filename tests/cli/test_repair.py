@@ -111,6 +111,22 @@ def failures(shop: Path) -> list[dict[str, Any]]:
     return [finding for finding in said if finding["state"] == "FAIL"]
 
 
+def test_a_folder_of_another_tenant_is_refused_before_anything_is_written(folder: Path) -> None:
+    shop = folder / "shop"
+    settings = (shop / "penstock.toml").read_text()
+    before = message_ids(shop)
+    (shop / "penstock.toml").write_text(
+        settings.replace("[project]", '[project]\ntenant = "other"', 1)
+    )
+    refused = run("replay", "--project", shop)
+    assert refused.exit_code > 0
+    assert "E250" in refused.output
+    assert "E250" in " ".join(finding["what"] for finding in failures(shop))
+    (shop / "penstock.toml").write_text(settings)
+    assert [] == failures(shop)
+    assert before == message_ids(shop)
+
+
 def test_a_whole_log_is_left_alone(folder: Path) -> None:
     before = (folder / "shop" / "data" / "log.db").read_bytes()
     assert result_of("repair", "--project", folder / "shop")["whole"]

@@ -316,6 +316,10 @@ CODES: dict[str, Code] = {
     "E249": Code(
         "The project has no archive.", "Name its place in `archive.place` in penstock.toml."
     ),
+    "E250": Code(
+        "The data folder is another tenant's.",
+        "Set `project.tenant` back to what it was, or name another data folder.",
+    ),
     # E3xx events, rows and requests
     "E300": Code(
         "A request, or one event of a batch, is not well-formed JSON.",
