@@ -251,6 +251,23 @@ def mend(shop: Path, name: str, backup: Path, faults: list[dict[str, Any]]) -> b
     return [] == failures(shop)
 
 
+def test_a_store_that_does_not_open_is_moved_away_and_made_anew(folder: Path) -> None:
+    shop = folder / "shop"
+    store = shop / "data" / "store.db"
+    before = {leaf: held.parts for leaf, held in leaves(shop)}
+    with store.open("r+b") as file:
+        file.write(b"XXXX")
+    (fault,) = failures(shop)
+    assert "E707" in fault["what"]
+    assert "move the file away" in fault["fix"]
+
+    for path in [*store.parent.glob("store.db*")]:
+        path.rename(folder / path.name)
+    result_of("replay", "--accept", "--project", shop)
+    assert before == {leaf: held.parts for leaf, held in leaves(shop)}
+    assert [] == failures(shop)
+
+
 def test_who_meets_a_damaged_leaf_gets_the_fallback_and_the_others_their_own(folder: Path) -> None:
     shop = folder / "shop"
     with closing(sqlite3.connect(shop / "data" / "store.db")) as file:
