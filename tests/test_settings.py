@@ -9,6 +9,7 @@ import pytest
 
 from penstock.core.codes import CODES
 from penstock.core.errors import SettingsError
+from penstock.core.toml_lines import Places, lines_of
 from penstock.settings import CHOICES, DOCS, RANGES, Settings, load_settings, parse_settings
 
 SECRET = "canary-secret-7f3a"
@@ -169,3 +170,75 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as failed:
         load_settings(path)
     assert failed.value.code == "E201"
+
+
+LINES = """# a project
+data_dir = "data"
+[project]
+name = "x"
+
+[server]
+  read_keys = [
+    "one", # and a [bracket]
+    "two",
+  ]
+port = 8_080
+[email]
+caps = { marketing = "3 in 7 days", "a.b" = "1 in 1 days" }
+sender_name = '''
+[not.a.table]
+x = 1'''
+consent.regime = "opt_in"
+[sources."my.shop"]
+rank = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (["data_dir"], 2),
+        (["project"], 3),
+        (["project", "name"], 4),
+        (["server", "read_keys"], 7),
+        (["server", "port"], 11),
+        (["email", "caps", "marketing"], 13),
+        (["email", "caps", "a.b"], 13),
+        (["email", "sender_name"], 14),
+        (["email", "consent", "regime"], 17),
+        (["sources", "my.shop", "rank"], 19),
+        (["sources", "my.shop", "kind"], 18),
+        (["email", "reply_to"], 12),
+    ],
+)
+def test_a_key_is_found_on_its_line(path: list[str], line: int) -> None:
+    assert Places("f", lines_of(LINES)).of(*path) == f"f:{line}"
+
+
+def test_what_is_not_there_is_in_the_file() -> None:
+    assert Places("f", lines_of(LINES)).of("nothing") == "f"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "line"),
+    [
+        ("[server]\nport = 1\nprot = 1\n", "E202", 3),
+        ('\n[server]\nport = "x"\n', "E203", 3),
+        ('[sources.a]\n[sources.b]\nkind = "server"\nrank = "x"\n', "E203", 4),
+        ('[log]\n[consent]\nregime = "maybe"\n', "E204", 3),
+        ('[sources.a]\nwrite_key = "k"\n[sources.b]\nwrite_key = "k"\n', "E205", 4),
+        ("[server]\nhost = 'x'\nport = 70_000\n", "E207", 3),
+        ('[email]\nsender = "shop"\n', "E260", 2),
+        ('[email]\nsender_name = "a<b"\n', "E260", 2),
+        ('[email]\nreply_to = "us"\n', "E260", 2),
+        ('[email]\ntopics = []\nseeds = ["qa@shop.example", "qa"]\n', "E260", 3),
+    ],
+)
+def test_a_wrong_setting_is_named_by_its_line(
+    tmp_path: Path, text: str, code: str, line: int
+) -> None:
+    path = tmp_path / "penstock.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as failed:
+        load_settings(path)
+    assert (failed.value.code, failed.value.where) == (code, f"{path}:{line}")

@@ -34,6 +34,7 @@ from penstock.core.errors import DefinitionError, PenstockError
 from penstock.core.feature.plan import Plan
 from penstock.core.identity.identifier import IdentityRules
 from penstock.core.step import Rules
+from penstock.core.toml_lines import lines_of
 from penstock.dsl.events import FieldTable
 from penstock.dsl.features import Profile, compile_plan
 from penstock.settings import Settings, load_settings
@@ -324,7 +325,8 @@ def _campaigns(
     for path in sorted((root / "campaigns").glob("*.toml")):
         where = f"campaigns/{path.name}"
         try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            raw = tomllib.loads(text)
         except OSError as error:
             raise DefinitionError("E180", f"the campaign cannot be read: {error.strerror}", where=where,
                                   fix="check what it is and who may read it") from error  # fmt: skip
@@ -339,7 +341,7 @@ def _campaigns(
         raw.setdefault("quiet_hours", settings.email.quiet_hours)
         try:
             campaigns[path.stem] = parse_campaign(
-                raw, name=path.stem, slots=slots, names=names, where=where
+                raw, name=path.stem, slots=slots, names=names, where=where, lines=lines_of(text)
             )
         except DefinitionError as error:
             if faults is None:

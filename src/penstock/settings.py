@@ -2,12 +2,15 @@
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import msgspec
 
+from penstock.core.decision.mailbox import is_address, is_sender
 from penstock.core.errors import SettingsError
+from penstock.core.toml_lines import Places, lines_of
 
 
 class ProjectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -260,8 +263,9 @@ def load_settings(path: Path) -> Settings:
 
     Raises:
         SettingsError: The file is missing (E200), is not TOML (E201), has a key that does not exist
-            (E202), a value of the wrong type (E203), one that is not among the choices (E204), or
-            one that is out of its range (E207).
+            (E202), a value of the wrong type (E203), one that is not among the choices (E204),
+            one that is out of its range (E207), or an address that no email can carry (E260); each
+            names the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -279,27 +283,59 @@ def load_settings(path: Path) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError("E201", f"penstock.toml is not TOML: {error}", where=str(path),
                             fix="mend the line named") from error  # fmt: skip
-    return parse_settings(raw, str(path))
+    return parse_settings(raw, str(path), lines_of(text))
 
 
-def parse_settings(raw: dict[str, Any], where: str = "penstock.toml") -> Settings:
-    """Return settings from parsed TOML. See `load_settings` for the errors."""
-    _require_known(raw, Settings, "", where)
+def parse_settings(
+    raw: dict[str, Any],
+    where: str = "penstock.toml",
+    lines: Mapping[tuple[str, ...], int] | None = None,
+) -> Settings:
+    """Return settings from parsed TOML. See `load_settings` for the errors.
+
+    Args:
+        raw: What TOML says.
+        where: The file, as errors name it.
+        lines: On which line each key stands; None if that is not known.
+    """
+    places = Places(where, lines or {})
+    _require_known(raw, Settings, (), places)
     try:
         settings = msgspec.convert(raw, Settings)
     except msgspec.ValidationError as error:
         # msgspec names the type and the path; it quotes no value for plain types.
-        raise SettingsError("E203", f"a setting has the wrong type: {error}", where=where,
+        raise SettingsError("E203", f"a setting has the wrong type: {error}",
+                            where=places.of(*_unfit(raw, Settings)),
                             fix="see docs/reference/settings.md for its type") from None  # fmt: skip
-    _require_choices(settings, where)
-    _require_ranges(settings, where)
+    _require_choices(settings, places)
+    _require_ranges(settings, places)
+    _require_addresses(settings.email, places)
     return settings
 
 
+def _unfit(value: Any, kind: Any) -> tuple[str, ...]:
+    """Return the path of the first value that is not of its kind; empty if the fault is `value` itself."""
+    if not isinstance(value, dict):
+        return ()
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        kinds = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    elif get_origin(kind) is dict:
+        kinds = dict.fromkeys(value, get_args(kind)[1])
+    else:
+        return ()
+    for name, one in value.items():
+        try:
+            msgspec.convert(one, kinds[name])
+        except msgspec.ValidationError:
+            return (name, *_unfit(one, kinds[name]))
+    return ()
+
+
 def _require_known(
-    raw: dict[str, Any], struct: type[msgspec.Struct], prefix: str, where: str
+    raw: dict[str, Any], struct: type[msgspec.Struct], path: tuple[str, ...], places: Places
 ) -> None:
     fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    prefix = "".join(f"{name}." for name in path)
     for key, value in raw.items():
         if key not in fields:
             near = difflib.get_close_matches(key, fields, 1)
@@ -308,44 +344,63 @@ def _require_known(
                 if near
                 else f"remove it; known are {', '.join(fields)}"
             )
-            raise SettingsError(
-                "E202", f"there is no setting `{prefix}{key}`", where=where, fix=hint
-            )
+            raise SettingsError("E202", f"there is no setting `{prefix}{key}`", where=places.of(*path, key),
+                                fix=hint)  # fmt: skip
         kind = fields[key].type
         if isinstance(value, dict):
             if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-                _require_known(value, kind, f"{prefix}{key}.", where)
+                _require_known(value, kind, (*path, key), places)
             elif key == "sources":
                 for name, source in value.items():
                     if isinstance(source, dict):
-                        _require_known(source, SourceSettings, f"sources.{name}.", where)
+                        _require_known(source, SourceSettings, ("sources", name), places)
 
 
-def _require_choices(settings: Settings, where: str) -> None:
+def _require_choices(settings: Settings, places: Places) -> None:
     for dotted, choices in CHOICES.items():
-        for place, value in _values(settings, dotted):
+        for path, value in _values(settings, dotted):
             if value not in choices:
-                raise SettingsError("E204", f"setting `{place}` is none of its choices", where=where,
-                                    fix=f"use one of {', '.join(choices)}")  # fmt: skip
-    keys = [source.write_key for source in settings.sources.values() if source.write_key]
-    if len(keys) != len(set(keys)):
-        raise SettingsError("E205", "two sources have the same write key", where=where,
-                            fix="give each source a key of its own")  # fmt: skip
+                raise SettingsError("E204", f"setting `{'.'.join(path)}` is none of its choices",
+                                    where=places.of(*path), fix=f"use one of {', '.join(choices)}")  # fmt: skip
+    taken: set[str] = set()
+    for name, source in settings.sources.items():
+        if source.write_key and source.write_key in taken:
+            raise SettingsError("E205", "two sources have the same write key",
+                                where=places.of("sources", name, "write_key"),
+                                fix="give each source a key of its own")  # fmt: skip
+        taken.add(source.write_key)
 
 
-def _require_ranges(settings: Settings, where: str) -> None:
+def _require_ranges(settings: Settings, places: Places) -> None:
     for dotted, (least, most) in RANGES.items():
-        for place, value in _values(settings, dotted):
+        for path, value in _values(settings, dotted):
             if not least <= value <= most:
-                raise SettingsError("E207", f"setting `{place}` is out of its range", where=where,
-                                    fix=f"give it a value between {least} and {most}")  # fmt: skip
+                raise SettingsError("E207", f"setting `{'.'.join(path)}` is out of its range",
+                                    where=places.of(*path), fix=f"give it a value between {least} and {most}")  # fmt: skip
 
 
-def _values(settings: Settings, dotted: str) -> list[tuple[str, Any]]:
+def _require_addresses(email: EmailSettings, places: Places) -> None:
+    """Refuse what no email can come from or go to: found at the first email, it is found at every one."""
+    sender = f"{email.sender_name} <{email.sender}>" if email.sender_name else email.sender
+    wrong = {
+        "sender": not is_address(email.sender) or not is_sender(email.sender),
+        "sender_name": is_sender(email.sender) and not is_sender(sender),
+        "reply_to": bool(email.reply_to) and not is_sender(email.reply_to),
+        "seeds": not all(is_address(one) for one in email.seeds),
+    }
+    for name, is_wrong in wrong.items():
+        if is_wrong:
+            fix = (
+                'write a name without `<`, `>` or `"`' if name == "sender_name" else
+                'write an address alone, such as "news@shop.example"; a name goes into `email.sender_name`'
+            )  # fmt: skip
+            raise SettingsError("E260", f"setting `email.{name}` is nothing that an email can carry",
+                                where=places.of("email", name), fix=fix)  # fmt: skip
+
+
+def _values(settings: Settings, dotted: str) -> list[tuple[tuple[str, ...], Any]]:
     head, _, rest = dotted.partition(".")
     value = getattr(settings, head)
     if rest.startswith("*."):
-        return [
-            (f"{head}.{name}.{rest[2:]}", getattr(entry, rest[2:])) for name, entry in value.items()
-        ]
-    return [(dotted, getattr(value, rest))]
+        return [((head, name, rest[2:]), getattr(entry, rest[2:])) for name, entry in value.items()]
+    return [((head, rest), getattr(value, rest))]

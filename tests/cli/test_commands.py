@@ -161,6 +161,53 @@ def test_send_mails_each_person_once(loaded: Path) -> None:
     assert "ann@example.com" not in json.dumps([dry, first, second])
 
 
+def test_a_send_that_the_esp_does_not_take_says_so_and_fails(loaded: Path) -> None:
+    settings = loaded / "penstock.toml"
+    text = settings.read_text()
+    # Given an ESP that is not there
+    smtp = 'kind = "smtp"\nport = 1'
+    settings.write_text(text.replace('kind = "directory"', smtp).replace('path = "outbox"', ""))
+    away = run("send", "welcome", "--send", "s1", "--project", loaded)
+    settings.write_text(text)
+    again = run("send", "welcome", "--send", "s1", "--project", loaded)
+
+    assert (away.exit_code, again.exit_code) == (1, 0)
+    told = re.sub(r" +", " ", away.output)
+    assert " 0 sent\n" in told
+    assert " 1 refused: E406\n" in told
+    assert "Nothing went out." in told
+    assert " 1 sent\n" in re.sub(r" +", " ", again.output)
+
+
+@pytest.mark.parametrize(
+    "sender", ["", "news at shop.example", "Shop <news@shop.example>", "ä@b.c"]
+)
+def test_a_sender_that_is_no_address_is_an_error_with_its_line(loaded: Path, sender: str) -> None:
+    settings = loaded / "penstock.toml"
+    text = settings.read_text()
+    settings.write_text(text.replace("news@shop.example", sender))
+
+    result = run("send", "welcome", "--project", loaded)
+
+    line = text.splitlines().index('sender = "news@shop.example"') + 1
+    assert result.exit_code == 3
+    assert "E260" in result.output
+    assert f"penstock.toml:{line})" in result.output
+    assert not (loaded / "outbox").exists()
+
+
+def test_a_campaign_from_nowhere_is_an_error_with_its_line(loaded: Path) -> None:
+    campaign = loaded / "campaigns" / "welcome.toml"
+    campaign.write_text(campaign.read_text() + 'from = "news"\n')
+
+    result = run("send", "welcome", "--project", loaded)
+
+    assert result.exit_code == 2
+    assert "E159" in result.output
+    assert f"campaigns/welcome.toml:{len(campaign.read_text().splitlines())})" in result.output
+    assert not (loaded / "outbox").exists()
+
+
 def test_send_of_what_does_not_exist_says_so(folder: Path) -> None:
     campaign = run("send", "nothing", "--project", folder)
     audience = run("send", "welcome", "--audience", "nobody", "--project", folder)

@@ -20,7 +20,7 @@ from penstock.core.errors import DefinitionError, SettingsError, Unavailable
 from penstock.core.record import decode_record
 from penstock.flows.compose_email import message_id_of
 from penstock.flows.load import load_rows
-from penstock.flows.send import Campaigning, Progress, Sender
+from penstock.flows.send import Campaigning, Progress, Sender, sum_up
 from penstock.flows.serve import Who
 from penstock.ports.decisions import DecisionKey
 from penstock.ports.esp import HandOver
@@ -350,11 +350,13 @@ def test_a_kill_after_the_start_is_in_doubt_listed_and_not_sent_again_by_itself(
 @pytest.mark.parametrize(
     ("answers", "outcomes", "later"),
     [
-        ([HandOver("refused", "550")], {"refused": 1, "accepted": 2}, {"already": 3}),
-        ([HandOver("refused", "451")], {"refused": 1, "accepted": 2}, {"accepted": 1, "already": 2}),
+        ([HandOver("refused", "550")], {"refused:550": 1, "accepted": 2},
+         {"refused:550": 1, "already": 2}),
+        ([HandOver("refused", "451")], {"refused:451": 1, "accepted": 2},
+         {"accepted": 1, "already": 2}),
         ([HandOver("in_doubt", "no answer")], {"in_doubt": 1, "accepted": 2},
          {"in_doubt": 1, "already": 2}),
-        ([Unavailable("E406", "the ESP is away", fix="retry")], {"refused": 1, "accepted": 2},
+        ([Unavailable("E406", "the ESP is away", fix="retry")], {"refused:E406": 1, "accepted": 2},
          {"accepted": 1, "already": 2}),
         ([ValueError("a surprise")], {"in_doubt": 1, "accepted": 2}, {"in_doubt": 1, "already": 2}),
     ],
@@ -377,6 +379,37 @@ def test_what_an_esp_does_is_remembered(
         return await m.send(), await m.send()
 
     assert play(told(body, lambda: Watched(during))) == (outcomes, later)
+
+
+def test_a_sender_that_no_email_can_come_from_is_told_before_the_first(play: Play) -> None:
+    async def body(m: Mailing) -> Any:
+        m.campaigning.sender = Sender("news at shop.example", "")
+        with pytest.raises(DefinitionError) as refused:
+            await m.send()
+        return refused.value.code, refused.value.where, m.states(), m.recipients()
+
+    assert play(told(body)) == ("E142", "campaigns/spring.toml", [], [])
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "nothing", "faults"),
+    [
+        ({"accepted": 2, "skipped:unsubscribed": 1}, False, 0),
+        ({"already": 2, "refused:550": 1}, False, 0),
+        ({"refused:E406": 2}, True, 2),
+        ({"accepted": 1, "refused:535": 1, "skipped:E142": 3, "skipped:timeout": 1}, False, 5),
+        ({"deferred:quiet_hours": 4}, True, 0),
+        ({}, True, 0),
+    ],
+)
+def test_what_a_send_came_to_is_summed_up(
+    outcomes: dict[str, int], nothing: bool, faults: int
+) -> None:
+    total = sum_up(outcomes)
+
+    assert (total.nothing_went_out, total.own_faults) == (nothing, faults)
+    kept = [number for reasons in total.kept_back.values() for number in reasons.values()]
+    assert total.sent + total.already + total.in_doubt + sum(kept) == sum(outcomes.values())
 
 
 def test_an_esp_that_does_not_exist_is_one_clear_error(play: Play) -> None:

@@ -11,6 +11,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from penstock.cli.client import Admin, error_of, with_admin
 from penstock.cli.main import JSON, PROJECT, err, out, show
 from penstock.core.errors import Unavailable
+from penstock.flows.send import Sum, sum_up
 
 SHOWN = 20
 INTERRUPTED = 130
@@ -34,7 +35,10 @@ def command(
     campaign: str, audience: str, send: str, dry_run: bool, retry_in_doubt: bool, republish: bool,
     project_dir: Path, as_json: bool,
 ) -> None:  # fmt: skip
-    """Send CAMPAIGN. A send that was interrupted goes on where it was."""
+    """Send CAMPAIGN. A send that was interrupted goes on where it was.
+
+    Ends with 1 if nothing went out, if an email was kept back by a fault of ours, or if one is in doubt.
+    """
     body = {
         "campaign": campaign, "audience": audience, "send": send, "dry_run": dry_run,
         "retry_in_doubt": retry_in_doubt, "republish": republish,
@@ -65,7 +69,9 @@ def command(
         raise Unavailable("E414", "the engine ended before the send did", fix="send again under the same id: "
                           "it goes on where it was")  # fmt: skip
     show(report, as_json, lambda: _say(report, dry_run=dry_run))
-    if report["in_doubt"] and not retry_in_doubt:
+    total = sum_up(report["outcomes"])
+    failed = not dry_run and (total.nothing_went_out or total.own_faults)
+    if failed or (report["in_doubt"] and not retry_in_doubt):
         raise SystemExit(1)
 
 
@@ -75,13 +81,27 @@ def _line(report: dict[str, Any]) -> str:
 
 
 def _say(report: dict[str, Any], *, dry_run: bool) -> None:
-    what = "would go" if dry_run else "went"
-    out.print(f"Campaign `{report['campaign']}`, send `{report['send']}` {what} out:")
-    out.print(f"  {report['seen']} people with an address")
+    out.print(f"Campaign `{report['campaign']}`, send `{report['send']}`"
+              f"{', which was not sent' if dry_run else ''}:")  # fmt: skip
+    total = sum_up(report["outcomes"])
+    counted = {"accepted", "already", "in_doubt"}
+    out.print(f"  {report['seen']:>7} people with an address")
+    if not dry_run:
+        out.print(f"  {total.sent:>7} sent")
+    if total.already:
+        out.print(f"  {total.already:>7} sent before, by an earlier run of this send")
+    if total.in_doubt:
+        out.print(f"  {total.in_doubt:>7} in doubt")
+    for what, reasons in total.kept_back.items():
+        for reason, number in reasons.items():
+            out.print(f"  {number:>7} {what}: {reason}")
     for name, number in sorted(report["outcomes"].items()):
-        out.print(f"  {number:>7} {name}")
+        if name not in counted and name.partition(":")[0] not in total.kept_back:
+            out.print(f"  {number:>7} {name}")
     for token in report["sample"]:
         out.print(f"  for example {token}")
+    if not dry_run:
+        _say_what_failed(total)
     if report["in_doubt"]:
         err.print(f"{len(report['in_doubt'])} emails are in doubt: started, and never confirmed.")
         for token in report["in_doubt"][:SHOWN]:
@@ -89,3 +109,14 @@ def _say(report: dict[str, Any], *, dry_run: bool) -> None:
         if len(report["in_doubt"]) > SHOWN:
             err.print(f"  … and {len(report['in_doubt']) - SHOWN} more; --json lists all")
         err.print("  fix: look them up at the ESP; to hand them over again, add --retry-in-doubt")
+
+
+def _say_what_failed(total: Sum) -> None:
+    if total.nothing_went_out:
+        err.print("Nothing went out.")
+    if total.own_faults:
+        err.print(
+            f"{total.own_faults} emails did not go out for a fault that is not their reader's."
+        )
+        err.print("  fix: look the codes up in docs/reference/errors.md, mend the cause, and run the same "
+                  "command with the same --send: who has the email already gets no second one")  # fmt: skip

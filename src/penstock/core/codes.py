@@ -320,6 +320,10 @@ CODES: dict[str, Code] = {
         "The data folder is another tenant's.",
         "Set `project.tenant` back to what it was, or name another data folder.",
     ),
+    "E260": Code(
+        "A setting of `[email]` is no address that an email can carry.",
+        'Write an address alone, such as `sender = "news@shop.example"`, and its name as `sender_name`.',
+    ),
     # E3xx events, rows and requests
     "E300": Code(
         "A request, or one event of a batch, is not well-formed JSON.",

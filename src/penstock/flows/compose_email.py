@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
+from penstock.core.decision.mailbox import is_address, mailbox_of
 from penstock.core.errors import DefinitionError
 from penstock.core.tokens import is_web_url
 
@@ -27,10 +28,6 @@ _RESERVED: Final = _UNFOLDED | frozenset(
 _HEADER_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 _HEADER_CHARS_MAX: Final = 900
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-_ADDRESS: Final = re.compile(
-    r"[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,64}@[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,255}"
-)
-_NAMED: Final = re.compile(r"\s*(?P<name>[^<>\"]*|\"[^\"\\]*\")\s*<(?P<address>[^<>]+)>\s*")
 _MESSAGE_ID: Final = re.compile(r"<[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+>")
 
 
@@ -307,7 +304,7 @@ def _header(name: str, value: str) -> str:
 
 
 def _address(name: str, value: str) -> str:
-    if not _ADDRESS.fullmatch(value):
+    if not is_address(value):
         raise DefinitionError("E142", f"the header {name} does not hold exactly one email address",
                               fix="give one address such as name@shop.example")  # fmt: skip
     return value
@@ -315,9 +312,8 @@ def _address(name: str, value: str) -> str:
 
 def _mailbox(name: str, value: str) -> Address:
     _header(name, value)
-    match = _NAMED.fullmatch(value)
-    display = match.group("name").strip().strip('"') if match else ""
-    local, _, domain = _address(name, match.group("address") if match else value).rpartition("@")
+    display, address = mailbox_of(value)
+    local, _, domain = _address(name, address).rpartition("@")
     try:
         local.encode("ascii")
         domain = domain if domain.isascii() else domain.encode("idna").decode()

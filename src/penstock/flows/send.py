@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from email.message import EmailMessage
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from penstock.core.consent.suppression import may_send
 from penstock.core.decision.audience import Audience, matches
 from penstock.core.decision.campaign import Campaign
+from penstock.core.decision.mailbox import is_sender
 from penstock.core.decision.record import Decision
 from penstock.core.errors import DefinitionError, PenstockError, Unavailable
 from penstock.core.ids import LeafId
@@ -52,10 +54,47 @@ class Progress(NamedTuple):
 
     seen: int
     outcomes: dict[str, int]
-    """`accepted`, `refused`, `in_doubt`, `already`, or `skipped:` or `deferred:` and a reason.
+    """`accepted`, `in_doubt`, `already`, or `refused:`, `skipped:` or `deferred:` and a reason.
 
     What is deferred goes out when the same send is started again, once its time has come.
     """
+
+
+class Sum(NamedTuple):
+    """A send's outcomes in the words of whoever started it."""
+
+    sent: int
+    already: int
+    """Sent by an earlier run of the same send."""
+    in_doubt: int
+    kept_back: dict[str, dict[str, int]]
+    """`skipped`, `deferred` and `refused`, each by reason."""
+    own_faults: int
+    """Emails that did not go out for a fault of ours, which is to be mended and sent again."""
+
+    @property
+    def nothing_went_out(self) -> bool:
+        """Whether nobody has this email, of this run or an earlier one."""
+        return self.sent + self.already + self.in_doubt == 0
+
+
+def sum_up(outcomes: Mapping[str, int]) -> Sum:
+    """Return the outcomes of a send by what they mean."""
+    kept_back: dict[str, dict[str, int]] = {"skipped": {}, "deferred": {}, "refused": {}}
+    own_faults = 0
+    for name, number in sorted(outcomes.items()):
+        what, _, reason = name.partition(":")
+        if what in kept_back:
+            kept_back[what][reason] = number
+            own_faults += number if _OWN_FAULT.fullmatch(reason) else 0
+    return Sum(
+        outcomes.get("accepted", 0), outcomes.get("already", 0), outcomes.get("in_doubt", 0),
+        kept_back, own_faults,
+    )  # fmt: skip
+
+
+_OWN_FAULT: Final = re.compile(r"E\d{3}|unavailable_.*|fault_.*|timeout|undecided|53[0458]")
+"""Reasons that lie with us and not with who was written to: an error, or a log-in that is refused."""
 
 
 class Member(NamedTuple):
@@ -146,11 +185,17 @@ class Campaigning:
             progress: Told after every email.
 
         Raises:
-            DefinitionError: The campaign has no template (E182).
+            DefinitionError: The campaign has no template (E182), or nothing can come from its sender
+                (E142).
         """
         if not campaign.template:
             raise DefinitionError("E182", f"campaign `{campaign.name}` has no template", where=campaign.where,
                                   fix='name one: template = "email"')  # fmt: skip
+        if not is_sender(_from(campaign, self.sender)):
+            # What every email lacks is told once, before the first, and not as so many skipped.
+            raise DefinitionError("E142", f"no email can come from the sender of campaign `{campaign.name}`",
+                                  where=campaign.where or "email.sender",
+                                  fix="correct `from` in the campaign, or `email.sender` in penstock.toml")  # fmt: skip
         seen = 0
         outcomes: dict[str, int] = {}
         if not await asyncio.to_thread(self.serving.decisions.sends, campaign.name, send):
@@ -255,7 +300,7 @@ class Campaigning:
         if standing is not None:
             again = retry_in_doubt if standing.state == "started" else _not_taken(standing)
             if not again:
-                return "in_doubt" if standing.state == "started" else "already"
+                return "in_doubt" if standing.state == "started" else _before(standing)
             other = await asyncio.to_thread(
                 partial(serving.decisions.start_send, key, message_id, now, again_from=standing)
             )
@@ -277,7 +322,8 @@ class Campaigning:
             await asyncio.to_thread(serving.decisions.finish_send, key, skipped)
             return "deferred:cap"
         state = await self._handed(esp, campaign, key, decision, message, address, now)
-        await asyncio.to_thread(pacing.settle, serving.decisions, campaign, token, state, now)
+        settled = state.partition(":")[0]
+        await asyncio.to_thread(pacing.settle, serving.decisions, campaign, token, settled, now)
         return state
 
     async def _handed(
@@ -289,12 +335,12 @@ class Campaigning:
             handed = await asyncio.to_thread(
                 esp.send, message, sender=_address(_from(campaign, self.sender)), recipient=address
             )
-        except Unavailable:
+        except Unavailable as error:
             # Not seen by the ESP: a later run of the same send hands it over.
             await asyncio.to_thread(
                 serving.decisions.finish_send, key, SendState("refused", now, NOT_SEEN)
             )
-            return "refused"
+            return f"refused:{error.code}"
         except Exception:  # noqa: BLE001 - one email that is in doubt must not stop the others
             return "in_doubt"
         if handed.state == "in_doubt":
@@ -308,10 +354,9 @@ class Campaigning:
             with suppress(Unavailable):
                 await self.appender.append([event], urgent=True)
                 serving.metrics.count("penstock_events_accepted_total")
-        await asyncio.to_thread(
-            serving.decisions.finish_send, key, SendState(handed.state, now, handed.detail)
-        )
-        return handed.state
+        state = SendState(handed.state, now, handed.detail)
+        await asyncio.to_thread(serving.decisions.finish_send, key, state)
+        return handed.state if handed.state == "accepted" else _before(state)
 
     def _compose(
         self,
@@ -358,6 +403,11 @@ async def _to_its_end(one: Coroutine[Any, Any, str]) -> str:
 
 def _leaves(recipient: LeafId, profile: Profile) -> list[LeafId]:
     return list(dict.fromkeys([recipient, *profile.leaves]))
+
+
+def _before(standing: SendState) -> str:
+    """Return the outcome of an email that an earlier run settled: it has gone out, or was refused."""
+    return f"refused:{standing.detail}" if standing.state == "refused" else "already"
 
 
 def _not_taken(standing: SendState) -> bool:

@@ -5,12 +5,14 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.core.decision.mailbox import is_sender, mailbox_of
 from penstock.core.decision.pace import NONE, parse_quiet_hours
 from penstock.core.decision.policy import MILLION
 from penstock.core.decision.predicate import Names, check_topic, nearest
 from penstock.core.decision.slot import Slot
 from penstock.core.decision.values import as_mapping, as_sequence
 from penstock.core.errors import DefinitionError
+from penstock.core.toml_lines import Places
 
 HOLDOUT_SHARE_PPM: Final = 50_000
 UNIFORM_SHARE_PPM: Final = 50_000
@@ -94,6 +96,7 @@ def parse_campaign(
     slots: Mapping[str, Slot],
     names: Names | None = None,
     where: str = "",
+    lines: Mapping[tuple[str, ...], int] | None = None,
 ) -> Campaign:
     """Return a campaign of the data of its TOML file.
 
@@ -107,6 +110,7 @@ def parse_campaign(
         slots: The project's slots by name.
         names: What else the project defines; None checks no names.
         where: The file, for messages.
+        lines: On which line of it each key stands; None if that is not known.
 
     Raises:
         DefinitionError: An unknown key (E158), a value of another type or a lacking key (E159), an
@@ -114,9 +118,13 @@ def parse_campaign(
             (E163), audience (E164), goal event (E165), or a wrong cap or
             quiet hours (E166).
     """
-    reader = _Reader(data, f"campaign `{name}`", where)
+    places = Places(where, lines or {})
+    reader = _Reader(data, f"campaign `{name}`", places)
     reader.only(_KEYS)
     from_name, from_address = _sender(reader)
+    reply_to = reader.text("reply_to", "")
+    if reply_to and not is_sender(reply_to):
+        raise reader.wrong("reply_to", 'an address such as "help@shop.example"')
     campaign = Campaign(
         name=name,
         version=reader.whole("version", 1, least=1),
@@ -130,19 +138,19 @@ def parse_campaign(
         where=where,
         **{key: reader.text(key, "email" if key == "channel" else "") for key in _TEXTS},
     )
-    check_campaign(campaign, names or Names())
+    _check(campaign, names or Names(), places)
     return campaign
 
 
-def check_campaign(campaign: Campaign, names: Names) -> None:
+def _check(campaign: Campaign, names: Names, places: Places) -> None:
     """Check the names that a campaign uses; the errors are those of `parse_campaign`."""
-    owner, where = f"campaign `{campaign.name}`", campaign.where
-    parse_quiet_hours(campaign.quiet_hours, where)
+    owner = f"campaign `{campaign.name}`"
+    parse_quiet_hours(campaign.quiet_hours, places.of("quiet_hours"))
     if campaign.cap not in ("", NONE) and names.caps is not None and campaign.cap not in names.caps:
         raise DefinitionError("E166", f"{owner} names cap `{campaign.cap}`, which is not defined",
-                              fix=f"add it to email.caps{nearest(campaign.cap, names.caps)}", where=where)  # fmt: skip
+                              fix=f"add it to email.caps{nearest(campaign.cap, names.caps)}", where=places.of("cap"))  # fmt: skip
     if campaign.topic:
-        check_topic(campaign.topic, names, owner=owner, where=where)
+        check_topic(campaign.topic, names, owner=owner, where=places.of("topic"))
     uses = (
         ("E163", "template", campaign.template, names.templates, "write it in content/"),
         ("E164", "audience", campaign.audience, names.audiences, "define it in audiences.py"),
@@ -157,27 +165,27 @@ def check_campaign(campaign: Campaign, names: Names) -> None:
     for code, kind, used, known, fix in uses:
         if used and known is not None and used not in known:
             raise DefinitionError(code, f"{owner} names {kind} `{used}`, which does not exist",
-                                  fix=fix + nearest(used, known), where=where)  # fmt: skip
+                                  fix=fix + nearest(used, known), where=places.of(kind.partition(" ")[0]))  # fmt: skip
 
 
 class _Reader:
     """Takes values out of a file's data by key and type, with errors that name the key."""
 
-    def __init__(self, data: Mapping[str, Any], owner: str, where: str) -> None:
+    def __init__(self, data: Mapping[str, Any], owner: str, places: Places) -> None:
         self.data = data
         self.owner = owner
-        self.where = where
+        self.places = places
 
     def wrong(self, key: str, expected: str) -> DefinitionError:
         return DefinitionError("E159", f"{self.owner}: `{key}` is not {expected}",
-                               fix=f"write {key} as {expected}", where=self.where)  # fmt: skip
+                               fix=f"write {key} as {expected}", where=self.places.of(*key.split(".")))  # fmt: skip
 
     def only(self, known: frozenset[str], prefix: str = "") -> None:
         for key in self.data:
             if key not in known:
                 guess = nearest(key, known) or f"; known are {', '.join(sorted(known))}"
                 raise DefinitionError("E158", f"{self.owner} has no setting `{prefix}{key}`",
-                                      fix=f"remove it{guess}", where=self.where)  # fmt: skip
+                                      fix=f"remove it{guess}", where=self.places.of(*f"{prefix}{key}".split(".")))  # fmt: skip
 
     def text(self, key: str, default: str) -> str:
         value = self.data.get(key, default)
@@ -194,7 +202,9 @@ class _Reader:
     def share(self, key: str, default_ppm: int) -> int:
         value = self.data.get(key)
         return (
-            default_ppm if value is None else share_ppm(value, f"{self.owner}: `{key}`", self.where)
+            default_ppm
+            if value is None
+            else share_ppm(value, f"{self.owner}: `{key}`", self.places.of(key))
         )
 
     def texts(self, key: str) -> dict[str, str]:
@@ -226,7 +236,7 @@ def _slots(reader: _Reader, slots: Mapping[str, Slot]) -> list[Slot]:
         if name not in slots:
             raise DefinitionError("E160", f"{reader.owner} names slot `{name}`, which is not defined",
                                   fix=f"define it in slots.py{nearest(name, frozenset(slots))}",
-                                  where=reader.where)  # fmt: skip
+                                  where=reader.places.of("slots"))  # fmt: skip
     return [slots[name] for name in asked]
 
 
@@ -239,7 +249,7 @@ def _goal(reader: _Reader) -> Goal | None:
     table = as_mapping(value)
     if table is None:
         raise reader.wrong("goal", "the name of an event, or a table of event and days")
-    inner = _Reader(table, f"{reader.owner}, goal", reader.where)
+    inner = _Reader(table, f"{reader.owner}, goal", reader.places)
     inner.only(frozenset(("event", "days")), "goal.")
     event = inner.text("event", "")
     if not event:
@@ -250,14 +260,6 @@ def _goal(reader: _Reader) -> Goal | None:
 def _sender(reader: _Reader) -> tuple[str, str]:
     """Return the name and the address of `from`, written `Shop <shop@example.com>` or bare."""
     value = reader.text("from", "").strip()
-    name, angle, rest = value.rpartition("<")
-    address = rest.removesuffix(">") if angle else value
-    if value and (
-        address.count("@") != 1
-        or (angle and not value.endswith(">"))
-        or set(address) & set(" \r\n<>")
-    ):
+    if value and not is_sender(value):
         raise reader.wrong("from", 'a sender such as "Shop <shop@example.com>"')
-    if "\n" in name or "\r" in name:
-        raise reader.wrong("from", "one line")
-    return name.strip().strip('"'), address
+    return mailbox_of(value)
