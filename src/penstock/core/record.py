@@ -137,8 +137,9 @@ NO_VERSION: Final = Version(0, -1)
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """An event that could not be processed, kept with its reason and the path of the fault.
 
-    `body` is the event as it came, completed with what stood beside it in its request; `reason` is an error code; `path` is a JSON path. Neither of the
-    two ever holds a value of the event.
+    `body` is the event, completed with what stood beside it in its request and without what the edge
+    would not let into the log (`penstock.flows.minimise`); `reason` is an error code; `path` is a JSON
+    path. Neither of the two ever holds a value of the event.
     """
 
     letter_id: str

@@ -16,6 +16,7 @@ from penstock.core.consent import evidence as consent_evidence
 from penstock.core.consent.purpose import ConsentRules
 from penstock.core.consent.suppression import (
     PERMISSION_EVENTS,
+    PERMISSION_PROPERTIES,
     Suppression,
     SuppressionKey,
     suppression_of,
@@ -39,6 +40,7 @@ from penstock.core.ids import LeafId, event_id, leaf_id
 from penstock.core.leaf import Leaf
 from penstock.core.protect import Protector
 from penstock.core.record import RECORD_FORMAT, DeadLetter, Evidence, Identifier, Kind, Record
+from penstock.flows.minimise import minimised
 from penstock.ports.appender import Appender
 from penstock.ports.clock import Clock
 from penstock.ports.metrics import Metrics
@@ -46,13 +48,7 @@ from penstock.ports.suppressions import Suppressions
 
 EVIDENCES_MAX = 10_000
 
-LETTER_CONTEXT = ("consent", "consentManagement", "externalIds", "externalId", "traits")
-LETTER_PROTECTIONS = ("plain", "truncate")
-
 _decoder = msgspec.json.Decoder()
-_encoder = msgspec.json.Encoder()
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-"""An object's members with their values as they were written."""
 
 LEAF_CACHE_MAX = 200_000
 
@@ -247,7 +243,8 @@ class Collector:
             Refusal(rejected.index, message_id, error.code, error.what, error.where)
         )
         body = kept_body(rejected.raw, decoded, message_id, gpc=gpc)
-        if not self._letter_permitted(source, body, gpc=gpc):
+        use = self._letter_use(source, body, gpc=gpc)
+        if use == consent_evidence.DISCARD:
             # What consent would not let in as a record is not kept as a dead letter either.
             self.metrics.count("penstock_events_discarded_total", reason="refused_without_consent")
             return
@@ -262,47 +259,26 @@ class Collector:
                 path=error.where,
                 what=error.what,
                 message_id=message_id,
-                body=self._minimised(body),
+                body=minimised(body, self.catalog, bare=use == consent_evidence.BARE),
             )
         )
 
-    def _letter_permitted(self, source: Source, body: bytes, *, gpc: bool) -> bool:
-        """Return whether a refused event may be kept: the gate of accepted ones, read leniently."""
+    def _letter_use(self, source: Source, body: bytes, *, gpc: bool) -> str:
+        """Return what of a refused event may be kept: the gate of accepted ones, read leniently."""
         said = _read_leniently(body)
-        if str(said.get("event")) in PERMISSION_EVENTS:
-            return True
         context = said.get("context")
+        use = consent_evidence.DISCARD
         try:
             preferences = preferences_of(context if isinstance(context, dict) else {})
         except EventRejected:
-            return False  # a word about consent that cannot be read counts as a denial
-        _, use = self._evidence(source, preferences, gpc=gpc)
-        return use == consent_evidence.COLLECT
-
-    def _minimised(self, body: bytes) -> bytes:
-        """Return a refused event without what the edge would not let into the log either.
-
-        Of the context only what a replay needs is left. Of declared fields those that are dropped or
-        made pseudonyms are left out, since a replay would protect them a second time.
-        """
-        declared = self.catalog.event_types.get(str(_read_leniently(body).get("event")))
-        try:
-            members = _members(body)
-            kept = dict(members)
-            if "context" in members:
-                kept["context"] = _part(members["context"], lambda name: name in LETTER_CONTEXT)
-            for where, fields in (
-                ("properties", declared.fields if declared else {}), ("traits", self.catalog.traits)
-            ):  # fmt: skip
-                if where in members:
-                    hidden = {name for name, field in fields.items()
-                              if field.privacy.protection not in LETTER_PROTECTIONS}  # fmt: skip
-                    kept[where] = _part(
-                        members[where], lambda name, hidden=hidden: name not in hidden
-                    )
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return body
-        return body if kept == members else _encoder.encode(kept)
+            pass  # a word about consent that cannot be read counts as a denial
+        else:
+            _, use = self._evidence(source, preferences, gpc=gpc)
+        if use == consent_evidence.COLLECT:
+            return use
+        # A word about permission itself is kept in any case, and nothing else.
+        spoken = str(said.get("event")) in PERMISSION_EVENTS
+        return consent_evidence.BARE if spoken else consent_evidence.DISCARD
 
     def record_of(
         self, source: Source, event: Event, received_at_ms: int, *, gpc: bool = False, job: str = ""
@@ -456,20 +432,11 @@ def _stamps_of(catalog: Catalog) -> dict[str, list[_Stamp]]:
 
 def _permission_properties(event: Event) -> dict[str, Any]:
     # What says which channel and topic is meant is kept even if the project declares no such event.
-    names = ("channel", "topic", "bounce_type", "bounceType", "type", "severity", "classification")
     return {
         name: str(event.properties[name])
-        for name in names
+        for name in PERMISSION_PROPERTIES
         if isinstance(event.properties.get(name), str)
     }
-
-
-def _part(value: msgspec.Raw, wanted: Callable[[str], bool]) -> msgspec.Raw:
-    """Return an object's wanted members as they were written; the value itself if nothing is to go."""
-    raw = bytes(value)
-    members = _members(raw) if raw.lstrip().startswith(b"{") else {}
-    kept = {name: one for name, one in members.items() if wanted(name)}
-    return value if len(kept) == len(members) else msgspec.Raw(_encoder.encode(kept))
 
 
 def _read_leniently(body: bytes) -> dict[str, Any]:

@@ -27,6 +27,9 @@ NAME_BYTES_MAX: Final = 128
 _HARD = frozenset({"hard", "permanent", "hardbounce", "hard_bounce", "suppressed"})
 _HARD_FIELDS = ("bounce_type", "bounceType", "type", "severity", "classification")
 
+PERMISSION_PROPERTIES: Final = ("channel", "topic", *_HARD_FIELDS)
+"""What such an event says of which channel and topic is meant, and of a bounce whether it is for good."""
+
 
 class Suppression(msgspec.Struct, frozen=True, array_like=True, order=True):
     """One entry of the register. Of two with the same key the greatest (at_ms, denied, event_id) wins.
