@@ -18,6 +18,10 @@ from pathlib import Path
 import uvloop
 
 TICK_S = 0.002
+GZIP = "POST-gzip"
+"""The method of a file whose lines are bodies that are compressed already, as hex digits."""
+
+Parts = tuple[list[bytes], list[bytes]]
 
 
 class Connection(asyncio.Protocol):
@@ -58,12 +62,12 @@ class Client:
     """Sends the requests of a file in turn.
 
     Args:
-        template: Pairs of head and body parts; the tag goes between the parts.
+        requests: Parts of the head, and of the body; the tag goes between the parts.
         tag: Makes message ids fresh.
         rate: Requests a second; 0 is as fast as possible.
     """
 
-    def __init__(self, requests: list[tuple[str, list[str]]], tag: str, rate: float) -> None:
+    def __init__(self, requests: list[Parts], tag: str, rate: float) -> None:
         self.requests = requests
         self.tag = tag
         self.rate = rate
@@ -75,12 +79,11 @@ class Client:
 
     def next_request(self) -> bytes:
         """Return the bytes of the next request."""
-        head, parts = self.requests[self.number % len(self.requests)]
+        heads, bodies = self.requests[self.number % len(self.requests)]
         self.number += 1
-        body = f"{self.tag}{self.number}-".join(parts).encode()
-        return (
-            head.encode() + (b"Content-Length: %d\r\n\r\n" % len(body) if body else b"\r\n") + body
-        )
+        fresh = f"{self.tag}{self.number}-".encode()
+        head, body = fresh.join(heads), fresh.join(bodies)
+        return head + (b"Content-Length: %d\r\n\r\n" % len(body) if body else b"\r\n") + body
 
     def answered(self, connection: Connection, ok: bool) -> None:
         """Note an answer and let the connection send again."""
@@ -123,19 +126,22 @@ class Client:
         self.running = False
 
 
-def requests_of(
-    method: str, path: str, file: Path, authorization: str
-) -> list[tuple[str, list[str]]]:
-    """Return the head and the body's parts of every line of a file."""
-    found: list[tuple[str, list[str]]] = []
+def requests_of(method: str, path: str, file: Path, authorization: str) -> list[Parts]:
+    """Return the parts of the head and of the body of every line of a file."""
+    packed = method == GZIP
+    found: list[Parts] = []
     for line in file.read_text(encoding="utf-8").splitlines():
         target, body = (line, "") if method == "GET" else (path, line)
         head = (
-            f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {authorization}\r\n"
+            f"{method.partition('-')[0]} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"Authorization: {authorization}\r\n"
         )
         if body:
             head += "Content-Type: application/json\r\n"
-        found.append((head, body.split("@@")))
+        if packed:
+            head += "Content-Encoding: gzip\r\n"
+        bodies = [bytes.fromhex(body)] if packed else body.encode().split(b"@@")
+        found.append((head.encode().split(b"@@"), bodies))
     return found
 
 

@@ -1,4 +1,5 @@
--- What wrk sends: lines of a file, each with a fresh tag in its message ids.
+-- What wrk sends: lines of a file. `@@` in a line is where a fresh tag goes; a line of hex digits is a
+-- body that is compressed already.
 --   wrk ... -s load.lua URL -- METHOD FILE AUTHORIZATION TAG
 local requests, method, headers, tag, number = {}, "GET", {}, "", 0
 
@@ -14,15 +15,26 @@ local function split(line)
   return parts
 end
 
+local function bytes_of(line)
+  return (string.gsub(line, "..", function(two) return string.char(tonumber(two, 16)) end))
+end
+
 function init(args)
-  method, tag = args[1], args[4]
+  local packed = args[1] == "POST-gzip"
+  method, tag = packed and "POST" or args[1], args[4]
   headers["Authorization"] = args[3]
   if method == "POST" then headers["Content-Type"] = "application/json" end
+  if packed then headers["Content-Encoding"] = "gzip" end
   for line in io.lines(args[2]) do
-    if method == "GET" then
-      requests[#requests + 1] = wrk.format("GET", line, headers)
+    local parts = split(line)
+    if #parts > 1 then
+      requests[#requests + 1] = parts
+    elseif packed then
+      requests[#requests + 1] = wrk.format(method, nil, headers, bytes_of(line))
+    elseif method == "GET" then
+      requests[#requests + 1] = wrk.format(method, line, headers)
     else
-      requests[#requests + 1] = split(line)
+      requests[#requests + 1] = wrk.format(method, nil, headers, line)
     end
   end
 end
@@ -30,8 +42,10 @@ end
 function request()
   number = number + 1
   local one = requests[number % #requests + 1]
-  if method == "GET" then return one end
-  return wrk.format("POST", nil, headers, table.concat(one, tag .. number .. "-"))
+  if type(one) == "string" then return one end
+  local fresh = table.concat(one, tag .. number .. "-")
+  if method == "GET" then return wrk.format(method, fresh, headers) end
+  return wrk.format(method, nil, headers, fresh)
 end
 
 function done(summary, latency, _)

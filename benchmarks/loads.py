@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks import workload
+from benchmarks.client import GZIP
 from benchmarks.measure import Sample
 from benchmarks.servers import TASKSET, Server
 from penstock.core.time import format_instant
@@ -24,6 +26,10 @@ BATCH = 100
 EVENTS = 40_000
 """Events in the files that are sent round and round, with fresh ids; enough that nobody gets more than
 their share."""
+READ = 2_000
+"""People whose profiles are read."""
+DECIDED = 500
+"""People who are asked about again."""
 
 _tags = count()
 
@@ -69,8 +75,7 @@ def result_of(output: str) -> dict[str, int]:
 
 
 def run(load: Load, server: Server, seconds: float) -> Sample:
-    """Load a server, wait until it has done all that follows, and say what both cost it."""
-    server.quiet()
+    """Load a quiet server, wait until it has done all that follows, and say what both cost it."""
     before = server.cpu_s()
     done = subprocess.run(
         command_of(load, server, seconds), cwd=Path(__file__).parent.parent, capture_output=True,
@@ -84,10 +89,18 @@ def run(load: Load, server: Server, seconds: float) -> Sample:
     )  # fmt: skip
 
 
-def write_loads(folder: Path, people: int, skew: str) -> tuple[Load, Load, Load]:
-    """Return single events, batches of 100, and profile reads, their lines written to files.
+def write_loads(folder: Path, people: int, skew: str) -> dict[str, Load]:
+    """Return what is sent, by name, its lines written to files.
 
     The events are the workload's, restamped to now; `@@` stands where a client makes an id fresh.
+
+        single   one event
+        batch    100 events
+        gzip     the same, compressed as SDKs do, each body made once
+        profile  one profile
+        many     100 profiles in one request
+        decide   content of one person in a send that is new: decided, recorded, rendered
+        again    content of one person in a send that was decided before
     """
     crowd = workload.stream(people, min(EVENTS, 4 * people), skew)
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
@@ -97,23 +110,36 @@ def write_loads(folder: Path, people: int, skew: str) -> tuple[Load, Load, Load]
         body["messageId"] = "@@" + body["messageId"]
         body["timestamp"] = format_instant(now_ms - 60_000 + place)
         lines.append(json.dumps(body, separators=(",", ":")))
-    tracks = [line for line in lines if '"type":"track"' in line]
-    single, batches, profiles = (
-        folder / "single.txt",
-        folder / "batches.txt",
-        folder / "profiles.txt",
-    )
-    single.write_text("\n".join(tracks) + "\n", encoding="utf-8")
-    batches.write_text("".join(
-        '{"batch":[' + ",".join(lines[start : start + BATCH]) + "]}\n"
+    batches = [
+        '{"batch":[' + ",".join(lines[start : start + BATCH]) + "]}"
         for start in range(0, len(lines), BATCH)
-    ), encoding="utf-8")  # fmt: skip
-    seen = list(dict.fromkeys(json.loads(line)["anonymousId"] for line in lines))[:2_000]
-    profiles.write_text(
-        "".join(f"/v1/profiles/anonymous_id:{one}\n" for one in seen), encoding="utf-8"
-    )
-    return (
-        Load("POST", "/v1/track", single, workload.BASIC),
-        Load("POST", "/v1/batch", batches, workload.BASIC, BATCH),
-        Load("GET", "/v1/profiles/x", profiles, f"Bearer {workload.READ_KEY}"),
-    )
+    ]
+    seen = list(dict.fromkeys(json.loads(line)["anonymousId"] for line in lines))[:READ]
+    hundreds = [[seen[(first + place) % len(seen)] for place in range(BATCH)]
+                for first in range(0, len(seen), BATCH)]  # fmt: skip
+    reader = f"Bearer {workload.READ_KEY}"
+
+    def load(
+        name: str, method: str, path: str, lines: list[str], key: str = reader, each: int = 1
+    ) -> Load:
+        file = folder / f"{name}.txt"
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return Load(method, path, file, key, each)
+
+    decide = "/v1/decide/offer?anonymous_id="
+    return {
+        "single": load("single", "POST", "/v1/track",
+                       [line for line in lines if '"type":"track"' in line], workload.BASIC),
+        "batch": load("batch", "POST", "/v1/batch", batches, workload.BASIC, BATCH),
+        "gzip": load("gzip", GZIP, "/v1/batch",
+                     [gzip.compress(one.replace("@@", "g-").encode(), 6).hex() for one in batches],
+                     workload.BASIC, BATCH),
+        "profile": load("profile", "GET", "/v1/profiles/x",
+                        [f"/v1/profiles/anonymous_id:{one}" for one in seen]),
+        "many": load("many", "POST", "/v1/profiles",
+                     [json.dumps({"people": [{"anonymous_id": one} for one in hundred]}) for hundred in hundreds],
+                     each=BATCH),
+        "decide": load("decide", "GET", "/v1/decide/offer", [f"{decide}{one}&send=@@" for one in seen]),
+        "again": load("again", "GET", "/v1/decide/offer",
+                      [f"{decide}{one}&send=again" for one in seen[:DECIDED]]),
+    }  # fmt: skip

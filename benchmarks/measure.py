@@ -61,10 +61,12 @@ class Row(msgspec.Struct, kw_only=True):
     goal: float = 0.0
     """What is aimed at beyond the floor."""
     against: dict[str, tuple[float, float]] = {}
-    """Peer -> (floor, goal) of the ratio of CPU times, theirs by ours."""
+    """Peer -> (floor, goal) of the ratio of CPU times, theirs by ours; 0 if there is none."""
     beside: dict[str, tuple[float, float]] = {}
     """Peer -> (our rate by theirs, their CPU time by ours): above 1 we are ahead."""
     note: str = ""
+    spent: dict[str, float] = {}
+    """Part of the code -> share of the CPU time, the largest first; empty if it was not sampled."""
 
     def missed(self, wanted: float) -> str:
         """Return by how much a floor or a goal of the rate, or of milliseconds, is missed; empty if it is not."""
@@ -84,7 +86,7 @@ class Row(msgspec.Struct, kw_only=True):
             shown = f"p99 {wanted:g} ms" if self.unit == "ms" else f"{wanted:,.0f}"
             said.append(f"{shown}: {self.missed(wanted) or 'kept'}")
         for peer, pair in self.against.items():
-            if peer in self.beside:
+            if peer in self.beside and pair[which]:
                 short = _short(self.beside[peer][1] / pair[which])
                 said.append(f"{pair[which]:g} x {peer}: {short or 'kept'}")
         return said

@@ -92,9 +92,12 @@ def markdown(results: Results) -> str:
         f"{results.load_after:g}, of which the run itself is one: above that others were at work. It took "
         f"{results.seconds:.0f} s."
     )
+    rounds = results.sizes.rounds
+    http = results.sizes.http_rounds or rounds
+    of_http = f", over HTTP of {http}" if http != rounds else ""
     method = (
-        f"Workload {results.seed}: see `benchmarks/workload.py`. Medians of {results.sizes.rounds} "
-        "interleaved rounds. Work in one process is counted by CPU time, a core's worth; what goes over "
+        f"Workload {results.seed}: see `benchmarks/workload.py`. Medians of {rounds} "
+        f"interleaved rounds{of_http}. Work in one process is counted by CPU time, a core's worth; what goes over "
         "HTTP by the clock, the server on one core and the client on another. Garbage collection as "
         f"`penstock up` sets it: frozen after loading, thresholds {results.gc_thresholds}."
     )
@@ -125,7 +128,9 @@ installed, and what is left out without them is said.
 - FastAPI is given the same server, the same JSON and the same group commit, and it neither folds, nor
   knows identities, duplicates, limits, dead letters or metrics. nginx answers a constant. DuckDB
   computes the same eight features from columns; a test compares its values with ours.
-- Everything the server does for an event, after the answer too, is in its CPU time.
+- The collector alone stands beside FastAPI: a process of the same routes and the same log, from which
+  another would fold. What is *folded, linked and written too* is `penstock up`, and everything that it
+  does for an event, after the answer too, is in its CPU time.
 - Loopback without TLS. Rates between processes that share two cores are reported, never gated.
 
 """

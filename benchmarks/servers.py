@@ -1,10 +1,12 @@
-"""Servers as processes of their own: Penstock as `penstock up` runs it, FastAPI, and nginx."""
+"""Servers as processes of their own: Penstock as `penstock up` runs it, its collector alone, FastAPI, nginx."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,11 +14,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import workload
+from benchmarks import sampling, workload
 from benchmarks.measure import cpu_seconds
 
 START = "from penstock.cli.main import main; main()"  # what the `penstock` script does
+SAMPLED = f"from benchmarks import sampling; sampling.on_signals(); {START}"
+"""The same, and it can be asked where its time goes; until it is, nothing is different."""
 START_S = 30.0
+SETTLE_S = 0.3
+FLUSH_S = 1.2
+"""Longer than the time after which the engine writes leaves."""
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 TASKSET = shutil.which("taskset")
 
@@ -30,6 +37,7 @@ http {{
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         location /v1/profiles/ {{ return 200 '{profile}'; }}
+        location /v1/decide/ {{ return 200 '{decision}'; }}
         location / {{ return 200 '{{"success":true}}'; }}
     }}
 }}
@@ -51,10 +59,12 @@ class Server:
         core: int | None = None,
     ) -> None:  # fmt: skip
         pin = [TASKSET, "-c", str(core)] if TASKSET and core is not None else []
-        self._said = (folder / "server.out").open("wb")
+        self.settle_s = SETTLE_S
+        self._said = (folder / "server.out").open("ab")
+        self._samples = folder / "samples.json"
         self.process = subprocess.Popen(
             [*pin, *command], cwd=Path(__file__).parent.parent, stdout=self._said,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.STDOUT, env={**os.environ, sampling.FILE: str(self._samples)},
         )  # fmt: skip
         try:
             self.port = self._wait(find_port)
@@ -87,12 +97,24 @@ class Server:
         """Return the CPU time it has used."""
         return cpu_seconds(self.process.pid)
 
-    def quiet(self, limit_s: float = 5.0) -> None:
-        """Wait until it has nothing left to do, such as leaves to write."""
+    def sampled(self, work: Callable[[], object]) -> dict[str, float]:
+        """Return what the server spends on what while some work is done: part -> share of its CPU time."""
+        self._samples.unlink(missing_ok=True)
+        self.process.send_signal(signal.SIGUSR1)
+        work()
+        self.process.send_signal(signal.SIGUSR2)
+        deadline = time.monotonic() + START_S
+        while not self._samples.exists():
+            assert time.monotonic() < deadline, "a sampled server writes its samples"
+            time.sleep(0.02)
+        return json.loads(self._samples.read_text(encoding="utf-8"))
+
+    def quiet(self, limit_s: float = 10.0) -> None:
+        """Wait until it has had nothing to do for `settle_s`: by then leaves are written."""
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             before = self.cpu_s()
-            time.sleep(0.3)
+            time.sleep(self.settle_s)
             if self.cpu_s() - before <= 0.03:
                 return
 
@@ -110,6 +132,12 @@ class Server:
             return answer.status, answer.read()
         finally:
             connection.close()
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would: SIGKILL, to this process alone."""
+        self.process.kill()
+        self.process.wait()
+        self._said.close()
 
     def stop(self) -> None:
         """End it: SIGTERM, and after ten seconds SIGKILL, to this process alone."""
@@ -130,10 +158,16 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def penstock(folder: Path, core: int | None) -> Server:
-    """Start the benchmarks' project as users do: `penstock up`."""
+def new_project(folder: Path) -> Path:
+    """Return a copy of the benchmarks' project, without data."""
     project = folder / "project"
     shutil.copytree(workload.PROJECT, project, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    return project
+
+
+def penstock(folder: Path, core: int | None) -> Server:
+    """Start the benchmarks' project as users do: `penstock up`."""
+    project = new_project(folder)
     said = project / "data" / "up.json"
 
     def find_port() -> int | None:
@@ -142,8 +176,17 @@ def penstock(folder: Path, core: int | None) -> Server:
         except (OSError, ValueError):
             return None
 
-    command = [sys.executable, "-c", START, "up", str(project), "--port", "0"]
-    return Server(command, folder, find_port, core)
+    command = [sys.executable, "-c", SAMPLED, "up", str(project), "--port", "0"]
+    server = Server(command, folder, find_port, core)
+    server.settle_s = FLUSH_S
+    return server
+
+
+def collector(folder: Path, core: int | None) -> Server:
+    """Start the collector alone: nobody folds what it takes in."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.collecting", str(new_project(folder)), str(port)]
+    return Server(command, folder, lambda: port, core)
 
 
 def fastapi(folder: Path, core: int | None) -> Server:
@@ -159,12 +202,21 @@ def fastapi(folder: Path, core: int | None) -> Server:
     return Server(command, folder, lambda: port, core)
 
 
-def nginx(folder: Path, core: int | None, profile: bytes) -> Server | None:
+def nginx(folder: Path, core: int | None, profile: bytes, decision: bytes) -> Server | None:
     """Start nginx answering constants; None if it is not installed."""
     if NGINX is None:
         return None
     port = free_port()
-    text = profile.decode().replace("'", "").replace("$", "").replace("\\", "")
     conf = folder / "nginx.conf"
-    conf.write_text(NGINX_CONF.format(folder=folder, port=port, profile=text), encoding="utf-8")
+    conf.write_text(
+        NGINX_CONF.format(
+            folder=folder, port=port, profile=_quoted(profile), decision=_quoted(decision)
+        ),
+        encoding="utf-8",
+    )
     return Server([NGINX, "-p", str(folder), "-c", str(conf)], folder, lambda: port, core)
+
+
+def _quoted(answer: bytes) -> str:
+    """Return an answer as nginx's configuration can hold it; of its length a few bytes may lack."""
+    return answer.decode().replace("'", "").replace("$", "").replace("\\", "")

@@ -72,12 +72,18 @@ class Sizes:
     rounds: int = 5
     http_s: float = 2.0
     """Seconds of one load."""
+    http_rounds: int = 0
+    """Rounds of what goes over HTTP; 0 for as many as of the rest."""
+    settle_s: float = 10.0
+    """How long at most a server is to be idle until it counts as quiet."""
     probes: int = 400
     """Events whose way to content is timed."""
 
 
-FULL: Final = Sizes()
-TINY: Final = Sizes(people=200, events=600, durable_events=600, rounds=1, http_s=0.5, probes=5)
+FULL: Final = Sizes(http_rounds=3)
+TINY: Final = Sizes(
+    people=200, events=600, durable_events=600, rounds=1, http_s=0.5, probes=5, http_rounds=1
+)
 
 
 class Stream(NamedTuple):

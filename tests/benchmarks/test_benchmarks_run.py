@@ -1,14 +1,29 @@
 """The benchmarks run from end to end with tiny sizes, so that they can't rot; nothing is measured."""
 
 import gc
+import gzip
 import hashlib
+import json
 
 import pytest
 
-from benchmarks import durable, fold, over_http, report, workload
+from benchmarks import (
+    client,
+    durable,
+    fold,
+    loads,
+    over_http,
+    report,
+    sampling,
+    servers,
+    workload,
+)
 from benchmarks.measure import Row, Sample, compare, interleaved, row
 from benchmarks.run import BENCHMARKS, FIGURES, RESULTS
 from benchmarks.workload import TINY
+from penstock.adapters.log.sqlite import SqliteLog
+from penstock.core.record import decode_record
+from penstock.testing.clock import HandClock
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +80,67 @@ def test_a_replay_gives_equal_bytes_and_duckdb_the_same_features(tmp_path):
     assert theirs.rate > 0
 
 
+@pytest.mark.slow
 def test_what_goes_over_http_is_measured_and_every_answer_is_200(tmp_path):
     rows, _ = over_http.measure(TINY, tmp_path)
     assert [] == [one.note for one in rows if "not 200" in one.note]
-    assert {"FastAPI"} <= set(rows[0].beside)
+    by_work = {one.work: one for one in rows}
+    for case in over_http.CASES.values():
+        ours = by_work[case.work]
+        assert ours.rate > 0
+        assert ours.spent
+        assert set(case.against) - {"nginx"} <= set(ours.beside)
     assert "freshness" == rows[-1].group
     assert 0 < rows[-1].p50_ms <= rows[-1].p99_ms
+
+
+def test_the_collector_alone_answers_when_the_event_is_in_the_log(tmp_path):
+    server = servers.collector(tmp_path, None)
+    try:
+        event = workload.first_visits(1).wire[0]
+        assert 400 == server.request("POST", "/v1/track", event)[0]
+        assert 200 == server.request("POST", "/v1/track", event, workload.BASIC)[0]
+        spent = server.sampled(
+            lambda: [server.request("POST", "/v1/track", event, workload.BASIC) for _ in range(50)]
+        )
+    finally:
+        server.stop()
+    log = SqliteLog(tmp_path / "project" / "data" / "log.db", HandClock(workload.START_MS))
+    kept = [decode_record(one.value) for one in log.read(0, 0, 100)]
+    log.close()
+    assert 51 == len(kept)
+    assert {"Product Viewed"} == {one.name for one in kept}
+    assert sum(spent.values()) == pytest.approx(1)
+
+
+def sent_by_the_client(load: loads.Load, number: int) -> bytes:
+    requests = client.requests_of(load.method, load.path, load.file, load.authorization)
+    sender = client.Client(requests, "t", 0)
+    sender.number = number
+    return sender.next_request()
+
+
+def test_loads_are_fresh_where_they_are_to_be_and_gzip_holds_the_same_events(tmp_path):
+    sent = loads.write_loads(tmp_path, 50, "zipf")
+    head, _, body = sent_by_the_client(sent["batch"], 0).partition(b"\r\n\r\n")
+    plain = json.loads(body)["batch"]
+    assert all(one["messageId"].startswith("t1-") for one in plain)
+    head, _, body = sent_by_the_client(sent["gzip"], 0).partition(b"\r\n\r\n")
+    assert b"Content-Encoding: gzip" in head
+    packed = json.loads(gzip.decompress(body))["batch"]
+    assert [one["timestamp"] for one in plain] == [one["timestamp"] for one in packed]
+    assert b"&send=t8- HTTP/1.1" in sent_by_the_client(sent["decide"], 7)
+    assert b"&send=again HTTP/1.1" in sent_by_the_client(sent["again"], 7)
+    people = json.loads(sent_by_the_client(sent["many"], 0).partition(b"\r\n\r\n")[2])["people"]
+    assert loads.BATCH == len(people)
+
+
+def test_what_a_function_of_ours_spends_is_found_by_sampling():
+    fed = workload.stream(TINY.people, TINY.events, "zipf").log_records()
+    step = workload.new_step(workload.project())
+    spent = sampling.sampled(lambda: [fold.feed(fold.new_fold(step), fed) for _ in range(5)])
+    assert sum(spent.values()) == pytest.approx(1)
+    assert "core/step" in spent
 
 
 def test_rounds_are_interleaved_forwards_and_backwards():
