@@ -18,6 +18,7 @@ from step_records import (
     without_size,
 )
 
+from penstock.core.consent import ledger
 from penstock.core.identity.routing import link_records
 from penstock.core.record import (
     Evidence,
@@ -25,6 +26,7 @@ from penstock.core.record import (
     Record,
     encode_record,
 )
+from penstock.core.step import Outcome
 from penstock.core.time import DAY_MS, HOUR_MS
 
 WITHDRAWAL = record("w", at_ms=NOW + DAY_MS, name=UPDATED, evidence=Evidence(
@@ -100,6 +102,23 @@ def test_every_primary_is_counted_once_and_the_clock_never_falls(
     assert leaf.links == len(log) - primaries
     assert all(before <= after for before, after in pairwise(clocks))
     assert leaf.clock_ms == max((at_ms for _, at_ms in log), default=0)
+
+
+@given(logs(), st.sets(st.integers(0, 24)))
+def test_the_ledger_is_the_merge_of_what_every_record_says(
+    log: list[tuple[Record, int]], asked: set[int]
+) -> None:
+    folding = Folding()
+    expected: dict[str, ledger.ConsentEntry] = {}
+    for place, (one, logged_at_ms) in enumerate(log):
+        outcome = folding.log(one, logged_at_ms)
+        if outcome in {Outcome.APPLIED, Outcome.DROPPED}:
+            for purpose, entry, _ in ledger.entries_of(one):
+                standing = expected.get(purpose)
+                expected[purpose] = entry if standing is None else ledger.merge(standing, entry)
+        if place in asked:
+            assert folding.leaf.consent == expected
+    assert folding.leaf.consent == expected
 
 
 @given(logs())

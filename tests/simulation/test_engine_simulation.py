@@ -69,6 +69,7 @@ def projects(folders: tuple[Path, Path]) -> tuple[Project, Project]:
     return load_project(folders[0]), load_project(folders[1])
 
 
+@pytest.mark.timeout(300)  # twenty seconds of work, on a machine that may be busy
 def test_promises_hold_in_every_history(projects: tuple[Project, Project]) -> None:
     stories = [EngineSimulation(seed, *projects).run() for seed in range(SEEDS)]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from penstock.core.consent.ledger import ConsentEntry
+from penstock.core.consent.ledger import ConsentEntry, merge
 from penstock.core.errors import DataCorrupt
 from penstock.core.ids import LeafId
 from penstock.core.record import NO_VERSION, Edge, Version, format_of
@@ -24,6 +24,9 @@ ID_TILES: Final = 13
 Trait = tuple[int, int, int, Any]
 """A register: (source rank, occurred_at_ms, event_id, value); the greatest first three win."""
 
+Words = tuple[tuple[str, bool, str], ...]
+"""(purpose, denied, source) of each explicit word of consent that one record says."""
+
 
 class Leaf:
     """The decoded, mutable state of one identifier. One owner folds into it; readers do not keep it.
@@ -40,7 +43,10 @@ class Leaf:
         ids: event_id -> tile of `logged_at_ms`.
         jobs: import job -> event ids, kept as long as the job can be run again.
         edges: (a, b) -> the edge that stands.
-        consent: purpose -> ledger entry.
+        words: The words of consent folded last, as `Verdict.words` has them, or None; those who say the
+            same again only move `words_at_ms` and `words_event`, until `consent` is asked for.
+        words_at_ms, words_event: The latest effective time of `words` and its event; (-1, 0) if
+            `consent` has it.
         purged: purpose -> `purged_before`, a max register of instants.
         traits: name -> register.
         states: One state per stateful feature of the plan.
@@ -49,9 +55,9 @@ class Leaf:
     """
 
     __slots__ = (
-        "applied", "base", "clock_ms", "consent", "dead", "deduplicated", "dirty_from", "dropped",
+        "_consent", "applied", "base", "clock_ms", "dead", "deduplicated", "dirty_from", "dropped",
         "edges", "generation", "id_type", "ids", "jobs", "leaf", "links", "offset", "purged",
-        "quarantined", "size", "states", "traits", "value",
+        "quarantined", "size", "states", "traits", "value", "words", "words_at_ms", "words_event",
     )  # fmt: skip
 
     def __init__(self, leaf: LeafId, states: list[Any]) -> None:
@@ -70,7 +76,10 @@ class Leaf:
         self.ids: dict[int, int] = {}
         self.jobs: dict[str, set[int]] = {}
         self.edges: dict[tuple[bytes, bytes], Edge] = {}
-        self.consent: dict[str, ConsentEntry] = {}
+        self._consent: dict[str, ConsentEntry] = {}
+        self.words: Words | None = None
+        self.words_at_ms = -1
+        self.words_event = 0
         self.purged: dict[str, int] = {}
         self.traits: dict[str, Trait] = {}
         self.states = states
@@ -81,6 +90,28 @@ class Leaf:
     def version(self) -> Version:
         """The (generation, offset) of the last record applied."""
         return Version(self.generation, self.offset)
+
+    @property
+    def consent(self) -> dict[str, ConsentEntry]:
+        """The ledger, purpose -> entry: the leaf's own, to read and to change."""
+        if self.words_at_ms >= 0:
+            self._settle()
+        return self._consent
+
+    def _settle(self) -> None:
+        """Bring the ledger up to what `words` said last.
+
+        They have been folded once, so each purpose has an entry; of words that say the same the
+        greatest (time, event) stands for all.
+        """
+        entry = None
+        for purpose, denied, source in self.words or ():
+            # Entries never change, so purposes of which the same was said share one.
+            if entry is None or entry.denied is not denied or entry.source != source:
+                entry = ConsentEntry(self.words_at_ms, denied, self.words_event, source)
+            self._consent[purpose] = merge(self._consent[purpose], entry)
+        self.words_at_ms = -1
+        self.words_event = 0
 
 
 class _Body(msgspec.Struct, array_like=True, frozen=True):
@@ -128,7 +159,7 @@ def encode_leaf(leaf: Leaf, plan: Plan) -> bytes:
         if leaf.jobs
         else [],
         edges=[leaf.edges[key] for key in sorted(leaf.edges)] if leaf.edges else [],
-        consent=[(name, leaf.consent[name]) for name in sorted(leaf.consent)],
+        consent=sorted(leaf.consent.items(), key=_name_of),
         purged=sorted(leaf.purged.items()) if leaf.purged else [],
         traits=[(name, leaf.traits[name]) for name in sorted(leaf.traits)] if leaf.traits else [],
         size=leaf.size,
@@ -136,6 +167,10 @@ def encode_leaf(leaf: Leaf, plan: Plan) -> bytes:
         states=plan.encode(leaf.states, leaf.clock_ms, leaf.purged),
     )
     return _encoder.encode(body)
+
+
+def _name_of(item: tuple[str, object]) -> str:
+    return item[0]
 
 
 def _ids_by_tile(leaf: Leaf) -> list[tuple[int, list[int]]]:
@@ -179,7 +214,7 @@ def decode_leaf(leaf_id: LeafId, version: Version, raw: bytes, plan: Plan) -> Le
     leaf.ids = {event: tile for tile, events in body.ids for event in events}
     leaf.jobs = {job: set(events) for job, events in body.jobs}
     leaf.edges = {(edge.a, edge.b): edge for edge in body.edges}
-    leaf.consent = dict(body.consent)
+    leaf.consent.update(body.consent)
     leaf.purged = dict(body.purged)
     leaf.traits = dict(body.traits)
     leaf.size = body.size

@@ -13,7 +13,7 @@ from penstock.core.consent.suppression import PERMISSION_EVENTS
 from penstock.core.feature.plan import Plan
 from penstock.core.identity import graph, routing
 from penstock.core.identity.identifier import ENTITY_TYPES, GROUP
-from penstock.core.leaf import ID_TILE_MS, ID_TILES, LEAF_BYTES_MAX, Leaf, expired_id_tile
+from penstock.core.leaf import ID_TILE_MS, ID_TILES, LEAF_BYTES_MAX, Leaf, Words, expired_id_tile
 from penstock.core.record import Evidence, Kind, Record
 
 VERDICTS_MAX = 10_000
@@ -52,9 +52,8 @@ class Verdict(NamedTuple):
     mask: int
     """The permitted purposes as the plan knows them."""
     permitted: frozenset[str]
-    words: tuple[tuple[str, bool, str], ...] | None
-    """(purpose, denied, source) of each explicit word; None if the ledger must be asked, because a
-    lawful basis is among them."""
+    words: Words | None
+    """The explicit words; None if the ledger must be asked, because a lawful basis is among them."""
 
 
 class Rules(NamedTuple):
@@ -83,6 +82,14 @@ class Step:
         unknown = Evidence(consent_evidence.UNKNOWN)
         self._latest = (unknown, self.verdict(unknown))
         self._folder = plan.folder
+        self._bytes_max = rules.leaf_bytes_max
+        self._enter_tile(0)
+
+    def _enter_tile(self, logged_at_ms: int) -> None:
+        """Remember the tile of ids of an instant: nearly every record is logged in that of the one before."""
+        self._tile = logged_at_ms // ID_TILE_MS
+        self._tile_from_ms = self._tile * ID_TILE_MS
+        self._tile_until_ms = self._tile_from_ms + ID_TILE_MS
 
     def verdict(self, evidence: Evidence) -> Verdict:
         """Return what a record's evidence permits and says."""
@@ -119,24 +126,26 @@ class Step:
             return _SKIPPED
         leaf.generation = generation
         leaf.offset = offset
+        if not self._tile_from_ms <= logged_at_ms < self._tile_until_ms:
+            self._enter_tile(logged_at_ms)
+        id_tile = self._tile
         clock_ms = leaf.clock_ms
-        id_tile = logged_at_ms // ID_TILE_MS
         if logged_at_ms > clock_ms:
             leaf.clock_ms = logged_at_ms
-            if clock_ms and clock_ms // ID_TILE_MS != id_tile:
+            if clock_ms < self._tile_from_ms and clock_ms:
                 self.expire(leaf)
         if record.kind != _PRIMARY:
             return _SKIPPED if record.kind == _LOST else self._fold_link(leaf, record)
         if leaf.value is None:
             _name(leaf, record)
-        event, ids = record.event_id, leaf.ids
+        event, ids, job = record.event_id, leaf.ids, record.job
         seen = ids.get(event)
         if (seen is not None and seen > id_tile - ID_TILES) or (
-            record.job and event in leaf.jobs.get(record.job, ())
+            job and event in leaf.jobs.get(job, ())
         ):
             leaf.deduplicated += 1
-            if record.job and not leaf.quarantined:
-                self._remember(leaf, record.job, event)
+            if job and not leaf.quarantined:
+                self._remember(leaf, job, event)
             return _DEDUPLICATED
         if leaf.quarantined:
             leaf.dead += 1
@@ -145,8 +154,8 @@ class Step:
         # others for those who send the same event while it runs.
         ids[event] = id_tile
         leaf.size += _ID_BYTES
-        if record.job:
-            self._remember(leaf, record.job, event)
+        if job:
+            self._remember(leaf, job, event)
         evidence = record.evidence
         if evidence != self._latest[0]:
             self._latest = (evidence, self.verdict(evidence))
@@ -169,7 +178,7 @@ class Step:
                 leaf.size += folder(leaf.states, record, verdict.mask)
             leaf.applied += 1
             outcome = _APPLIED
-        if leaf.size > self.rules.leaf_bytes_max:
+        if leaf.size > self._bytes_max:
             self._weigh(leaf)
         return outcome
 
@@ -179,7 +188,7 @@ class Step:
         if event not in events:
             events.add(event)
             leaf.size += _ID_BYTES
-            if leaf.size > self.rules.leaf_bytes_max:
+            if leaf.size > self._bytes_max:
                 self._weigh(leaf)
 
     def _fold_person(
@@ -236,33 +245,32 @@ class Step:
                 leaf.traits[name] = (rank, at_ms, event, None)
                 leaf.size += _value_bytes(None) - _value_bytes(value)
 
-    def _fold_words(
-        self, leaf: Leaf, record: Record, words: tuple[tuple[str, bool, str], ...]
-    ) -> None:
-        """Fold explicit words as `_fold_consent` does, without the entries that change nothing."""
+    @staticmethod
+    def _fold_words(leaf: Leaf, record: Record, words: Words) -> None:
+        """Fold explicit words as `_fold_consent` does, but those that were said before only when asked."""
         # Comparisons, because calls of min and max would be a fortieth of the whole fold.
         at_ms = record.occurred_at_ms
         if at_ms > record.received_at_ms:  # noqa: PLR1730
             at_ms = record.received_at_ms
         if at_ms < 0:  # noqa: PLR1730
             at_ms = 0
-        event, consent = record.event_id, leaf.consent
-        entry = None
+        if words is leaf.words:
+            if at_ms > leaf.words_at_ms or (
+                at_ms == leaf.words_at_ms and record.event_id > leaf.words_event
+            ):
+                leaf.words_at_ms = at_ms
+                leaf.words_event = record.event_id
+            return
+        consent = leaf.consent
         for purpose, denied, source in words:
+            entry = ledger.ConsentEntry(at_ms, denied, record.event_id, source)
             standing = consent.get(purpose)
-            explicit = standing is not None and standing.source
-            if explicit and at_ms < standing.at_ms:  # type: ignore[union-attr] - it stands
-                continue
-            # Entries never change, so purposes of which the same was said share one.
-            if entry is None or entry.denied is not denied or entry.source != source:
-                entry = ledger.ConsentEntry(at_ms, denied, event, source)
-            if explicit and at_ms > standing.at_ms and not standing.basis:  # type: ignore[union-attr]
-                consent[purpose] = entry
-            elif standing is None:
+            if standing is None:
                 leaf.size += _CONSENT_BYTES
                 consent[purpose] = entry
             else:
                 consent[purpose] = ledger.merge(standing, entry)
+        leaf.words = words
 
     def _fold_link(self, leaf: Leaf, record: Record) -> Outcome:
         leaf.links += 1
@@ -271,7 +279,7 @@ class Step:
         for edge in record.edges:
             if not leaf.quarantined and graph.fold_edge(leaf.edges, edge):
                 leaf.size += _EDGE_BYTES
-        if leaf.size > self.rules.leaf_bytes_max:
+        if leaf.size > self._bytes_max:
             self._weigh(leaf)
         return Outcome.LINKED
 
@@ -281,7 +289,7 @@ class Step:
         A quarter of the limit is left free, so that a large leaf is not measured at every record.
         """
         self.expire(leaf)
-        leaf.quarantined = leaf.quarantined or leaf.size > self.rules.leaf_bytes_max // 4 * 3
+        leaf.quarantined = leaf.quarantined or leaf.size > self._bytes_max // 4 * 3
 
     def expire(self, leaf: Leaf) -> None:
         """Drop what the leaf's clock has expired, and measure what is left.
@@ -302,7 +310,7 @@ class Step:
         )
 
 
-def _words(evidence: Evidence) -> tuple[tuple[str, bool, str], ...] | None:
+def _words(evidence: Evidence) -> Words | None:
     words = [
         (purpose, denied, consent_evidence.origin(evidence, purpose))
         for purposes, denied in ((evidence.denied, True), (evidence.granted, False))
