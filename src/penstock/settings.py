@@ -33,6 +33,11 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin_key: str = ""
     requests_max: int = 1024
     requests_per_s_per_key: int = 0
+    connections_max: int = 16_000
+    idle_connections_max: int = 12_000
+    keep_alive_s: int = 75
+    head_timeout_s: int = 15
+    request_timeout_s: int = 30
 
 
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -171,6 +176,12 @@ DOCS: dict[str, str] = {
     "server.admin_key": "Bearer key of the command line; made at `penstock init`.",
     "server.requests_max": "Requests in flight, beyond which new ones are answered 429.",
     "server.requests_per_s_per_key": "Token bucket of each write key, requests a second; 0 is no limit.",
+    "server.connections_max": "Connections open at once; beyond it those that have waited the longest give way to new ones. "
+    "The system's limit of open files may be lower, and then counts.",
+    "server.idle_connections_max": "Connections open at once without a request; beyond it the longest idle are closed.",
+    "server.keep_alive_s": "How long a connection may be idle.",
+    "server.head_timeout_s": "Time in which the headers of a request must arrive, from its first byte; else 408.",
+    "server.request_timeout_s": "Time in which a whole request must arrive, from its first byte; else 408.",
     "log.kind": "Which log adapter: `sqlite` or `memory`.",
     "log.partitions": "Partitions of a new log; fixed for a generation.",
     "archive.place": "Where closed segments of the log are copied: a folder, relative to the project, or `s3://BUCKET/PREFIX`; "
@@ -241,6 +252,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "server.port": (0, 65_535),
     "server.requests_max": (1, 1_000_000),
     "server.requests_per_s_per_key": (0, 1_000_000),
+    "server.connections_max": (16, 1_000_000),
+    "server.idle_connections_max": (1, 1_000_000),
+    "server.keep_alive_s": (1, 3_600),
+    "server.head_timeout_s": (1, 3_600),
+    "server.request_timeout_s": (1, 3_600),
     "log.partitions": (1, 4_096),
     "store.flush_ms": (1, 60_000),
     "store.cached_leaves_max": (100, 100_000_000),

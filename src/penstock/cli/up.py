@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -30,8 +31,10 @@ from penstock.core.definitions.versions import Version
 from penstock.core.errors import SettingsError
 from penstock.edges.admin.routes import stop_sends
 from penstock.edges.fast import FastServer
+from penstock.edges.limits import Limits
 from penstock.flows.replay import LIVE_EPOCH
 from penstock.project import Project
+from penstock.settings import ServerSettings
 
 GC_THRESHOLDS = (100_000, 50, 50)
 """The fold makes many objects and no cycles. Measured, Python's own thresholds halve its speed, and
@@ -50,6 +53,10 @@ def command(folder: Path, port: int | None) -> None:
         err.print(f"{fault}\nThe project's files are wrong: what served before serves.")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(project, project.settings.server.port if port is None else port))
+
+
+FILES_KEPT = 256
+"""Open files that are no connections: the data folder's, an ESP's connections, a backup's."""
 
 
 class _Server(uvicorn.Server):
@@ -103,9 +110,11 @@ async def _run(node: Node, listener: socket.socket, url: str) -> None:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         http = make_http(node, url)
+        settings = node.project.settings.server
+        fast = FastServer(http.hot, metrics=node.metrics, limits=_limits(settings))
         server = _Server(uvicorn.Config(
-            http.app, loop="none", http=FastServer(http.hot, metrics=node.metrics),  # type: ignore[arg-type]
-            lifespan="off", log_config=None, access_log=False, timeout_keep_alive=75,
+            http.app, loop="none", http=fast,  # type: ignore[arg-type]
+            lifespan="off", log_config=None, access_log=False, timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=10,
         ))  # fmt: skip
         await _serve(server, listener, node.project, url, stopped)
@@ -113,6 +122,33 @@ async def _run(node: Node, listener: socket.socket, url: str) -> None:
         stopped.cancel()
         telling.cancel()
         await node.close()
+
+
+def _limits(settings: ServerSettings) -> Limits:
+    """Return what connections may cost: as set, and no more of them than files may be open."""
+    connections = settings.connections_max
+    files = _open_files(connections + FILES_KEPT)
+    if files - FILES_KEPT < connections:
+        connections = max(files - FILES_KEPT, 16)
+        err.print(f"{connections} connections at most, not {settings.connections_max}: no more than {files} files may "
+                  "be open; raise it with `ulimit -n` or `LimitNOFILE`.")  # fmt: skip
+    return Limits(
+        head_s=settings.head_timeout_s, request_s=settings.request_timeout_s, connections=connections,
+        idle_connections=min(settings.idle_connections_max, connections),
+    )  # fmt: skip
+
+
+def _open_files(wanted: int) -> int:
+    """Return how many files may be open, having asked for as many as are wanted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    asked = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (asked, hard))
+    except (ValueError, OSError):
+        return soft  # a system may allow less than it says
+    return asked
 
 
 async def _started(node: Node, stopped: asyncio.Task[Any]) -> bool:

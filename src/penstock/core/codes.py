@@ -534,8 +534,8 @@ CODES: dict[str, Code] = {
         "Wait for answers before sending more; send batches.",
     ),
     "E435": Code(
-        "Bodies that are still arriving fill the memory that is set aside for them.",
-        "Retry after the time in Retry-After.",
+        "Requests and connections fill the room that is set aside for them.",
+        "Retry after the time in `Retry-After`; see `server.connections_max`.",
     ),
     "E440": Code(
         "A data file was never still for a moment, so that no backup could begin.",

@@ -7,8 +7,9 @@ parser's callback, written in one piece; any other becomes an ordinary ASGI requ
 
 One request of a connection is worked on at a time, so that answers come in the order of the requests
 and a request sees what the one before it did. What a connection may cost is bounded: bytes of the
-head and of the body, of all bodies together, time to arrive, time to be read, requests ahead. Whoever
-goes over is told so, in the shape of every other error, before the connection is closed.
+head and of the body, of all requests together, time to arrive, time to be read, requests ahead, and how
+many there are (`edges/limits.py`, `edges/crowd.py`). Whoever goes over is told so, in the shape of every
+other error, before the connection is closed.
 
 Sources: RFC 9112 §9.3.2 (pipelining), §9.6 (closing so that the last answer can be read).
 """
@@ -23,14 +24,23 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import httptools
-import msgspec
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from penstock.core.errors import EventRejected, Overloaded, PenstockError
+from penstock.core.errors import PenstockError
 from penstock.edges.asgi import Answer, log_access
 from penstock.edges.body import too_late
+from penstock.edges.crowd import Crowd, Standing
 from penstock.edges.exchange import Exchange, scope_of
+from penstock.edges.limits import (
+    Limits,
+    head_too_large,
+    no_memory,
+    not_http,
+    too_large,
+    too_many_connections,
+    too_much_ahead,
+)
 from penstock.edges.route import Request, Route, refuse
 from penstock.ports.metrics import Metrics
 
@@ -40,33 +50,10 @@ UNROUTED: Final = "(none)"
 HEADS_MAX = 512
 """Rendered heads of answers kept; origins of pages vary them."""
 
+SLICE_BYTES = 64 * 1024
+"""Looked at for limits at least so often: what the kernel hands over at once may be more."""
+
 _IDLE, _HEAD, _BODY = 0, 1, 2
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """What one connection may cost.
-
-    Attributes:
-        head_bytes: Of the request line and headers.
-        head_s: Seconds from a request's first byte to the end of its headers.
-        request_s: Seconds from a request's first byte to its last.
-        write_s: Seconds in which a client must take something of an answer that is stuck.
-        linger_s: Seconds that a refused client may go on sending, so that it can read why.
-        ahead: Requests of one connection that are read and not yet begun.
-        cold_body_bytes: Of the body of a request that no hot route takes.
-        held_bytes: Of all bodies that have begun to arrive; beyond it larger ones are refused.
-        small_body_bytes: A body that is never refused for the memory of others: one event.
-    """
-
-    head_bytes: int = 32 * 1024
-    head_s: int = 15
-    request_s: int = 30
-    write_s: int = 30
-    linger_s: int = 2
-    ahead: int = 100
-    cold_body_bytes: int = 16 * 1024 * 1024
-    held_bytes: int = 256 * 1024 * 1024
-    small_body_bytes: int = 32 * 1024
 
 
 class FastServer:
@@ -83,9 +70,9 @@ class FastServer:
     ) -> None:
         self.metrics = metrics
         self.limits = limits or Limits()
-        self.tick = 0
-        """Whole seconds, as they are counted here: one timer serves all connections."""
+        self.crowd = Crowd(self.limits, metrics)
         self.held_bytes = 0
+        """Of requests that arrive, or that are large and not yet answered."""
         self.exact: dict[bytes, Route] = {}
         self._with_parameter: dict[bytes, Route] = {}
         for route in routes:
@@ -93,8 +80,6 @@ class FastServer:
             key = f"{route.method} {route.fixed}".encode()
             assert key not in table, "a hot route is registered once"
             table[key] = route
-        self._connections: set[Connection] = set()
-        self._timer: asyncio.TimerHandle | None = None
         self._heads: dict[tuple[int, tuple[tuple[bytes, bytes], ...]], bytes] = {}
         self._defaults: list[tuple[bytes, bytes]] = []
         self._default_head = b"content-length: "
@@ -140,26 +125,6 @@ class FastServer:
         end = b"%d\r\nconnection: close\r\n\r\n" if last else b"%d\r\n\r\n"
         return b"".join((head, self._default_head, end % len(body), body))
 
-    def joined(self, connection: Connection) -> None:
-        """Watch over a connection's times."""
-        self._connections.add(connection)
-        if self._timer is None:
-            self._timer = connection.loop.call_later(1, self._on_second, connection.loop)
-
-    def left(self, connection: Connection) -> None:
-        """Forget a connection."""
-        self._connections.discard(connection)
-
-    def _on_second(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_later(1, self._on_second, loop) if self._connections else None
-        self.pass_time(1)
-
-    def pass_time(self, seconds: int) -> None:
-        """Count seconds, and end what has waited for too long."""
-        self.tick += seconds
-        for connection in list(self._connections):
-            connection.look(self.tick)
-
 
 def _head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"HTTP/1.1 %d %s\r\n%s" % (status, HTTPStatus(status).phrase.encode(), _lines(headers))
@@ -181,10 +146,9 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_app_state", "_body", "_body_bytes", "_body_bytes_max", "_busy", "_chunk_bytes", "_closing",
-        "_config",
-        "_deaf", "_draining", "_exchange", "_fed", "_fresh", "_going", "_headers", "_held", "_keep_alive_s",
-        "_lingering", "_owes_continue", "_parser", "_phase", "_reading", "_request", "_route", "_server",
-        "_since", "_state", "_transport", "_unread", "_url", "_write_stuck", "loop",
+        "_config", "_deaf", "_draining", "_ended", "_exchange", "_fed", "_fresh", "_going", "_headers", "_held",
+        "_keep_alive_s", "_kept", "_lingering", "_owes_continue", "_parser", "_phase", "_reading", "_request",
+        "_route", "_server", "_state", "_transport", "_unread", "_url", "_write_stuck", "loop", "since",
     )  # fmt: skip
 
     def __init__(
@@ -200,7 +164,7 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._keep_alive_s = config.timeout_keep_alive
         # The connection.
-        self._since = server.tick
+        self.since = server.crowd.tick
         """The second in which what is waited for began."""
         self._ahead: deque[Answer | _Hot | Exchange] = deque()
         self._busy = False
@@ -216,10 +180,14 @@ class Connection(asyncio.Protocol):
         self._lingering = False
         self._reading = True
         self._write_stuck = False
+        self._kept = 0
+        """Bytes of large requests that have arrived and are not answered."""
         # The request that is arriving.
         self._phase = _IDLE
         self._fresh = False
         """Its first byte came in the bytes that were read last."""
+        self._ended = False
+        """A request ended in the bytes that were read last."""
         self._fed = 0
         self._chunk_bytes = 0
         self._url = b""
@@ -238,14 +206,18 @@ class Connection(asyncio.Protocol):
         """Begin."""
         self._transport = transport
         self._state.connections.add(self)  # type: ignore[arg-type]
-        self._server.joined(self)
+        if not self._server.crowd.join(self):
+            self._server.metrics.count("penstock_requests_shed_total", reason="connections")
+            self._end_with(self._unrouted(too_many_connections()))
+            if not self._server.crowd.watches(self):
+                self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything; an answer that comes later finds a closed transport."""
         self._state.connections.discard(self)
-        self._server.left(self)
-        self._server.held_bytes -= self._held
-        self._held = 0
+        self._server.crowd.leave(self)
+        self._server.held_bytes -= self._held + self._kept
+        self._held = self._kept = 0
         self._deaf = True
         self._ahead.clear()
         if self._exchange is not None:
@@ -254,16 +226,25 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, and hold it to its limits."""
+        if len(data) <= SLICE_BYTES:
+            self._read(data)
+            return
+        view = memoryview(data)
+        for start in range(0, len(data), SLICE_BYTES):
+            self._read(view[start : start + SLICE_BYTES])
+
+    def _read(self, data: bytes | memoryview) -> None:
         if self._deaf:
             return
         self._chunk_bytes = len(data)
+        self._ended = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._closing = self._deaf = True  # answered as if it had not asked to upgrade
         except httptools.HttpParserError:
             if not self._deaf:
-                self._end_with(self._unrouted(_not_http()))
+                self._end_with(self._unrouted(not_http()))
         if self._phase != _IDLE and not self._deaf:
             self._hold_to_limits()
 
@@ -278,7 +259,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Read no more from a client that does not take its answers."""
         self._write_stuck = True
-        self._since = self._server.tick
+        self.since = self._server.crowd.tick
         self._stop_reading()
 
     def resume_writing(self) -> None:
@@ -296,9 +277,30 @@ class Connection(asyncio.Protocol):
             if not (self._busy or self._ahead):
                 self._transport.close()
 
+    # ------------------------------------------------------------------------------ what a crowd asks
+
+    def standing(self) -> Standing:
+        """Return what is waited for."""
+        if self._lingering:
+            return Standing.REFUSED
+        if self._write_stuck:
+            return Standing.SLOW
+        if self._busy or self._ahead:
+            return Standing.AT_WORK
+        return Standing.IDLE if self._phase == _IDLE else Standing.SLOW
+
+    def give_way(self) -> None:
+        """End, for others; whoever sends a request slowly is told so first."""
+        if self._lingering or self._write_stuck:
+            self._transport.abort()
+            return
+        if self._phase != _IDLE:
+            self._refuse(too_late(self._server.crowd.tick - self.since))
+        self._transport.close()
+
     def look(self, tick: int) -> None:
         """End what has waited for too long."""
-        waited_s = tick - self._since
+        waited_s = tick - self.since
         limits = self._server.limits
         if self._lingering:
             if waited_s > limits.linger_s:
@@ -319,7 +321,7 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         self._phase, self._fresh, self._fed = _HEAD, True, 0
-        self._since = self._server.tick
+        self.since = self._server.crowd.tick
         self._url, self._headers, self._route, self._request = b"", [], None, None
         self._body, self._body_bytes = b"", 0
 
@@ -349,9 +351,9 @@ class Connection(asyncio.Protocol):
         bytes_max = server.limits.cold_body_bytes if route is None else route.body_bytes_max
         self._body_bytes_max = bytes_max
         if self._fed + self._chunk_bytes > server.limits.head_bytes and self._head_is_too_large():
-            self._refuse(_head_too_large(server.limits.head_bytes))
+            self._refuse(head_too_large(server.limits.head_bytes))
         elif b"content-length" in headers and int(headers[b"content-length"]) > bytes_max:
-            self._refuse(_too_large(bytes_max))
+            self._refuse(too_large(bytes_max))
         elif b"expect" in headers and headers[b"expect"].lower() == b"100-continue":
             self._owes_continue = True
             self._continue()
@@ -362,7 +364,7 @@ class Connection(asyncio.Protocol):
             return
         self._body_bytes += len(body)
         if self._body_bytes > self._body_bytes_max:
-            self._refuse(_too_large(self._body_bytes_max))
+            self._refuse(too_large(self._body_bytes_max))
         elif not self._body:
             self._body = body
         elif type(self._body) is bytearray:
@@ -375,10 +377,14 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         self._phase = _IDLE
+        self._ended = True
         self._owes_continue = False
         if self._held:
             self._server.held_bytes -= self._held
             self._held = 0
+        if self._body_bytes > self._server.limits.small_body_bytes:
+            self._server.held_bytes += self._body_bytes
+            self._kept += self._body_bytes
         request, route = self._request, self._route
         assert request is not None, "headers come before the end"
         request.body = bytes(self._body)
@@ -402,9 +408,7 @@ class Connection(asyncio.Protocol):
             self._ahead.append(turn)
             self._stop_reading()
         else:
-            error = Overloaded("E434", "too many requests were sent ahead on one connection",
-                               fix="wait for answers before sending more; send batches")  # fmt: skip
-            self._end_with(self._unrouted(error))
+            self._end_with(self._unrouted(too_much_ahead()))
 
     def _begin(self, turn: Answer | _Hot | Exchange) -> None:
         self._busy = True
@@ -431,7 +435,10 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self._exchange = None
         self._state.total_requests += 1
-        self._since = self._server.tick
+        if self._kept and not self._ahead:
+            self._server.held_bytes -= self._kept
+            self._kept = 0
+        self.since = self._server.crowd.tick
         if self._transport.is_closing():
             return
         if self._ahead:
@@ -483,7 +490,7 @@ class Connection(asyncio.Protocol):
                 self._parser.get_http_version(), self._url, self._headers,
             )  # fmt: skip
         except (httptools.HttpParserError, UnicodeDecodeError):
-            self._end_with(self._unrouted(_not_http()))
+            self._end_with(self._unrouted(not_http()))
             return None
         return Exchange(self, scope, request.body)
 
@@ -504,24 +511,26 @@ class Connection(asyncio.Protocol):
     def _hold_to_limits(self) -> None:
         """Look at a request that has not arrived whole: its head, its body, and all bodies together."""
         server, limits = self._server, self._server.limits
-        if self._fresh:
-            self._fresh = False  # what came before it in the same bytes is not its own
-        else:
+        if not (
+            self._fresh and self._ended
+        ):  # what came before it in the same bytes is not its own
             self._fed += self._chunk_bytes
+        self._fresh = False
         if self._phase == _HEAD:
             if self._fed > limits.head_bytes:
-                self._refuse(_head_too_large(limits.head_bytes))
+                self._refuse(head_too_large(limits.head_bytes))
+                return
+            held, small = self._fed, limits.small_head_bytes
+        elif self._fed > 8 * self._body_bytes_max + limits.head_bytes:
+            # Chunks of a byte, or trailers without end.
+            self._refuse(too_large(self._body_bytes_max))
             return
-        if self._fed > 8 * self._body_bytes_max + limits.head_bytes:
-            self._refuse(
-                _too_large(self._body_bytes_max)
-            )  # chunks of a byte, or trailers without end
-            return
-        server.held_bytes += self._body_bytes - self._held
-        self._held = self._body_bytes
-        if server.held_bytes > limits.held_bytes and self._held > limits.small_body_bytes:
-            self._refuse(Overloaded("E435", "more bodies are arriving than there is memory for",
-                                    fix="retry after the time in Retry-After"))  # fmt: skip
+        else:
+            held, small = self._body_bytes, limits.small_body_bytes
+        server.held_bytes += held - self._held
+        self._held = held
+        if server.held_bytes > limits.held_bytes and held > small:
+            self._refuse(no_memory())
 
     def _head_is_too_large(self) -> bool:
         size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
@@ -549,6 +558,9 @@ class Connection(asyncio.Protocol):
         """Answer after everything before it, listen no more, and close so that it can be read."""
         self._deaf = self._closing = self._unread = True
         self._phase = _IDLE
+        self._body = b""
+        self._server.held_bytes -= self._held
+        self._held = 0
         if self._busy or self._ahead:
             self._ahead.append(answer)
             return
@@ -564,7 +576,7 @@ class Connection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """End our side and let the client end its own: a reset would take the answer from it."""
-        self._since = self._server.tick
+        self.since = self._server.crowd.tick
         if self._transport.can_write_eof():
             self._lingering = True
             self._transport.write_eof()
@@ -581,18 +593,3 @@ class Connection(asyncio.Protocol):
         if not self._reading and not self._write_stuck and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
-
-
-def _not_http() -> EventRejected:
-    return EventRejected("E384", "what arrived is not an HTTP/1 request",
-                         fix="check the client, and what stands between it and here")  # fmt: skip
-
-
-def _too_large(bytes_max: int) -> EventRejected:
-    return EventRejected("E372", f"the body is larger than {bytes_max} bytes",
-                         fix="send fewer events a batch, and less in each", where="$")  # fmt: skip
-
-
-def _head_too_large(bytes_max: int) -> EventRejected:
-    return EventRejected("E383", f"the request line and headers are larger than {bytes_max} bytes",
-                         fix="send fewer and shorter headers; put what is long into the body")  # fmt: skip

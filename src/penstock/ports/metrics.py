@@ -15,6 +15,8 @@ MetricName = Literal[
     "penstock_links_appended_total",
     "penstock_requests_total",
     "penstock_requests_shed_total",
+    "penstock_connections",
+    "penstock_connections_ended_total",
     "penstock_append_seconds",
     "penstock_archived_records_total",
     "penstock_archive_behind_records",
@@ -79,6 +81,10 @@ METRICS: dict[MetricName, Metric] = {
     ),
     "penstock_requests_shed_total": Metric(
         "counter", ("reason",), "Requests refused with 429 or 503."
+    ),
+    "penstock_connections": Metric("gauge", (), "Connections that are open."),
+    "penstock_connections_ended_total": Metric(
+        "counter", ("reason",), "Connections that gave way to others: `idle`, `slow` or `refused`."
     ),
     "penstock_archived_records_total": Metric(
         "counter", (), "Records copied to the archive and read back."
