@@ -75,6 +75,7 @@ RANGES = {
     "Conflict": "E5",
     "Fenced": "E6",
     "DataCorrupt": "E7",
+    "DamagedLeaf": "E7",
 }
 
 # Single letters in brackets keep these patterns from finding themselves.

@@ -89,7 +89,12 @@ def exported(folder: Path, *more: str) -> tuple[dict[str, Any], pa.Table]:
 def test_what_may_be_served_is_exported_and_nothing_protected(folder: Path) -> None:
     result, table = exported(folder)
 
-    assert {"file": str(folder / "people.parquet"), "people": 2, "withheld": 1} == result
+    assert {
+        "file": str(folder / "people.parquet"),
+        "people": 2,
+        "withheld": 1,
+        "damaged": [],
+    } == result
     rows = sorted(table.to_pylist(), key=lambda row: row["feature_measured"] is None)
     # `measured` needs a purpose that only the first permits: it is null there, not zero.
     assert [1, None] == [row["feature_measured"] for row in rows]

@@ -183,6 +183,45 @@ def test_without_a_backup_the_rest_is_kept_and_what_is_lost_is_marked(folder: Pa
     assert result_of("repair", "--project", shop)["whole"]
 
 
+def test_what_was_marked_as_lost_is_put_back_when_a_backup_turns_up(folder: Path) -> None:
+    shop = folder / "shop"
+    before = records(shop)
+    (second, third), last = batches(shop)[1:3], batches(shop)[-1]
+    damage(shop, second[0], third[0], last[0])
+    assert (
+        sum(c for _, c in (second, third, last)) == result_of("repair", "--project", shop)["lost"]
+    )
+    result_of("replay", "--accept", "--project", shop)
+    gap = f"partition 0, offsets {second[0]} to {third[0] + third[1] - 1}"
+    told = run("repair", "--project", shop).output
+    assert "nothing to repair" in told
+    assert gap in told
+
+    done = result_of("repair", "--from", folder / "b", "--project", shop)
+    assert (second[1] + third[1], last[1]) == (done["restored"], done["lost"])
+    assert before[: -last[1]] == records(shop)[: -last[1]]
+    result_of("replay", "--accept", "--project", shop)
+    assert [] == failures(shop)
+    # A third finds no more, and leaves the log as it is.
+    raw = (shop / "data" / "log.db").read_bytes()
+    third_time = result_of("repair", "--from", folder / "b", "--project", shop)
+    assert (0, last[1]) == (third_time["restored"], third_time["lost"])
+    assert raw == (shop / "data" / "log.db").read_bytes()
+
+
+def test_a_backup_that_was_made_of_a_repaired_log_fills_nothing_with_what_it_lost(
+    folder: Path,
+) -> None:
+    shop = folder / "shop"
+    damage(shop, batches(shop)[1][0])
+    result_of("repair", "--project", shop)
+    result_of("replay", "--accept", "--project", shop)
+    result_of("backup", folder / "b2", "--project", shop)
+    damage(shop, batches(shop)[2][0])
+    done = result_of("repair", "--from", folder / "b2", "--from", folder / "b", "--project", shop)
+    assert (batches(shop)[1][1] + batches(shop)[2][1], 0) == (done["restored"], done["lost"])
+
+
 def test_what_came_after_the_backup_is_lost_and_only_that(folder: Path) -> None:
     shop = folder / "shop"
     before = message_ids(shop)

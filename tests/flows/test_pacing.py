@@ -69,7 +69,7 @@ def test_what_was_not_sent_gives_its_place_back(play: Play) -> None:
         esp.away = False
         return [refused, await shop.send("s2"), await shop.send("s1")]
 
-    assert [{"refused": 3}, {"accepted": 3}, {"deferred:cap": 3}] == play(
+    assert [{"refused:E406": 3}, {"accepted": 3}, {"deferred:cap": 3}] == play(
         paced(body, ONE, esp, cap="marketing")
     )
 

@@ -10,10 +10,11 @@ import click
 from penstock.cli.client import Admin, with_admin
 from penstock.cli.main import JSON, PROJECT, err, out, show
 from penstock.cli.parquet import ParquetFile, columns_of
-from penstock.core.errors import SettingsError
+from penstock.core.errors import DataCorrupt, SettingsError
 from penstock.project import load_project
 
 PAGE_LEAVES = 500
+DAMAGED_SHOWN = 5
 
 
 @click.command()
@@ -35,6 +36,7 @@ def command(
     columns = columns_of(project.plan, project.catalog.traits, identifiers=identifiers)
     part = file.with_name(f".{file.name}.part")
     withheld = 0
+    damaged: set[str] = set()
 
     async def work(admin: Admin) -> int:
         nonlocal withheld
@@ -46,6 +48,7 @@ def command(
                 page = await admin.post("/v1/admin/profiles", body)
                 target.add(page["rows"])
                 withheld += page["withheld"]
+                damaged.update(page["damaged"])
                 after = page["after"]
                 if not after:
                     return target.rows
@@ -59,11 +62,18 @@ def command(
                             fix="name a file in a folder that you may write to") from error  # fmt: skip
     finally:
         part.unlink(missing_ok=True)
-    result: dict[str, Any] = {"file": str(file), "people": rows, "withheld": withheld}
+    result: dict[str, Any] = {"file": str(file), "people": rows, "withheld": withheld,
+                              "damaged": sorted(damaged)}  # fmt: skip
 
     def say() -> None:
         out.print(f"{rows} people exported to {file}")
         if withheld:
             err.print(f"{withheld} more permit nothing, and are left out")
+        if damaged:
+            err.print(f"E704: {len(damaged)} leaves do not read back, and whoever has one is left out: "
+                      + ", ".join(sorted(damaged)[:DAMAGED_SHOWN]))  # fmt: skip
+            err.print("  fix: rebuild the store with `penstock replay --accept`, then export again")
 
     show(result, as_json, say)
+    if damaged:
+        raise SystemExit(DataCorrupt.exit_code)

@@ -38,7 +38,8 @@ READ_RECORDS = 5_000
 def command(sources: tuple[str, ...], project_dir: Path, as_json: bool) -> None:
     """Make a damaged log whole: what a backup or the archive has is put back, the rest is marked as lost.
 
-    The damaged file is kept beside the new one. Nothing that reads back is changed.
+    The damaged file is kept beside the new one. Nothing that reads back is changed. What an earlier repair
+    marked as lost is put back too, if a backup or the archive now has it.
     """
     project = load_project(project_dir)
     path = project.data_dir / "log.db"
@@ -51,20 +52,27 @@ def command(sources: tuple[str, ...], project_dir: Path, as_json: bool) -> None:
         _settle(path)
         heads = heads_of(project)
         found = survey(path, heads)
-        result: dict[str, Any] = {"whole": found.whole, "restored": 0, "lost": 0, "gaps": [], "letters_lost": 0}  # fmt: skip
-        if not found.whole:
+        result: dict[str, Any] = {"whole": found.whole, "restored": 0, "lost": _records(found.marked),
+                                  "gaps": [gap._asdict() for gap in found.marked], "letters_lost": 0}  # fmt: skip
+        archived = make_archived_log(project)
+        if archived is not None:
+            stack.callback(archived.archive.close)
+        # What was marked as lost is looked for again wherever it may be by now.
+        if not found.whole or (found.marked and (sources or archived is not None)):
             copies = stack.enter_context(_copies(sources, project_dir))
-            archived = make_archived_log(project)
-            if archived is not None:
-                stack.callback(archived.archive.close)
-            done, kept = _repair(path, copies, heads, archived)
-            result |= {"restored": done.restored, "lost": sum(gap.records for gap in done.lost),
-                       "gaps": [gap._asdict() for gap in done.lost], "letters_lost": done.letters_lost,
-                       "kept": str(kept)}  # fmt: skip
+            done, kept = _repair(path, copies, heads, archived, needless=found.whole)
+            result |= {"restored": done.restored, "lost": _records(done.lost),
+                       "gaps": [gap._asdict() for gap in done.lost], "letters_lost": done.letters_lost}  # fmt: skip
+            if kept is not None:
+                result["kept"] = str(kept)
 
     def say() -> None:
-        if found.whole:
+        if "kept" not in result:
             out.print("Every batch of the log reads back: there is nothing to repair.")
+            for gap in result["gaps"]:
+                out.print(f"  marked as lost, by an earlier repair: {named(Gap(**gap))}")
+            if result["gaps"]:
+                out.print("  a backup that has it puts it back: penstock repair --from BACKUP")
             return
         out.print(f"Repaired the log: {result['restored']} records put back, {result['lost']} lost, "
                   f"{result['letters_lost']} dead letters lost")  # fmt: skip
@@ -74,6 +82,10 @@ def command(sources: tuple[str, ...], project_dir: Path, as_json: bool) -> None:
         out.print("  next: penstock replay --accept, then penstock doctor")
 
     show(result, as_json, say)
+
+
+def _records(gaps: Sequence[Gap]) -> int:
+    return sum(gap.records for gap in gaps)
 
 
 def named(gap: Gap) -> str:
@@ -117,14 +129,30 @@ def _copies(sources: Sequence[str], project_dir: Path) -> Iterator[list[Path]]:
 
 
 def _repair(
-    path: Path, copies: Sequence[Path], heads: Sequence[int], archived: ArchivedLog | None
-) -> tuple[Salvaged, Path]:
-    """Write the new log beside the old one, read it back, and put it in its place."""
+    path: Path, copies: Sequence[Path], heads: Sequence[int], archived: ArchivedLog | None, *,
+    needless: bool,
+) -> tuple[Salvaged, Path | None]:  # fmt: skip
+    """Write the new log beside the old one, read it back, and put it in its place.
+
+    Args:
+        path: The log.
+        copies: Other logs that may have what it lacks.
+        heads: See `salvage`.
+        archived: Another that may.
+        needless: Whether all of the log reads back: then it stays as it is if nothing is put back.
+
+    Returns:
+        What was found, and how the old file is called now; None if it is in its place.
+    """
     new = path.with_name("log.db.repaired")
     for left in (new, new.with_name(f"{new.name}-wal"), new.with_name(f"{new.name}-shm")):
         left.unlink(missing_ok=True)
     before = archived.before if archived is not None else lambda *_: []
     done = salvage(path, new, copies, heads, before=before)
+    if needless and not done.restored:
+        for left in path.parent.glob("log.db.repaired*"):
+            left.unlink()
+        return done, None
     with closing(SqliteLog(new, SystemClock(), read_only=True)) as log:
         for partition in range(log.partitions):
             offset = 0

@@ -88,3 +88,15 @@ class DataCorrupt(PenstockError):
     """Bytes that we wrote do not read back; stop and run `penstock doctor`."""
 
     exit_code = 70
+
+
+class DamagedLeaf(DataCorrupt):
+    """One stored leaf does not read back, which concerns whoever it belongs to and nobody else.
+
+    Args:
+        leaf: Its id, 16 bytes.
+    """
+
+    def __init__(self, code: str, what: str, *, fix: str, leaf: bytes, where: str = "") -> None:
+        super().__init__(code, what, fix=fix, where=where)
+        self.leaf = leaf

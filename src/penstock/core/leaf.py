@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from penstock.core.consent.ledger import ConsentEntry, merge
-from penstock.core.errors import DataCorrupt
+from penstock.core.errors import DamagedLeaf, DataCorrupt
 from penstock.core.ids import LeafId
 from penstock.core.record import NO_VERSION, Edge, Version, format_of
 from penstock.core.time import HOUR_MS
@@ -200,7 +200,7 @@ def decode_leaf(leaf_id: LeafId, version: Version, raw: bytes, plan: Plan) -> Le
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         if format_of(raw) > LEAF_FORMAT:
             raise _other_version() from error
-        raise DataCorrupt("E704", "a stored leaf does not decode",
+        raise DamagedLeaf("E704", f"leaf {leaf_id.hex()} of the store does not decode", leaf=leaf_id,
                           fix="rebuild the store with `penstock replay --accept`") from error  # fmt: skip
     if body.format != LEAF_FORMAT or body.fingerprint != plan.fingerprint:
         raise _other_version()

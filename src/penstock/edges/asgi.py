@@ -80,11 +80,14 @@ def status_of(error: PenstockError) -> int:
 def error_answer(error: PenstockError, status: int = 0) -> Answer:
     """Return the answer to an error; 429 and 503 say in whole seconds when to retry.
 
+    The place of what is wrong with a request or a template is named; one on our disk is not.
+
     Args:
         error: What went wrong; its texts hold no personal value.
         status: The HTTP status, if it is not the usual one of this kind of error.
     """
-    body = ErrorBody(error.code, error.what, error.fix, error.where)
+    path = error.where if isinstance(error, EventRejected | DefinitionError) else ""
+    body = ErrorBody(error.code, error.what, error.fix, path)
     if not isinstance(error, Unavailable):
         return json_answer(status or status_of(error), body)
     seconds = error.retry_after_s if isinstance(error, Overloaded) else UNAVAILABLE_RETRY_S

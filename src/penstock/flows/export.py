@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from penstock.core.catalog.schema import Field
 from penstock.core.decision.audience import Audience, matches
+from penstock.core.errors import DamagedLeaf
 from penstock.core.identity.identifier import ENTITY_TYPES
 from penstock.core.ids import LeafId
 from penstock.core.profile import Profile
@@ -27,11 +28,13 @@ class People(NamedTuple):
         rows: One a person: `person`, `as_of_ms`, `permitted`, `features` and `traits`.
         after: Where the next page begins; None after the last.
         withheld: How many people permit nothing, and are left out.
+        damaged: The leaves that do not read back; who has one is left out.
     """
 
     rows: list[dict[str, Any]]
     after: LeafId | None
     withheld: int
+    damaged: list[LeafId]
 
 
 async def export_page(
@@ -54,13 +57,18 @@ async def export_page(
         identifiers: Whether to add raw user ids and addresses, which are personal.
     """
     limit = min(max(limit, 1), LEAVES_MAX)
-    page = await asyncio.to_thread(store.scan, epoch, after, limit)
+    page = await asyncio.to_thread(store.ids, epoch, after, limit)
     rows: list[dict[str, Any]] = []
     withheld = 0
-    for number, (leaf, _) in enumerate(page):
+    damaged: dict[LeafId, None] = {}
+    for number, leaf in enumerate(page):
         if number % YIELD_EVERY == YIELD_EVERY - 1:
             await asyncio.sleep(0)
-        found = await person_at(serving, leaf)
+        try:
+            found = await person_at(serving, leaf)
+        except DamagedLeaf as error:
+            damaged[LeafId(error.leaf)] = None
+            continue
         profile = found[0] if found else None
         if profile is None or (audience is not None and not _member(serving, audience, profile)):
             continue
@@ -78,7 +86,7 @@ async def export_page(
             row["user_id"] = next(iter(profile.identifiers.get("user_id", ())), None)
             row["email"] = profile.email
         rows.append(row)
-    return People(rows, page[-1][0] if len(page) == limit else None, withheld)
+    return People(rows, page[-1] if len(page) == limit else None, withheld, [*damaged])
 
 
 async def person_at(serving: Serving, leaf: LeafId) -> tuple[Profile, Person] | None:

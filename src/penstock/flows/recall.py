@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from penstock.core.consent.suppression import Suppression, SuppressionKey
-from penstock.core.errors import Unavailable
+from penstock.core.errors import DamagedLeaf, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf
 from penstock.core.profile import Profile
@@ -137,9 +137,9 @@ class Read(NamedTuple):
     live: bool
 
 
-def unavailable(error: Unavailable) -> str:
-    """Return the reason of an answer without what did not answer."""
-    return f"unavailable_{error.code}"
+def unavailable(error: Unavailable | DamagedLeaf) -> str:
+    """Return the reason of an answer without what did not answer, or does not read back."""
+    return f"unavailable_{error.code}" if isinstance(error, Unavailable) else error.code
 
 
 class Recall:
@@ -165,13 +165,22 @@ class Recall:
     async def look(self, starts: Sequence[LeafId], definitions: Definitions) -> Look:
         """Return the people whom some leaves belong to, as of now.
 
-        A person whose store does not answer is what was last known of them, or unread.
+        A person whose store does not answer is what was last known of them, or unread; so is one
+        whose leaves are damaged, which is nobody else's concern.
         """
         self._use(definitions)
         try:
             return await self._look(starts, definitions)
         except Unavailable as error:
             return self.at_hand(starts, definitions, unavailable(error))
+        except DamagedLeaf:
+            # They were read together: one by one each is what they are.
+            now_ms = self._clock.now_ms()
+            read = [await self._read(start, definitions, now_ms) for start in starts]
+            people = [person for person, _, _ in read]
+            return Look(
+                people, now_ms, min(at for _, at, _ in read), all(live for *_, live in read)
+            )
 
     async def read(self, start: LeafId, definitions: Definitions) -> Read:
         """Return the person a leaf belongs to as of now, remembered if nothing has changed.
@@ -273,7 +282,7 @@ class Recall:
     ) -> tuple[Seen | Unread, int, bool]:
         try:
             return await self._read_anew(start, definitions, now_ms)
-        except Unavailable as error:
+        except (Unavailable, DamagedLeaf) as error:
             # One person's leaf that cannot be read must not cost the others their answer.
             return self._last_known(start, unavailable(error)), now_ms, True
 

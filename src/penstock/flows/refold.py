@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from hashlib import blake2b
 
-from penstock.core.errors import DataCorrupt
+from penstock.core.errors import DamagedLeaf, DataCorrupt
 from penstock.core.ids import LeafId, partition_of
 from penstock.core.leaf import Leaf, encode_leaf
 from penstock.core.record import NO_VERSION, Version, decode_record, leaf_of
@@ -29,11 +29,17 @@ def sample(store: Store, epoch: int, count: int, seed: int) -> dict[LeafId, Stor
         epoch: Whose leaves.
         count: How many, or all there are.
         seed: Says where to begin.
+
+    Raises:
+        DataCorrupt: One of them does not read back (E752), named by its id.
     """
     begin = LeafId(blake2b(seed.to_bytes(8, "big"), digest_size=16, person=b"sample").digest())
-    chosen = dict(store.scan(epoch, begin, count))
-    if len(chosen) < count:
-        chosen.update(store.scan(epoch, None, count - len(chosen)))
+    try:
+        chosen = dict(store.scan(epoch, begin, count))
+        if len(chosen) < count:
+            chosen.update(store.scan(epoch, None, count - len(chosen)))
+    except DamagedLeaf as error:
+        raise _differs(LeafId(error.leaf), "does not match its checksum") from error
     return chosen
 
 

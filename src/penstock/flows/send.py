@@ -15,7 +15,7 @@ from penstock.core.decision.audience import Audience, matches
 from penstock.core.decision.campaign import Campaign
 from penstock.core.decision.mailbox import is_sender
 from penstock.core.decision.record import Decision
-from penstock.core.errors import DefinitionError, PenstockError, Unavailable
+from penstock.core.errors import DamagedLeaf, DefinitionError, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.profile import Profile
 from penstock.flows.compose_email import compose_email, message_id_of
@@ -145,15 +145,29 @@ class Campaigning:
 
         Every person with a verified address has its leaf, and of several addresses the winning one
         speaks for them; a scan visits each leaf at least once, and the decision key makes a send
-        once per recipient.
+        once per recipient. Whoever has a leaf that does not read back is not in it, for that reason.
         """
         after: LeafId | None = None
-        while page := await asyncio.to_thread(self.store.scan, self.epoch, after, SCAN_LEAVES):
-            for leaf, _ in page:
-                found = await self._member(leaf, audience, campaign)
+        damaged: dict[bytes, str] = {}
+        told: set[bytes] = set()
+        while page := await asyncio.to_thread(self.store.ids, self.epoch, after, SCAN_LEAVES):
+            for leaf in page:
+                try:
+                    found = await self._member(leaf, audience, campaign)
+                except DamagedLeaf as error:
+                    # Of the leaf itself it is not known whether it is an address: see below.
+                    damaged[error.leaf] = error.code
+                    if error.leaf == leaf:
+                        continue
+                    told.add(error.leaf)
+                    found = None, error.code
                 if found is not None:
                     yield found
-            after = page[-1][0]
+            after = page[-1]
+        # A person's device that is damaged was told of at their address; what is left may be an address.
+        for leaf, code in damaged.items():
+            if leaf not in told:
+                yield None, code
 
     async def _member(
         self, leaf: LeafId, audience: Audience, campaign: Campaign

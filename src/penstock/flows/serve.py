@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,8 +25,9 @@ from penstock.core.decision.record import (
     encode_decision,
 )
 from penstock.core.decision.slot import Slot, template_of
-from penstock.core.errors import PenstockError, Unavailable
+from penstock.core.errors import DamagedLeaf, PenstockError, Unavailable
 from penstock.core.ids import LeafId, leaf_id
+from penstock.core.leaf import Leaf
 from penstock.core.measure.assignment import holdout_of
 from penstock.core.profile import Profile
 from penstock.core.time import DAY_MS, format_instant
@@ -310,12 +312,21 @@ class Serving:
             return {}
         rules = self.rules
         leaves = [leaf_id(rules.identifier_key, rules.tenant, "item_id", one) for one in item_ids]
-        read = await self.profiles.read(leaves)
+        try:
+            found = (await self.profiles.read(leaves)).leaves
+        except DamagedLeaf:
+            # One item that does not read back is one that nobody is shown, and no more than that.
+            found = [await self._item(leaf) for leaf in leaves]
         return {
             item_id: item_of(item_id, leaf.traits)
-            for item_id, leaf in zip(item_ids, read.leaves, strict=True)
+            for item_id, leaf in zip(item_ids, found, strict=True)
             if leaf is not None and leaf.traits
         }
+
+    async def _item(self, leaf: LeafId) -> Leaf | None:
+        with suppress(DamagedLeaf):
+            return (await self.profiles.read([leaf])).leaves[0]
+        return None
 
     # -- answers
 

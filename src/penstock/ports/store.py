@@ -76,6 +76,10 @@ class Store(Protocol):
         """Return up to `limit` leaves with id > `after`, ascending. Pages visit each leaf once."""
         ...
 
+    def ids(self, epoch: int, after: LeafId | None, limit: int) -> list[LeafId]:
+        """Return the ids that `scan` visits, also of leaves that do not read back."""
+        ...
+
     def epochs(self) -> list[int]:
         """Return the definitions epochs that hold anything, ascending."""
         ...

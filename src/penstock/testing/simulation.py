@@ -327,6 +327,7 @@ class _PlantedStore:
         self.read = inner.read
         self.applied = inner.applied
         self.scan = inner.scan
+        self.ids = inner.ids
         self.epochs = inner.epochs
         self.drop = inner.drop
         self.get_meta = inner.get_meta

@@ -56,6 +56,10 @@ class MemoryStore:
             start = 0 if after is None else bisect_right(ids, after)
             return [(leaf, held[leaf]) for leaf in ids[start : start + limit]]
 
+    def ids(self, epoch: int, after: LeafId | None, limit: int) -> list[LeafId]:
+        """Return up to `limit` ids > `after`, ascending."""
+        return [leaf for leaf, _ in self.scan(epoch, after, limit)]
+
     def epochs(self) -> list[int]:
         """Return the definitions epochs that hold anything, ascending."""
         with self._lock:

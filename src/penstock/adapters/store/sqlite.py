@@ -9,7 +9,7 @@ from zlib import crc32
 import msgspec
 
 from penstock.adapters.sqlite import FileKind, Session, chunked
-from penstock.core.errors import DataCorrupt
+from penstock.core.errors import DamagedLeaf
 from penstock.core.ids import LeafId
 from penstock.core.record import NO_VERSION, Version
 from penstock.ports.store import LeafWrite, StoredLeaf, Verdict
@@ -63,6 +63,7 @@ _VERSIONS = """SELECT leaf, generation, "offset" FROM leaves
     WHERE tenant = ? AND epoch = ? AND leaf IN ({})"""
 _SCAN = """SELECT leaf, generation, "offset", crc, parts FROM leaves
     WHERE tenant = ? AND epoch = ? AND leaf > ? ORDER BY leaf LIMIT ?"""
+_IDS = "SELECT leaf FROM leaves WHERE tenant = ? AND epoch = ? AND leaf > ? ORDER BY leaf LIMIT ?"
 _APPLIED = """SELECT generation, "offset" FROM applied
     WHERE tenant = ? AND epoch = ? AND partition = ?"""
 _APPLY = """INSERT INTO applied VALUES (?, ?, ?, ?, ?)
@@ -164,6 +165,14 @@ class SqliteStore:
             ).fetchall()
         return [(LeafId(row[0]), self._stored(*row)) for row in rows]
 
+    def ids(self, epoch: int, after: LeafId | None, limit: int) -> list[LeafId]:
+        """Return up to `limit` ids > `after`, ascending; the index alone is read."""
+        with self._reader.use() as connection:
+            rows = connection.execute(
+                _IDS, (self._tenant, epoch, after or b"", max(limit, 0))
+            ).fetchall()
+        return [LeafId(row[0]) for row in rows]
+
     def epochs(self) -> list[int]:
         """Return the definitions epochs that hold anything, ascending."""
         found: list[int] = []
@@ -251,10 +260,11 @@ class SqliteStore:
         self, leaf: bytes, generation: int, offset: int, crc: int, blob: bytes
     ) -> StoredLeaf:
         if crc != _crc(leaf, generation, offset, blob):
-            raise DataCorrupt(
+            raise DamagedLeaf(
                 "E704",
-                "a stored leaf does not match its checksum",
+                f"leaf {leaf.hex()} of the store does not match its checksum",
                 fix="rebuild the store from the log with `penstock replay --accept`",
+                leaf=leaf,
                 where=str(self._path),
             )
         return StoredLeaf(Version(generation, offset), _decode(blob))

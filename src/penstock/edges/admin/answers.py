@@ -9,7 +9,7 @@ from litestar import Request
 from litestar.openapi.datastructures import ResponseSpec
 
 from penstock.core.errors import PenstockError
-from penstock.edges.asgi import Answer, ErrorBody
+from penstock.edges.asgi import Answer, ErrorBody, encode_json, error_answer
 
 NDJSON = "application/x-ndjson"
 
@@ -36,6 +36,12 @@ def documented(
             generate_examples=False,
         ),
     }
+
+
+def operator_answer(error: PenstockError) -> Answer:
+    """Return the answer to an error for whoever runs the engine, who may know of its files."""
+    body = ErrorBody(error.code, error.what, error.fix, error.where)
+    return error_answer(error)._replace(body=encode_json(body))
 
 
 def failure(error: PenstockError) -> dict[str, str]:

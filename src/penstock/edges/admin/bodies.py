@@ -56,6 +56,8 @@ class ProfilesPage(msgspec.Struct, frozen=True):
     """Where the next page begins; empty after the last."""
     withheld: int
     """How many people permit nothing, and are left out."""
+    damaged: list[str] = []
+    """The leaves that do not read back, by their ids, which are hashes; who has one is left out."""
 
 
 class StartSend(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,7 +24,7 @@ from penstock.core.decision.record import decode_decision
 from penstock.core.errors import EventRejected, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.time import format_instant
-from penstock.edges.admin.answers import NDJSON, documented, failure
+from penstock.edges.admin.answers import NDJSON, documented, failure, operator_answer
 from penstock.edges.admin.bodies import (
     AskProfiles,
     AskWhy,
@@ -122,7 +122,7 @@ class AdminEdge:
         try:
             answer = json_answer(200, await work())
         except PenstockError as error:
-            answer = error_answer(error)
+            answer = operator_answer(error)
         route = request.scope["path_template"]
         serving.metrics.count("penstock_requests_total", route=route, status=str(answer.status))
         log_access(request.method, route, answer.status, serving.clock.monotonic_ms() - started)
@@ -171,7 +171,10 @@ class AdminEdge:
             after=after, limit=data.limit, identifiers=data.identifiers,
             audience=self._audience(edition, data.audience) if data.audience else None,
         )  # fmt: skip
-        return ProfilesPage(page.rows, page.after.hex() if page.after else "", page.withheld)
+        return ProfilesPage(
+            page.rows, page.after.hex() if page.after else "", page.withheld,
+            [leaf.hex() for leaf in page.damaged],
+        )  # fmt: skip
 
     async def explain(self, data: AskWhy) -> Why:
         """Explain the decision that stands, or the one that would be made now; or then, at an instant."""

@@ -191,6 +191,16 @@ class StoreConformance:
             after = page[-1][0]
         assert [(w.leaf, StoredLeaf(w.new, w.parts)) for w in writes] == seen
 
+    def test_ids_are_those_that_a_scan_visits(self, store: Store):
+        assert store.ids(EPOCH, None, 10) == []
+        writes = [a_write(n, NO_VERSION, at(n + 1)) for n in range(25)]
+        store.write(EPOCH, writes[::-1], partition=0, applied=at(25))
+        store.write(EPOCH + 1, [a_write(99, NO_VERSION, at(1))], partition=0, applied=at(1))
+        for after in (None, a_leaf(3), a_leaf(24)):
+            for limit in (0, 1, 10, 100):
+                scanned = [leaf for leaf, _ in store.scan(EPOCH, after, limit)]
+                assert scanned == store.ids(EPOCH, after, limit)
+
     def test_a_scan_goes_on_past_leaves_that_move_meanwhile(self, store: Store):
         writes = [a_write(n, NO_VERSION, at(n + 1)) for n in range(0, 20, 2)]
         store.write(EPOCH, writes, partition=0, applied=at(20))

@@ -61,6 +61,8 @@ class Survey(NamedTuple):
     """What does not read back."""
 
     gaps: list[Gap]
+    marked: list[Gap]
+    """What an earlier repair marked as lost: a copy that was not at hand then may have it."""
     letters: int
     """Dead letters that do not read back."""
     sound: bool
@@ -145,17 +147,22 @@ class DamagedLog:
             raise
 
     def rows(self, partition: int, first: int = 0, end: int | None = None) -> Iterator[Row]:
-        """Yield the batches that read back and match their checksums, in order."""
+        """Yield the batches that read back and match their checksums, in order; none that stands for what is lost."""
         return (
-            row for row in self._rows(partition, first, end) if row is not None and _is_good(row)
+            row
+            for row in self._rows(partition, first, end)
+            if row is not None and _is_good(row) and not _is_filler(row)
         )
 
-    def walk(self, partition: int, head: int) -> Iterator[tuple[Gap | None, Row | None]]:
+    def walk(
+        self, partition: int, head: int, *, marked: bool = True
+    ) -> Iterator[tuple[Gap | None, Row | None]]:
         """Yield the good batches in order, each with the gap before it; a gap at the end stands alone.
 
         Args:
             partition: Which one.
             head: An offset that the partition reaches, as others know; 0 if they do not.
+            marked: Whether what an earlier repair marked as lost counts as a gap again.
         """
         expected = told = 0
         for row in self._rows(partition, 0, None):
@@ -163,7 +170,9 @@ class DamagedLog:
                 told = expected + 1  # there was something more
                 continue
             first = row[0] - log_file.position_of(partition, 0)
-            if not _is_good(row):
+            if marked and _is_good(row) and _is_filler(row):
+                told = max(told, first + row[1])
+            elif not _is_good(row):
                 # If it is where one should be, what it says of its length is the best there is.
                 claimed = row[1] if first == expected and isinstance(row[1], int) else 1
                 told = expected + min(max(claimed, 1), CLAIMED_RECORDS_MAX)
@@ -185,6 +194,20 @@ class DamagedLog:
                 return
             # What a bad one says of its length cannot be believed.
             start = row[0] + (row[1] if _is_good(row) else 1)
+
+    def marked(self, partition: int) -> Iterator[Gap]:
+        """Yield what an earlier repair marked as lost, one gap a run of batches."""
+        gap: Gap | None = None
+        for row in self._rows(partition, 0, None):
+            if row is None or not (_is_good(row) and _is_filler(row)):
+                continue
+            first = row[0] - log_file.position_of(partition, 0)
+            if gap is not None and gap.end != first:
+                yield gap
+                gap = None
+            gap = Gap(partition, first if gap is None else gap.first, first + row[1])
+        if gap is not None:
+            yield gap
 
     def letters(self) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of the dead letters that can be reached."""
@@ -239,10 +262,14 @@ def survey(path: Path, heads: Sequence[int] = ()) -> Survey:
         DataCorrupt: Nothing of it can be read (E707), or another version wrote it (E706).
     """
     with closing(DamagedLog(path)) as log:
-        gaps = [gap for partition in range(log.partitions)
-                for gap in _gaps(log, partition, _head(heads, partition))]  # fmt: skip
+        gaps: list[Gap] = []
+        marked: list[Gap] = []
+        for partition in range(log.partitions):
+            head = _head(heads, partition)
+            gaps += [gap for gap, _ in log.walk(partition, head, marked=False) if gap is not None]
+            marked += log.marked(partition)
         read = sum(1 for _ in log.letters())
-        return Survey(gaps, max(log.letters_kept - read, 0), log.is_sound())
+        return Survey(gaps, marked, max(log.letters_kept - read, 0), log.is_sound())
 
 
 def salvage(
@@ -307,10 +334,6 @@ def salvage(
         return Salvaged(restored, lost, max(log.letters_kept - kept, 0))
 
 
-def _gaps(log: DamagedLog, partition: int, head: int) -> Iterator[Gap]:
-    return (gap for gap, _ in log.walk(partition, head) if gap is not None)
-
-
 def _filled(gap: Gap, copies: Sequence[DamagedLog]) -> Iterator[tuple[Gap, Row | None]]:
     """Yield the parts of a gap in order: a batch that a copy has, or None for what no copy has."""
     if not copies:
@@ -337,6 +360,8 @@ def _archived(log: DamagedLog, part: Gap, after: Row | None, before: Before) -> 
     offset = after[0] - log_file.position_of(part.partition, 0)
     found = before(log.generation, part.partition, part.first, LogRecord(offset, after[2], value))
     found = [record for record in found if part.first <= record.offset < part.end]
+    lost = [place for place, record in enumerate(found) if record.value == lost_record()]
+    found = found[lost[-1] + 1 :] if lost else found
     return found if found and found[-1].offset == part.end - 1 else []
 
 
@@ -368,6 +393,17 @@ def _is_good(row: Row) -> bool:
         return count > 0 and crc == log_file.checksum(place, count, stamp_ms, codec, blob)
     except TypeError:  # a column of another type than it had
         return False
+
+
+def _is_filler(row: Row) -> bool:
+    """Return whether a good batch stands for records that are lost, as `_fillers` makes them."""
+    if row[3] != log_file.CODEC_ZSTD:
+        return False
+    try:
+        values = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(row[5]), type=list[bytes])  # fmt: skip
+    except (zstandard.ZstdError, msgspec.MsgspecError):
+        return False
+    return bool(values) and values[0] == lost_record() == values[-1]
 
 
 def _require_same(log: DamagedLog, copy: DamagedLog) -> None:
