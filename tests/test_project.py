@@ -1,5 +1,6 @@
 """A project's folder: every mistake in it names the author's file and line, and what to do."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from penstock.candidates import make_renderer
 from penstock.core.codes import CODES
 from penstock.core.errors import DefinitionError, PenstockError
-from penstock.project import load_project
+from penstock.project import load_project, load_version
 
 sys.path.insert(0, str(Path(__file__).parent / "edges" / "serving"))
 
@@ -80,6 +81,56 @@ def test_a_mistake_names_its_file_and_line(
     error = fault(edit(file, text))
     assert code in {"", error.code}
     assert where in error.where.replace("\\", "/")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "where"),
+    [
+        ("events.py", "first_name=string()", "first_name=string(\n    privacy=private(purpose={})\n)", "events.py:6"),
+        ("features.py", "over=days(7)", "over=days(7), purpose={}", "features.py:9"),
+        ("features.py", "count(product_viewed, over=days(7))",
+         "ratio(count(product_viewed, over=days(7), purpose={}), count(product_viewed, over=days(7)))", "features.py:9"),
+        ("audiences.py", 'topic="offers"', 'topic="offers", purpose={}', "audiences.py:5"),
+        ("audiences.py", 'feature("views_7d") > 0', '(feature("views_7d") > 0) & permitted({})', "audiences.py:5"),
+        ("slots.py", '"hero",', '"hero", purpose={},', "slots.py:4"),
+        ("slots.py", "candidates=[", "candidates=[popular(product_viewed.product_id, purpose={}), ", "slots.py:5"),
+    ],
+    ids=["field", "feature", "part", "audience", "predicate", "slot", "popular"],
+)  # fmt: skip
+def test_a_purpose_that_is_none_is_named_where_it_stands(
+    edit: Edit,
+    folder: Path,  # noqa: F811
+    file: str,
+    old: str,
+    new: str,
+    where: str,
+) -> None:
+    text = FILES[file].replace(old, new.format('"personalization"'))
+    for name, more in (("import integer", "private"), ("import Profile", "ratio"),
+                       ("import feature", "permitted"), ("import slot", "popular")):  # fmt: skip
+        text = text.replace(name, f"{name.replace('import ', f'import {more}, ')}")
+    if "popular(" in text:
+        text = f"from events import product_viewed\n{text}"
+    error = fault(edit(file, text))
+    assert (error.code, error.where) == ("E157", where)
+    assert "`personalization`" in error.what
+    assert "did you mean `personalisation`?" in error.fix
+    toml = FILES["penstock.toml"]
+    edit("penstock.toml", f'{toml}\n[consent]\npurposes = ["personalization"]\n')
+    load_project(folder)
+
+
+def test_a_version_that_served_before_purposes_were_checked_still_loads(
+    edit: Edit,
+    folder: Path,  # noqa: F811
+) -> None:
+    now = load_project(folder)
+    features = FILES["features.py"].replace("over=days(7)", 'over=days(7), purpose="insight"')
+    files = {**now.files, "features.py": features.encode()}
+    kept, content = load_version(files, folder, now.settings)
+    shutil.rmtree(content)
+    assert kept.kept
+    assert kept.plan.needs("views_7d") == ("insight",)
 
 
 def test_a_file_beside_the_known_ones_is_named_too(edit: Edit) -> None:

@@ -220,6 +220,41 @@ def test_what_is_not_there_is_in_the_file() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "code", "word", "fix"),
+    [
+        ('gpc_denies = ["advertizing"]', "E252", "advertizing", "advertising"),
+        ('gpc_denies = [\n"marketing"]', "E252", "marketing", ""),
+        ('categories = { C1 = ["personalization"] }', "E252", "personalization", "personalisation"),
+        ('purposes = ["insights"]\ncategories = { C1 = ["insight"] }', "E252", "insight", "insights"),
+        ('[sources.crm]\nbasis = { measurements = "contract" }', "E252", "measurements", "measurement"),
+        ('[sources.crm]\nbasis = { measurement = "legitimate_interests" }', "E251",
+         "legitimate_interests", "legitimate_interest"),
+        ('[sources.crm.basis]\nmeasurement = "because"', "E251", "because", ""),
+    ],
+)  # fmt: skip
+def test_a_purpose_or_basis_that_is_none_is_named(
+    tmp_path: Path, text: str, code: str, word: str, fix: str
+) -> None:
+    path = tmp_path / "penstock.toml"
+    path.write_text(f"[consent]\n{text}\n")
+    with pytest.raises(SettingsError) as failed:
+        load_settings(path)
+    error = failed.value
+    assert (error.code, error.code in CODES) == (code, True)
+    assert f"`{word}`" in error.what
+    assert (f"did you mean `{fix}`?" in error.fix) == bool(fix)
+    line = 2 if text.startswith("gpc") else 2 + text.count("\n")
+    assert error.where == f"{path}:{line}"
+
+
+def test_a_purpose_of_ones_own_is_declared() -> None:
+    parse_settings(
+        {"consent": {"purposes": ["insight"], "gpc_denies": ["insight"], "categories": {"C1": ["insight"]}},
+         "sources": {"crm": {"basis": {"insight": "consent"}}}}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
     ("text", "code", "line"),
     [
         ("[server]\nport = 1\nprot = 1\n", "E202", 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import os
@@ -29,6 +30,7 @@ from penstock.core.decision.pace import parse_caps
 from penstock.core.decision.predicate import Names
 from penstock.core.decision.slot import Slot, check_slot, slots_by_name
 from penstock.core.definitions.changes import Declared
+from penstock.core.definitions.purposes import astray
 from penstock.core.definitions.retention import outliving
 from penstock.core.errors import DefinitionError, PenstockError
 from penstock.core.feature.plan import Plan
@@ -97,12 +99,7 @@ class Project:
 
     def consent_rules(self) -> ConsentRules:
         """Return the consent rules of the settings."""
-        consent = self.settings.consent
-        return ConsentRules(
-            regime=consent.regime,
-            categories={name: tuple(purposes) for name, purposes in consent.categories.items()},
-            gpc_denies=tuple(consent.gpc_denies),
-        )
+        return _consent_rules(self.settings)
 
     def identity_rules(self) -> IdentityRules:
         """Return the identity rules of the settings."""
@@ -137,13 +134,16 @@ class Project:
 
 
 def load_project(
-    root: Path, *, settings: Settings | None = None, faults: list[DefinitionError] | None = None
-) -> Project:
+    root: Path, *, settings: Settings | None = None, faults: list[DefinitionError] | None = None,
+    kept: bool = False,
+) -> Project:  # fmt: skip
     """Read and check a project folder.
 
     Args:
         root: The folder.
         settings: Its settings; None reads `penstock.toml`.
+        kept: Whether these are the files of a version that served already: the purposes of one from
+            before they were checked are left as they are.
         faults: Takes what is wrong with slots, audiences and campaigns, which then are in the project
             all the same or, if they cannot be, left out of it. None raises the first fault.
 
@@ -172,12 +172,18 @@ def load_project(
             raise error
         faults.append(error)
     names = _names(root, settings, catalog, plan, slots, audiences)
+    if kept:
+        names = msgspec.structs.replace(names, purposes=None)
+    for error in astray(plan, catalog, names, lambda word: _line_of(root, "events.py", word)):
+        if faults is None:
+            raise error
+        faults.append(error)
     for slot in slots.values():
         _noting(faults, lambda one=slot: check_slot(one, names))
     for audience in audiences.values():
         _noting(faults, lambda one=audience: check_audience(one, names))
     campaigns = _campaigns(root, slots, names, settings, faults)
-    return Project(root, settings, catalog, plan, slots, audiences, campaigns, files)
+    return Project(root, settings, catalog, plan, slots, audiences, campaigns, files, kept)
 
 
 def _noting(faults: list[DefinitionError] | None, work: Callable[[], object]) -> None:
@@ -257,14 +263,17 @@ def load_version(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     loaded = load_project(
-        folder, settings=_with_definition_settings(settings, files[SETTINGS_FILE])
+        folder, settings=_with_definition_settings(settings, files[SETTINGS_FILE]), kept=True
     )
-    return replace(loaded, root=root.resolve(), files=files, kept=True), folder
+    return replace(loaded, root=root.resolve(), files=files), folder
 
 
 def _definition_settings(settings: Settings) -> bytes:
     plain = msgspec.to_builtins(settings)
     chosen = {section: plain[section] for section in ("consent", "identity")}
+    if not chosen["consent"]["purposes"]:
+        # The definitions of a project without purposes of its own are what they were before it could.
+        del chosen["consent"]["purposes"]
     chosen["project"] = {
         name: plain["project"][name] for name in ("timezone", "currency", "undeclared")
     }
@@ -276,10 +285,21 @@ def _definition_settings(settings: Settings) -> bytes:
 
 def _with_definition_settings(settings: Settings, raw: bytes) -> Settings:
     plain = msgspec.to_builtins(settings)
+    plain["consent"]["purposes"] = []
     for section, values in msgspec.json.decode(raw).items():
         # A setting that a later version no longer has is left behind.
         plain[section].update({name: one for name, one in values.items() if name in plain[section]})
     return msgspec.convert(plain, Settings)
+
+
+def _consent_rules(settings: Settings) -> ConsentRules:
+    consent = settings.consent
+    return ConsentRules(
+        regime=consent.regime,
+        categories={name: tuple(purposes) for name, purposes in consent.categories.items()},
+        gpc_denies=tuple(consent.gpc_denies),
+        purposes=tuple(consent.purposes),
+    )
 
 
 def _names(
@@ -290,6 +310,7 @@ def _names(
     return Names(
         features=frozenset(feature.name for feature in plan.features),
         traits=frozenset(catalog.traits),
+        purposes=frozenset(_consent_rules(settings).purposes),
         topics=topics or None,
         templates=frozenset(path.name.partition(".")[0] for path in (root / "content").glob("*.*")),
         events=frozenset(catalog.event_types),
@@ -384,6 +405,16 @@ def _place(error: BaseException, root: Path) -> str:
         if Path(frame.filename).is_relative_to(root):
             return f"{Path(frame.filename).relative_to(root)}:{frame.lineno}"
     return ""
+
+
+def _line_of(root: Path, name: str, word: str) -> str:
+    """Return `FILE:LINE` where a text first stands by itself in a Python file, else the file."""
+    path = root / name
+    tree = ast.parse(path.read_bytes()) if path.exists() else ast.Module([], [])
+    lines = [
+        one.lineno for one in ast.walk(tree) if isinstance(one, ast.Constant) and one.value == word
+    ]
+    return f"{name}:{min(lines)}" if lines else name
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import msgspec
 
+from penstock.core.consent.purpose import BASES, PURPOSES
 from penstock.core.decision.mailbox import is_address, is_sender
 from penstock.core.errors import SettingsError
 from penstock.core.toml_lines import Places, lines_of
@@ -77,8 +78,9 @@ class ConsentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How consent is read: `[consent]`."""
 
     regime: str = "opt_in"
+    purposes: list[str] = []
     categories: dict[str, list[str]] = {}
-    gpc_denies: tuple[str, ...] = ("personalisation", "measurement", "analytics", "advertising")
+    gpc_denies: tuple[str, ...] = PURPOSES
 
 
 class IdentitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -194,10 +196,12 @@ DOCS: dict[str, str] = {
     "sources.*.kind": "`browser` (public key, links are unverified) or `server` (secret key).",
     "sources.*.write_key": "The key its SDK is given.",
     "sources.*.rank": "Of two values of a trait the one from the higher rank wins.",
-    "sources.*.basis": "Lawful basis by purpose, where the source's events carry no consent.",
+    "sources.*.basis": "Lawful basis by purpose, where the source's events carry no consent: `consent`, `contract`, "
+    "`legal_obligation`, `vital_interests`, `public_task` or `legitimate_interest`.",
     "sources.*.origins": "Web origins a browser key may be used from; empty is any.",
     "sources.*.identity_keys": "Keys of signed identity tokens by `kid`, 32 characters at least; docs/guides/identity-tokens.md.",
     "consent.regime": "`opt_in` (unknown is denied) or `opt_out` (unknown is granted).",
+    "consent.purposes": "Purposes of your own, besides `personalisation`, `measurement`, `analytics` and `advertising`.",
     "consent.categories": "Purposes that each category of your consent platform stands for.",
     "consent.gpc_denies": "Purposes that a `Sec-GPC: 1` header denies.",
     "identity.blocked_values": "Identifier values that never join anybody, besides the usual junk.",
@@ -280,8 +284,8 @@ def load_settings(path: Path) -> Settings:
     Raises:
         SettingsError: The file is missing (E200), is not TOML (E201), has a key that does not exist
             (E202), a value of the wrong type (E203), one that is not among the choices (E204),
-            one that is out of its range (E207), or an address that no email can carry (E260); each
-            names the line.
+            one that is out of its range (E207), an address that no email can carry (E260), a lawful
+            basis that is none (E251), or a purpose that is none (E252); each names the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -326,7 +330,34 @@ def parse_settings(
     _require_choices(settings, places)
     _require_ranges(settings, places)
     _require_addresses(settings.email, places)
+    _require_purposes(settings, places)
     return settings
+
+
+def _require_purposes(settings: Settings, places: Places) -> None:
+    """Refuse a purpose or a lawful basis that nothing else knows: it would silently permit nothing."""
+    consent = settings.consent
+    known = (*PURPOSES, *consent.purposes)
+    named: list[tuple[tuple[str, ...], str]] = []
+    named += [(("consent", "gpc_denies"), one) for one in consent.gpc_denies]
+    named += [(("consent", "categories", category), one)
+              for category, purposes in consent.categories.items() for one in purposes]  # fmt: skip
+    for source, declared in settings.sources.items():
+        for purpose, basis in declared.basis.items():
+            path = ("sources", source, "basis", purpose)
+            named.append((path, purpose))
+            if basis not in BASES:
+                raise SettingsError("E251", f"`{basis}` is not a lawful basis of article 6 GDPR", where=places.of(*path),
+                                    fix=_meant(basis, BASES, f"use one of {', '.join(BASES)}"))  # fmt: skip
+    for path, purpose in named:
+        if purpose not in known:
+            raise SettingsError("E252", f"`{purpose}` in `{'.'.join(path[:3])}` is not a purpose", where=places.of(*path),
+                                fix=_meant(purpose, known, "add a purpose of your own to `consent.purposes`"))  # fmt: skip
+
+
+def _meant(name: str, known: Sequence[str], otherwise: str) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean `{near[0]}`? Or {otherwise}" if near else otherwise
 
 
 def _unfit(value: Any, kind: Any) -> tuple[str, ...]:

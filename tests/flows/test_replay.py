@@ -250,7 +250,7 @@ def test_the_same_definitions_go_on_with_their_epoch(project: Project, folder: P
         (
             "penstock.toml",
             "[email]",
-            '[consent]\ncategories = { C1 = ["recommendations"] }\n[email]',
+            '[consent]\npurposes = ["recommendations"]\n[email]',
         ),
         ("features.py", "days(7)", "days(8)"),
     ],

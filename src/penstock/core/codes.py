@@ -114,8 +114,8 @@ CODES: dict[str, Code] = {
     ),
     "E156": Code("Two slots, or two audiences, have one name.", "Rename one of them."),
     "E157": Code(
-        "A slot or an audience names a purpose that does not exist.",
-        "Add the purpose to `penstock.toml`, or correct the name.",
+        "A field, a feature, a slot or an audience names a purpose that does not exist.",
+        "Correct the name, or add a purpose of your own to `consent.purposes` in `penstock.toml`.",
     ),
     "E158": Code(
         "A campaign's file has a key that means nothing.", "Remove it, or correct its spelling."
@@ -319,6 +319,14 @@ CODES: dict[str, Code] = {
     "E250": Code(
         "The data folder is another tenant's.",
         "Set `project.tenant` back to what it was, or name another data folder.",
+    ),
+    "E251": Code(
+        "A source's `basis` is none of the six lawful bases of article 6 GDPR.",
+        "Use the basis that the message proposes.",
+    ),
+    "E252": Code(
+        "A setting names a purpose that does not exist.",
+        "Correct the name, or add a purpose of your own to `consent.purposes`.",
     ),
     "E260": Code(
         "A setting of `[email]` is no address that an email can carry.",

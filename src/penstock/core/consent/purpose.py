@@ -13,7 +13,12 @@ ANALYTICS: Final = "analytics"
 ADVERTISING: Final = "advertising"
 
 PURPOSES: Final = (PERSONALISATION, MEASUREMENT, ANALYTICS, ADVERTISING)
-"""The purposes every project has; its categories may name more."""
+"""The purposes every project has; it may declare more."""
+
+BASES: Final = (
+    "consent", "contract", "legal_obligation", "vital_interests", "public_task", "legitimate_interest",
+)  # fmt: skip
+"""The lawful bases of article 6(1) GDPR, (a) to (f)."""
 
 OPT_IN: Final = "opt_in"
 """Unknown is denied."""
@@ -30,8 +35,8 @@ class ConsentRules(msgspec.Struct, frozen=True, kw_only=True):
         categories: Purposes of each category of the consent platform. A category that is not named
             and whose id is a purpose means that purpose.
         gpc_denies: Purposes that a `Sec-GPC: 1` header denies.
-        purposes: All purposes: the usual ones, then the project's own, sorted. It follows from the
-            others; purposes that no category names may be added.
+        purposes: All purposes: the usual ones, then the project's own, sorted. What the others name is
+            among them; purposes that they do not name may be given.
 
     Raises:
         DefinitionError: The regime is none of the two (E133), or a purpose has no name (E134).
@@ -50,7 +55,7 @@ class ConsentRules(msgspec.Struct, frozen=True, kw_only=True):
             raise DefinitionError("E133", "the consent regime is neither `opt_in` nor `opt_out`",
                                   where="consent.regime", fix="write `opt_in` or `opt_out`")  # fmt: skip
         if not all(purpose.isidentifier() for purpose in self.purposes):
-            raise DefinitionError("E134", "a purpose is not a plain name", where="consent.categories",
+            raise DefinitionError("E134", "a purpose is not a plain name", where="consent.purposes",
                                   fix="name purposes like `personalisation`: letters, digits and `_`")  # fmt: skip
 
     def purposes_of(self, category: str) -> tuple[str, ...]:

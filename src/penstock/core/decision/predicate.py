@@ -379,7 +379,7 @@ def check_purpose(name: str, names: Names, *, owner: str, where: str = "") -> No
     """Raise E157 unless the purpose exists."""
     if names.purposes is not None and name not in names.purposes:
         raise DefinitionError("E157", f"{owner} names purpose `{name}`, which does not exist", where=where,
-                              fix=f"add it to penstock.toml{nearest(name, names.purposes)}")  # fmt: skip
+                              fix=f"add it to `consent.purposes` in penstock.toml{nearest(name, names.purposes)}")  # fmt: skip
 
 
 def check_topic(name: str, names: Names, *, owner: str, where: str = "") -> None:

@@ -135,6 +135,9 @@ def _check_source(source: Source, names: Names, owner: str, where: str) -> None:
     if complaint:
         raise DefinitionError("E155", f"{owner}: candidate source `{source.kind}` {complaint}",
                               fix="change its arguments", where=where)  # fmt: skip
+    if source.kind == "popular":
+        for purpose in source.args["purposes"]:
+            check_purpose(purpose, names, owner=f"{owner}: `popular`", where=where)
     for operand in reads_of(source, kind):
         check = check_feature if operand.kind == "feature" else check_trait
         check(operand.name, names, owner=owner, where=where)
