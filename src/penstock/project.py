@@ -274,6 +274,9 @@ def _definition_settings(settings: Settings) -> bytes:
     if not chosen["consent"]["purposes"]:
         # The definitions of a project without purposes of its own are what they were before it could.
         del chosen["consent"]["purposes"]
+    # What people are told of a plan; a source itself goes by `penstock.toml` as it is.
+    bases = {name: one["basis"] for name, one in plain["sources"].items() if one["basis"]}
+    chosen["sources"] = {"basis": bases}
     chosen["project"] = {
         name: plain["project"][name] for name in ("timezone", "currency", "undeclared")
     }
@@ -286,7 +289,9 @@ def _definition_settings(settings: Settings) -> bytes:
 def _with_definition_settings(settings: Settings, raw: bytes) -> Settings:
     plain = msgspec.to_builtins(settings)
     plain["consent"]["purposes"] = []
-    for section, values in msgspec.json.decode(raw).items():
+    kept = msgspec.json.decode(raw)
+    kept.pop("sources", None)
+    for section, values in kept.items():
         # A setting that a later version no longer has is left behind.
         plain[section].update({name: one for name, one in values.items() if name in plain[section]})
     return msgspec.convert(plain, Settings)

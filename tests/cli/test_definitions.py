@@ -162,6 +162,28 @@ def test_privacy_effects_are_told(loaded: Path) -> None:
     assert ("traits.phone", phone) in told
 
 
+def test_looser_and_tighter_settings_of_consent_are_told(loaded: Path) -> None:
+    toml = (loaded / "penstock.toml").read_text()
+    looser = toml.replace('regime = "opt_in"', 'regime = "opt_out"\ngpc_denies = []')
+    looser = looser.replace(
+        "basis = { personalisation", 'basis = { analytics = "contract", personalisation'
+    )
+    assert looser.count("gpc_denies") == looser.count('analytics = "contract"') == 1
+    (loaded / "penstock.toml").write_text(looser)
+
+    planned = run("plan", "--project", loaded)
+    effects = json.loads(run("plan", "--project", loaded, "--json").stdout)["effects"]
+
+    assert planned.exit_code == 2
+    assert "! consent.regime loosened: opt_in → opt_out" in planned.output
+    assert {one["path"] for one in effects if one["wider"]} >= {
+        "consent.regime", "consent.gpc_denies", "sources.crm.basis.analytics"
+    }  # fmt: skip
+    result_of("apply", "--project", loaded)
+    (loaded / "penstock.toml").write_text(toml)
+    assert "  consent.regime tightened: opt_out → opt_in" in run("plan", "--project", loaded).output
+
+
 def test_a_feature_that_outlives_what_it_reads_is_refused(loaded: Path) -> None:
     edit(
         loaded,

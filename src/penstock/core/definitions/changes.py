@@ -14,6 +14,7 @@ from penstock.core.decision import predicate
 from penstock.core.decision.audience import Audience
 from penstock.core.decision.campaign import Campaign
 from penstock.core.decision.slot import Slot, reads
+from penstock.core.definitions.consent_effects import consent_effects
 from penstock.core.definitions.facts import feature_facts, privacy_facts, sentence
 from penstock.core.errors import DefinitionError
 from penstock.core.feature.plan import Plan
@@ -54,7 +55,8 @@ class Effect(msgspec.Struct, frozen=True):
     path: str
     what: str
     wider: bool
-    """Whether more is kept, for longer, for more purposes or less protected than before."""
+    """Whether more is kept, for longer, for more purposes, with less consent or less protected than
+    before."""
 
 
 class Doubt(msgspec.Struct, frozen=True):
@@ -301,7 +303,9 @@ def _lines(old: bytes, new: bytes) -> tuple[str, ...]:
 
 
 def _rules(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
-    for name in sorted({*old, *new}):
+    # What a source goes by was not kept with versions once: of those nothing can be said.
+    unknown = {"sources.basis"} - old.keys()
+    for name in sorted({*old, *new} - unknown):
         if old.get(name) != new.get(name):
             details = (f"{_short(old.get(name))} → {_short(new.get(name))}",)
             yield Change("changed", "setting", name, details, "penstock.toml")
@@ -318,6 +322,8 @@ _LOOSER: dict[str, Callable[[str], int]] = {
 
 
 def _effects(old: Declared, new: Declared) -> Iterator[Effect]:
+    for path, what, looser in consent_effects(old.rules, new.rules):
+        yield Effect(path, what, wider=looser)
     before, after = set(_purposes(old)), set(_purposes(new))
     for purpose in sorted(after - before):
         yield Effect(purpose, "is a new purpose, which people must permit", wider=True)
