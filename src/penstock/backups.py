@@ -23,19 +23,18 @@ from penstock.adapters.backup.data_folder import (
 )
 from penstock.adapters.backup.folder import FolderBackup
 from penstock.adapters.backup.objects import ObjectsBackup
-from penstock.adapters.clock import SystemClock
 from penstock.adapters.decisions.sqlite import KIND as DECISIONS
 from penstock.adapters.decisions.sqlite import SqliteDecisions
 from penstock.adapters.files import sync_folder, write_new
 from penstock.adapters.keys.file import KEYS_FORMAT, FileKeys
 from penstock.adapters.log.sqlite import KIND as LOG
-from penstock.adapters.log.sqlite import SqliteLog
 from penstock.adapters.sqlite import FileKind
 from penstock.adapters.store.sqlite import KIND as STORE
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.suppressions.sqlite import KIND as SUPPRESSIONS
 from penstock.adapters.suppressions.sqlite import SqliteSuppressions
 from penstock.adapters.versions.folder import FolderVersions
+from penstock.archives import open_log_beside
 from penstock.candidates import serving_of
 from penstock.core.backup import (
     MANIFEST_FILE,
@@ -149,7 +148,7 @@ def make_backup(
             for name in KINDS:
                 held.copy(name, beside / name, progress.advance)
             formats = {KEYS: KEYS_FORMAT, **{name: held.format(name) for name in KINDS}}
-        found = _examine(beside, project, sampling, progress)
+        found = _examine(beside, project, project.root, sampling, progress)
         manifest = Manifest(
             format=MANIFEST_FORMAT, penstock=__version__, made_at=made_at,
             project=project.settings.project.name, tenant=project.settings.project.tenant,
@@ -200,12 +199,15 @@ class _Found(NamedTuple):
     sampled: int
 
 
-def verify_backup(place: Place, *, sampling: Sampling, progress: Progress) -> Manifest:
+def verify_backup(
+    place: Place, *, sampling: Sampling, progress: Progress, archive_root: Path | None = None
+) -> Manifest:
     """Fetch a backup, compare every file with its manifest, read its log back, and refold leaves.
 
     Returns its manifest, with the leaves that were refolded now.
 
-    It goes by the settings and definitions in the backup itself, and needs room for a copy of it.
+    It goes by the settings and definitions in the backup itself, and needs room for a copy of it. A
+    folder that they name as the archive is relative to `archive_root`.
 
     Raises:
         DataCorrupt: It is none (E750), not whole or damaged (E751), newer (E706), or its leaves are not
@@ -219,7 +221,7 @@ def verify_backup(place: Place, *, sampling: Sampling, progress: Progress) -> Ma
             beside.mkdir(mode=0o700)
             _fetch(place, manifest, beside, progress)
             _unpack(beside / PROJECT, root)
-        found = _examine(beside, load_project(root), sampling, progress)
+        found = _examine(beside, load_project(root), archive_root or root, sampling, progress)
     said = (manifest.generation, manifest.heads, manifest.applied, manifest.epoch)
     if said != (found.generation, found.heads, found.applied, found.epoch):
         raise DataCorrupt("E751", "the files of the backup are not those that its manifest describes",
@@ -227,17 +229,20 @@ def verify_backup(place: Place, *, sampling: Sampling, progress: Progress) -> Ma
     return msgspec.structs.replace(manifest, sampled=found.sampled, seed=sampling.seed)
 
 
-def _examine(folder: Path, project: Project, sampling: Sampling, progress: Progress) -> _Found:
+def _examine(
+    folder: Path, project: Project, root: Path, sampling: Sampling, progress: Progress
+) -> _Found:
     """Read a backup's files back as the engine would, and refold a sample of its leaves.
 
-    Leaves that another version of Penstock made are not refolded; the engine makes them anew.
+    Leaves that another version of Penstock made are not refolded; the engine makes them anew. What
+    the log was truncated of is read from the archive, whose place is relative to `root`.
     """
     for name, kind in KINDS.items():
         check_file(folder / name, kind)
     FileKeys(folder / KEYS).names()
     versions = FolderVersions(folder / DEFINITIONS)
     active = versions.load().active
-    with _opened(folder, project.settings.project.tenant) as (log, store):
+    with _opened(folder, project, root) as (log, store):
         epoch = int(store.get_meta(LIVE_EPOCH) or 0)
         heads = tuple(log.head(partition) for partition in range(log.partitions))
         applied = tuple(covered_offsets(log, store, epoch))
@@ -257,14 +262,14 @@ def _examine(folder: Path, project: Project, sampling: Sampling, progress: Progr
 
 
 @contextmanager
-def _opened(folder: Path, tenant: str) -> Iterator[tuple[Log, Store]]:
-    """Open a backup's log and store, and leave nothing beside them."""
+def _opened(folder: Path, project: Project, root: Path) -> Iterator[tuple[Log, Store]]:
+    """Open a backup's log and store, and leave nothing beside them; the archive has what the log lacks."""
     with ExitStack() as stack:
         for name in KINDS:
             for suffix in ("-wal", "-shm"):
                 stack.callback((folder / f"{name}{suffix}").unlink, missing_ok=True)
-        log = SqliteLog(folder / "log.db", SystemClock(), read_only=True)
-        stack.callback(log.close)
+        log = stack.enter_context(open_log_beside(project, path=folder / "log.db", root=root))
+        tenant = project.settings.project.tenant
         store = SqliteStore(folder / "store.db", tenant=tenant, read_only=True)
         stack.callback(store.close)
         yield log, store

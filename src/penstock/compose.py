@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
-from penstock.adapters.archive import frames
-from penstock.adapters.archive.folder import FolderArchive
 from penstock.adapters.backup.data_folder import require_whole
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.content.html_to_text import html_to_text
@@ -37,6 +33,7 @@ from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.adapters.suppressions.sqlite import SqliteSuppressions
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.adapters.versions.memory import MemoryVersions
+from penstock.archives import make_archived_log
 from penstock.candidates import (
     CandidateParts,
     check_emails_of,
@@ -69,8 +66,9 @@ from penstock.flows.replay import Epoch
 from penstock.flows.send import Campaigning, Sender
 from penstock.flows.serve import Serving, Who
 from penstock.flows.status import conservation
+from penstock.flows.tiered import TieredLog
 from penstock.flows.track import decision_record
-from penstock.ports.archive import Archive
+from penstock.flows.truncating import Serves, Truncator
 from penstock.ports.clock import Clock
 from penstock.ports.decisions import Decided, DecisionKey, Decisions
 from penstock.ports.esp import Esp
@@ -92,7 +90,6 @@ from penstock.runtimes.upkeep import Job, Upkeep
 from penstock.settings import EspSettings, load_settings
 
 KEY_BYTES = 32
-BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 KEYS_FILE = "keys.json"
 VERSIONS_FOLDER = "definitions"
 CACHED_BESIDE = 5
@@ -112,11 +109,15 @@ class Stores:
     index: LeafIndex = field(default_factory=MemoryLeafIndex)
     """Of the log by leaf; made again from the log if it is lost."""
     versions: Versions = field(default_factory=MemoryVersions)
+    archived: ArchivedLog | None = None
+    """The log in the archive, if the project has one; `log` reads from it what it was truncated of."""
 
     def close(self) -> None:
         """Release files and connections."""
         for part in (self.index, self.log, self.store, self.suppressions, self.decisions):
             part.close()
+        if self.archived is not None:
+            self.archived.archive.close()
 
 
 def make_keys(keys: Keys) -> None:
@@ -163,6 +164,10 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
         )
         opened.callback(log.close)
         _require_tenant(log, tenant)
+        archived = make_archived_log(project)
+        if archived is not None:
+            log = TieredLog(log, archived)
+            opened.callback(archived.archive.close)
         store: Store = (
             MemoryStore()
             if settings.store.kind == "memory"
@@ -183,14 +188,17 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
         index: LeafIndex = MemoryLeafIndex() if memory else SqliteLeafIndex(folder / "index.db")
         opened.pop_all()
     versions: Versions = MemoryVersions() if memory else FolderVersions(folder / VERSIONS_FOLDER)
-    return Stores(keys, log, store, suppressions, decisions, index, versions)
+    return Stores(keys, log, store, suppressions, decisions, index, versions, archived)
 
 
 def _require_tenant(log: Log, tenant: str) -> None:
     """Refuse a log of another tenant: everybody in it would be unknown, and so would what they said."""
     for partition in range(log.partitions):
         with suppress(DataCorrupt):  # damage is told of by whoever reads what is damaged
-            kept = {decode_record(one.value).tenant for one in log.read(partition, 0, 1)}
+            kept = {
+                decode_record(one.value).tenant
+                for one in log.read(partition, log.first(partition), 1)
+            }
             if kept - {tenant, ""}:
                 raise SettingsError("E250", "the data folder is another tenant's", where="project.tenant",
                                     fix="set it back to what it was, or name another data folder; a tenant is "
@@ -242,52 +250,6 @@ def _require_kind(name: str, kind: str, known: Sequence[str]) -> None:
                             where=name, fix=f"use one of {', '.join(known)}")  # fmt: skip
 
 
-def open_bucket(text: str) -> tuple[Archive, str]:
-    """Open a prefix of a bucket; return it with its name without what is asked of it.
-
-    Args:
-        text: `s3://BUCKET/PREFIX`; `?endpoint=…&region=…` name an S3 API that is not AWS's.
-
-    Raises:
-        SettingsError: It is no such place (E246), or S3 needs an extra that is not installed (E245).
-    """
-    url = urlsplit(text)
-    asked = {name: values[-1] for name, values in parse_qs(url.query).items()}
-    prefix = url.path.strip("/")
-    known = (
-        url.scheme == "s3"
-        and BUCKET.fullmatch(url.netloc)
-        and not asked.keys() - {"endpoint", "region"}
-    )
-    if not known or not prefix:
-        raise SettingsError("E246", "this is no place for a backup or an archive", where=text.partition("?")[0],
-                            fix="name a folder, or `s3://BUCKET/PREFIX`")  # fmt: skip
-    try:
-        from penstock.adapters.archive.s3 import S3Archive  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise SettingsError("E245", "S3 needs an extra that is not installed", where="s3",
-                            fix="pip install 'penstock[s3]'") from error  # fmt: skip
-    archive = S3Archive(url.netloc, prefix, endpoint=asked.get("endpoint", ""), region=asked.get("region", ""))  # fmt: skip
-    return archive, f"s3://{url.netloc}/{prefix}"
-
-
-def make_archived_log(project: Project) -> ArchivedLog | None:
-    """Return the project's log in its archive, or None if it has no archive.
-
-    Raises:
-        SettingsError: The place is none (E246), needs an extra (E245), or the log is in memory (E207).
-    """
-    place = project.settings.archive.place
-    if not place:
-        return None
-    if project.settings.log.kind == "memory":
-        raise SettingsError("E207", "a log in memory has no archive", where="archive.place",
-                            fix='remove it, or set log.kind to "sqlite"')  # fmt: skip
-    archive = open_bucket(place)[0] if "://" in place else FolderArchive(project.root / place)
-    tenant = project.settings.project.tenant
-    return ArchivedLog(archive, tenant, pack=frames.pack, unpack=frames.unpack)
-
-
 def make_esp(settings: EspSettings, root: Path) -> Esp:
     """Return who carries emails.
 
@@ -323,8 +285,6 @@ class Node:
     pump: OutboxPump
     history: History
     upkeep: Upkeep
-    archived: ArchivedLog | None
-    """The log in the archive, if the project has one."""
     popular: PopularFollowers
     load: Callable[[Project], Candidate]
     """Makes a candidate of a project that was loaded."""
@@ -383,8 +343,6 @@ class Node:
             await self.pump.pump()  # what stays in the outbox is pumped by the next start
         await self.engine.close()
         await self.versions.close()
-        if self.archived is not None:
-            self.archived.archive.close()
 
 
 def make_node(
@@ -444,7 +402,6 @@ def make_node(
     def to_record(raw: bytes) -> Record:
         return decision_record(decode_decision(raw))
 
-    archived = make_archived_log(project)
     differs = project.digest != serving.digest and not project.kept
     wanted = definitions.apply == "up" and project.digest != standing.table.declined
     return Node(
@@ -457,15 +414,20 @@ def make_node(
         decider=decider,
         pump=OutboxPump(stores.decisions, engine.appender, to_record, metrics),
         history=History(stores.log, stores.index),
-        upkeep=Upkeep(_jobs(stores, archived, metrics), idle=lambda: engine.lag() == 0, metrics=metrics),
-        archived=archived, popular=popular,
+        upkeep=Upkeep(
+            _jobs(project, stores, metrics, clock, versions), idle=lambda: engine.lag() == 0, metrics=metrics
+        ),
+        popular=popular,
         load=partial(load_changed, parts),
         pending=differs and wanted,
     )  # fmt: skip
 
 
-def _jobs(stores: Stores, archived: ArchivedLog | None, metrics: Metrics) -> list[Job]:
+def _jobs(
+    project: Project, stores: Stores, metrics: Metrics, clock: Clock, versions: SideBySide
+) -> list[Job]:  # fmt: skip
     """Return what upkeep does: a segment at a time."""
+    archived = stores.archived
     jobs: list[Job] = [partial(index_closed, stores.log, stores.index, segments_max=1)]
     if archived is None:
         return jobs
@@ -476,7 +438,38 @@ def _jobs(stores: Stores, archived: ArchivedLog | None, metrics: Metrics) -> lis
         metrics.gauge("penstock_archive_behind_records", archived.behind(stores.log))
         return count
 
-    return [*jobs, archive]
+    def serves() -> Serves:
+        return Serves(versions.engine.epoch, versions.engine.step)
+
+    def epochs() -> frozenset[int]:
+        return versions.table.epochs()  # the table is another after each change
+
+    truncator = make_truncator(project, stores, clock, serves, epochs)
+    if truncator is None:
+        return [*jobs, archive]
+
+    def truncate() -> int:
+        count = truncator.once()
+        metrics.count("penstock_log_truncated_records_total", count)
+        for partition in range(stores.log.partitions):
+            end = stores.log.truncation(partition).end
+            metrics.gauge("penstock_log_first_offset", end, partition=str(partition))
+        return count
+
+    return [*jobs, archive, truncate]
+
+
+def make_truncator(
+    project: Project, stores: Stores, clock: Clock, serves: Callable[[], Serves], epochs: Callable[[], Iterable[int]]
+) -> Truncator | None:  # fmt: skip
+    """Return what truncates a project's log, or None if all of it is kept."""
+    keep_ms = project.settings.log.keep_ms
+    if stores.archived is None or not keep_ms:
+        return None
+    return Truncator(
+        stores.log, stores.archived, stores.index, store=stores.store, serves=serves, epochs=epochs,
+        clock=clock, keep_ms=keep_ms,
+    )  # fmt: skip
 
 
 def make_links(node: Node, base_url: str) -> Links:

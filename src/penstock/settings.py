@@ -1,6 +1,7 @@
 """The settings tree of `penstock.toml`: every value, its default, and where each came from."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 from penstock.core.consent.purpose import BASES, PURPOSES
 from penstock.core.decision.mailbox import is_address, is_sender
 from penstock.core.errors import SettingsError
+from penstock.core.time import DAY_MS, HOUR_MS
 from penstock.core.toml_lines import Places, lines_of
 
 
@@ -46,6 +48,12 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: str = "sqlite"
     partitions: int = 1
+    keep: str = ""
+
+    @property
+    def keep_ms(self) -> int:
+        """How long records stay at least; 0 for ever."""
+        return keep_ms(self.keep)
 
 
 class ArchiveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -186,6 +194,8 @@ DOCS: dict[str, str] = {
     "server.request_timeout_s": "Time in which a whole request must arrive, from its first byte; else 408.",
     "log.kind": "Which log adapter: `sqlite` or `memory`.",
     "log.partitions": "Partitions of a new log; fixed for a generation.",
+    "log.keep": 'How long records stay in the log at least, such as `"90d"` or `"36h"`; what is older and in the archive is '
+    "removed from it. Empty keeps all.",
     "archive.place": "Where closed segments of the log are copied: a folder, relative to the project, or `s3://BUCKET/PREFIX`; "
     "empty is nowhere.",
     "store.kind": "Which store adapter: `sqlite` or `memory`.",
@@ -278,6 +288,15 @@ RANGES: dict[str, tuple[float, float]] = {
 """The least and the greatest value. Ranks begin at 0 because claims of public keys rank below."""
 
 
+KEEP = re.compile(r"(\d{1,5})([dh])")
+
+
+def keep_ms(text: str) -> int:
+    """Return the milliseconds of a span such as `90d` or `36h`; 0 for an empty one, or one that is none."""
+    told = KEEP.fullmatch(text)
+    return int(told[1]) * (DAY_MS if told[2] == "d" else HOUR_MS) if told else 0
+
+
 def load_settings(path: Path) -> Settings:
     """Read `penstock.toml`.
 
@@ -285,7 +304,8 @@ def load_settings(path: Path) -> Settings:
         SettingsError: The file is missing (E200), is not TOML (E201), has a key that does not exist
             (E202), a value of the wrong type (E203), one that is not among the choices (E204),
             one that is out of its range (E207), an address that no email can carry (E260), a lawful
-            basis that is none (E251), or a purpose that is none (E252); each names the line.
+            basis that is none (E251), a purpose that is none (E252), or a log that is to be truncated
+            after what is no span (E270) or without an archive (E272); each names the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -330,6 +350,7 @@ def parse_settings(
     _require_choices(settings, places)
     _require_ranges(settings, places)
     _require_addresses(settings.email, places)
+    _require_keep(settings, places)
     _require_purposes(settings, places)
     return settings
 
@@ -424,6 +445,16 @@ def _require_ranges(settings: Settings, places: Places) -> None:
             if not least <= value <= most:
                 raise SettingsError("E207", f"setting `{'.'.join(path)}` is out of its range",
                                     where=places.of(*path), fix=f"give it a value between {least} and {most}")  # fmt: skip
+
+
+def _require_keep(settings: Settings, places: Places) -> None:
+    """Refuse to truncate the log where nothing says after how long, or nothing has the rest."""
+    if settings.log.keep and not settings.log.keep_ms:
+        raise SettingsError("E270", "setting `log.keep` is no span of days or hours", where=places.of("log", "keep"),
+                            fix='write it such as "90d" or "36h"; remove it to keep all')  # fmt: skip
+    if settings.log.keep and not settings.archive.place:
+        raise SettingsError("E272", "the log is to be truncated, and there is no archive that would have the rest",
+                            where=places.of("log", "keep"), fix="set `archive.place`, or remove `log.keep`")  # fmt: skip
 
 
 def _require_addresses(email: EmailSettings, places: Places) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from penstock.archives import make_archived_log
 from penstock.cli.main import JSON, PROJECT, out, show
-from penstock.compose import make_archived_log
 from penstock.core.errors import DataCorrupt, SettingsError
 from penstock.flows.archiving import Kept
 from penstock.project import load_project

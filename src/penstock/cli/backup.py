@@ -15,9 +15,10 @@ from rich.progress import Progress as Bar
 from penstock.adapters.backup.folder import FolderBackup
 from penstock.adapters.backup.objects import ObjectsBackup
 from penstock.adapters.clock import SystemClock
+from penstock.archives import open_bucket
 from penstock.backups import Place, Progress, Sampling, make_backup, verify_backup
 from penstock.cli.main import JSON, PROJECT, err, out, show
-from penstock.compose import load_serving, open_bucket
+from penstock.compose import load_serving
 from penstock.core.backup import Manifest
 from penstock.flows.refold import SAMPLE_LEAVES
 
@@ -42,7 +43,8 @@ def command(
     sampling = Sampling(sample, secrets.randbits(32) if seed is None else seed)
     with progress_bar(shown=not as_json) as progress:
         if verify:
-            manifest = verify_backup(place_of(dest, project_dir), sampling=sampling, progress=progress)  # fmt: skip
+            manifest = verify_backup(place_of(dest, project_dir), sampling=sampling, progress=progress,
+                                     archive_root=project_dir)  # fmt: skip
         else:
             project, _ = load_serving(project_dir, always=True)
             manifest = make_backup(project, place_of(dest, project.data_dir), sampling=sampling,

@@ -25,11 +25,12 @@ from penstock.candidates import make_renderer, serving_of
 from penstock.cli.client import Admin, in_process, running_url, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.cli.repair import heads_of, named
-from penstock.compose import Stores, make_archived_log, open_stores
+from penstock.compose import Stores, open_stores
 from penstock.core.errors import DataCorrupt, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.record import NO_VERSION, Kind, Version, decode_record
 from penstock.core.step import Step
+from penstock.flows.history import History, Known
 from penstock.flows.refold import SAMPLE_LEAVES, refold, reread, sample
 from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
 from penstock.flows.status import conservation
@@ -292,7 +293,7 @@ def _data(project: Project) -> Iterator[Finding]:
         else:
             yield _check("store", lambda: _store(project, stores))
             if project.settings.archive.place:
-                yield _check("archive", lambda: _archive(project, stores))
+                yield _check("archive", lambda: _archive(stores))
     finally:
         stores.close()
 
@@ -319,17 +320,19 @@ def _damage(project: Project) -> Iterator[Finding]:
                   "`penstock repair --from BACKUP` puts back what a backup or the archive has and goes around the rest", DataCorrupt.exit_code)  # fmt: skip
 
 
-def _archive(project: Project, stores: Stores) -> str:
-    archived = make_archived_log(project)
+def _archive(stores: Stores) -> str:
+    archived, log = stores.archived, stores.log
     assert archived is not None, "it has a place"
-    try:
-        kept = archived.segments()
-        for one in kept:
-            archived.check(one)
-        log = stores.log
-        covered = sum(archived.covered(log, partition) for partition in range(log.partitions))
-    finally:
-        archived.archive.close()
+    kept = archived.segments()
+    for one in kept:
+        archived.check(one)
+    partitions = range(log.partitions)
+    # What the log gave up must be there: nothing else has it.
+    for gone in (one for partition in partitions for one in log.archived(partition)):
+        archived.open_named(gone)
+    covered = sum(
+        archived.covered(log, partition) - log.first(partition) for partition in partitions
+    )
     return f"{len(kept)} segments read back; {covered} records of this log are in it without a gap"
 
 
@@ -344,15 +347,17 @@ def _clock(stores: Stores) -> str:
 
 def _log(stores: Stores) -> str:
     log = stores.log
-    read = 0
+    read = gone = 0
     for partition in range(log.partitions):
-        offset = 0
+        offset = log.truncation(partition).end
+        gone += offset
         while batch := log.read(partition, offset, 5_000):
             offset = batch[-1].offset + 1
             read += len(batch)
     counts = log.counts()
     pending = counts["dead_letters"] - counts["replayed"]
-    return f"{read} records read back, {pending} dead letters pending"
+    truncated = f" after {gone} that were truncated" if gone else ""
+    return f"{read} records read back{truncated}, {pending} dead letters pending"
 
 
 def _small(stores: Stores) -> str:
@@ -376,7 +381,11 @@ def _store(project: Project, stores: Stores) -> str:
         raise _not_conserved(law.accepted)
     leaves = sample(stores.store, live, SAMPLE_LEAVES, secrets.randbits(32))
     step = Step(project.plan, project.step_rules())
-    refold(reread(stores.log, leaves), stores.log, stores.store, step, live, leaves)
+    truncated = any(stores.log.truncation(one).end for one in range(stores.log.partitions))
+    # Found by the index, what is in the archive alone is not read as a whole.
+    history = History(stores.log, stores.index)
+    entries = history.entries(leaves, Known()) if truncated else reread(stores.log, leaves)
+    refold(entries, stores.log, stores.store, step, live, leaves)
     return (
         f"{law.leaves} leaves decoded; conserved: {law.accepted} accepted, {law.in_flight} in flight; "
         f"{len(leaves)} leaves refolded from the log, equal byte for byte"
@@ -395,7 +404,7 @@ def _lost(stores: Stores, epoch: int) -> int:
     for partition in range(log.partitions):
         applied = store.applied(epoch, partition)
         end = applied.offset if applied.generation == log.generation else -1
-        for start in range(0, end + 1, 5_000):
+        for start in range(log.truncation(partition).end, end + 1, 5_000):
             for entry in log.read(partition, start, min(5_000, end + 1 - start)):
                 record = decode_record(entry.value)
                 covered = versions.get(LeafId(record.leaf), NO_VERSION) >= (

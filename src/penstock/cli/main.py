@@ -79,6 +79,7 @@ MODULES = {
     "backup": "backup",
     "restore": "restore",
     "archive": "archive",
+    "truncate": "truncate",
     "repair": "repair",
     "doctor": "doctor",
 }

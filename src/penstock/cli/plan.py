@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import click
 import msgspec
 
-from penstock.adapters.log.sqlite import SqliteLog
 from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.versions.folder import FolderVersions
+from penstock.archives import open_log_beside
 from penstock.candidates import check_templates, serving_of
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.compose import VERSIONS_FOLDER
@@ -87,8 +87,7 @@ def _cost(project: Project, serving: Project, active: Version) -> Estimate | Non
     if not log_path.exists():
         return None
     with ExitStack() as opened:
-        log = SqliteLog(log_path, _NoClock(), read_only=True)
-        opened.callback(log.close)
+        log = opened.enter_context(open_log_beside(project))
         old = None
         if store_path.exists():
             store = SqliteStore(store_path, tenant=project.settings.project.tenant, read_only=True)
@@ -102,16 +101,6 @@ def _cost(project: Project, serving: Project, active: Version) -> Estimate | Non
 
 def _step(project: Project) -> Step:
     return Step(project.plan, project.step_rules())
-
-
-class _NoClock:
-    """A clock for a log that is only read."""
-
-    def now_ms(self) -> int:
-        raise AssertionError("reading needs no clock")
-
-    def monotonic_ms(self) -> int:
-        raise AssertionError("reading needs no clock")
 
 
 def _differs(planned: Planned) -> bool:

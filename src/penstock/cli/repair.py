@@ -18,10 +18,10 @@ from penstock.adapters.log.sqlite import KIND, SqliteLog
 from penstock.adapters.log.sqlite.salvage import Gap, Salvaged, salvage, survey
 from penstock.adapters.sqlite import Ownership, connect
 from penstock.adapters.store.sqlite import SqliteStore
+from penstock.archives import make_archived_log
 from penstock.backups import fetch_log
 from penstock.cli.backup import place_of, progress_bar
 from penstock.cli.main import JSON, PROJECT, out, show
-from penstock.compose import make_archived_log
 from penstock.core.errors import DataCorrupt, PenstockError, SettingsError, Unavailable
 from penstock.flows.archiving import ArchivedLog
 from penstock.flows.replay import LIVE_EPOCH
@@ -155,7 +155,7 @@ def _repair(
         return done, None
     with closing(SqliteLog(new, SystemClock(), read_only=True)) as log:
         for partition in range(log.partitions):
-            offset = 0
+            offset = log.first(partition)
             while batch := log.read(partition, offset, READ_RECORDS):
                 offset = batch[-1].offset + 1
     number = 1

@@ -11,6 +11,26 @@ class Code(NamedTuple):
 
 
 STORED: dict[str, Code] = {
+    "E270": Code(
+        "`log.keep` is no span of days or hours.",
+        'Write it such as "90d" or "36h"; empty keeps all.',
+    ),
+    "E271": Code(
+        "The log was truncated, and something asks for what it no longer holds.",
+        "Set `archive.place` back to the archive that holds it; without one, that is gone.",
+    ),
+    "E272": Code(
+        "`log.keep` asks for a log that is truncated, and there is no archive that would have the rest.",
+        "Set `archive.place`, or remove `log.keep`.",
+    ),
+    "E273": Code(
+        "`penstock truncate` is asked, and nothing says how long the log is kept or where the rest of it is.",
+        "Set `log.keep` and `archive.place`, or give --keep.",
+    ),
+    "E274": Code(
+        "The log is to be truncated, and the leaves that serve are not those of this version.",
+        "Let `penstock up` replay the log first.",
+    ),
     "E701": Code("A record of the log does not decode.", "Stop and run `penstock doctor`."),
     "E702": Code(
         "A record of the log has a format newer than this version reads.", "Upgrade Penstock."

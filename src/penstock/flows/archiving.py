@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from penstock.core.errors import Conflict, DataCorrupt
 from penstock.core.record import LogRecord
-from penstock.core.segment import Pack, Segment, Span, encode_segment, next_segment
+from penstock.core.segment import Fetch, Pack, Segment, Span, encode_segment, next_segment
 from penstock.ports.archive import Archive
-from penstock.ports.log import Log
+from penstock.ports.log import Archived, Log
 
 _NAME: Final = re.compile(r"g(\d{6})/p(\d{5})/(\d{14})-(\d{14})-([0-9a-f]{16})\.seg")
 
@@ -67,22 +67,25 @@ class ArchivedLog:
     def covered(self, log: Log, partition: int) -> int:
         """Return up to which offset the archive holds a partition of this very log, without gaps.
 
-        The newest segment whose last record is the log's own: stamps and ids make records unlike,
-        so that two logs that share one share all before it. One that does not read back tells nothing.
+        What the log names was proven when it was truncated. Beyond that it is the newest segment whose
+        last record is the log's own: stamps and ids make records unlike, so that two logs that share one
+        share all before it. One that does not read back tells nothing.
 
         Raises:
             DataCorrupt: The log does not read back (E703).
             Unavailable: The archive did not answer (E419).
         """
         kept = [one for one in self.segments() if one.span[:2] == (log.generation, partition)]
-        reached = {0}
+        named = log.archived(partition)
+        start = named[-1].end if named else log.first(partition)
+        reached = {start}
         for one in kept:  # by offset
             if one.span.first in reached:
                 reached.add(one.span.end)
         for one in sorted(kept, key=lambda one: one.span.end, reverse=True):
             if one.span.first in reached and one.span.end in reached and self._is_of(log, one):
                 return one.span.end
-        return 0
+        return start
 
     def _is_of(self, log: Log, kept: Kept) -> bool:
         last = kept.span.end - 1
@@ -134,7 +137,7 @@ class ArchivedLog:
     def behind(self, log: Log) -> int:
         """Return how many records of the log are not known to be in the archive."""
         return sum(
-            log.head(partition) - self._covered.get(partition, 0)
+            log.head(partition) - self._covered.get(partition, log.first(partition))
             for partition in range(log.partitions)
         )
 
@@ -172,12 +175,37 @@ class ArchivedLog:
         Raises:
             DataCorrupt: It does not read back, or holds other records than its name says (E730).
         """
-        segment = Segment(
-            kept.name, kept.size, lambda start, size: self.archive.read(kept.name, start, size), self._unpack
-        )  # fmt: skip
+        return self._opened(kept, lambda start, size: self.archive.read(kept.name, start, size))
+
+    def _opened(self, kept: Kept, fetch: Fetch) -> Segment:
+        segment = Segment(kept.name, kept.size, fetch, self._unpack)
         if segment.footer.span != kept.span or segment.footer.tenant != self.tenant:
             raise _corrupt("it holds other records than its name says", kept.name)
         return segment
+
+    def open_named(self, one: Archived) -> Segment:
+        """Open a segment that the log named when it was truncated; errors as `open`."""
+        told = _NAME.fullmatch(one.name[len(self._prefix) :])
+        if told is None or not one.name.startswith(self._prefix):
+            raise _corrupt("it is not named as one of this tenant", one.name)
+        span = Span(*(int(told[group]) for group in range(1, 5)))
+        return self.open(Kept(one.name, one.size, span, told[5]))
+
+    def load(self, kept: Kept) -> list[LogRecord]:
+        """Read a whole segment back, and return its records.
+
+        Raises:
+            DataCorrupt: A part of it does not read back (E730), or it is not there (E731).
+            Unavailable: The archive did not answer (E419).
+        """
+        data = self.archive.get(kept.name)
+        segment = self._opened(
+            kept._replace(size=len(data)), lambda start, size: data[start : start + size]
+        )
+        segment.check()
+        if len(data) != kept.size or _digest(data) != kept.digest:
+            raise _corrupt("its bytes are not those that were written", kept.name)
+        return segment.read(kept.span.first, kept.span.end - kept.span.first)
 
     def check(self, kept: Kept) -> None:
         """Read a whole segment back.

@@ -54,7 +54,7 @@ def estimate(
         old: The store, the epoch and the step of what serves: how large its leaves are in the sample
             and on the whole says how large the new ones will be.
     """
-    total = sum(log.head(partition) for partition in range(log.partitions))
+    total = sum(log.head(partition) - log.first(partition) for partition in range(log.partitions))
     sample = _sample(log)
     store = make_store()
     began = timer()
@@ -77,9 +77,9 @@ def _sample(log: Log) -> list[LogRecord]:
     """Return stretches of the log from its beginning to its end, in its order."""
     found: list[LogRecord] = []
     for partition in range(log.partitions):
-        head = log.head(partition)
-        step = max(head // STRETCHES, STRETCH_RECORDS)
-        for start in range(0, head, step):
+        first, head = log.first(partition), log.head(partition)
+        step = max((head - first) // STRETCHES, STRETCH_RECORDS)
+        for start in range(first, head, step):
             found.extend(log.read(partition, start, STRETCH_RECORDS))
     return found
 

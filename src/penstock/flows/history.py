@@ -63,7 +63,7 @@ def index_closed(log: Log, index: LeafIndex, *, segments_max: int = 1_000_000) -
             def read(offset: int, limit: int, partition: int = partition) -> list[LogRecord]:
                 return log.read(partition, offset, limit)
 
-            first = index.covered(partition)
+            first = max(index.covered(partition), log.first(partition))
             records = next_segment(read, first, log.head(partition))
             if records is None:
                 break

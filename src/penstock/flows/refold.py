@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 
 from penstock.core.errors import DamagedLeaf, DataCorrupt
@@ -50,7 +50,7 @@ def reread(log: Log, leaves: Container[bytes]) -> Iterator[Entry]:
         DataCorrupt: A batch of it does not read back (E703).
     """
     for partition in range(log.partitions):
-        offset = 0
+        offset = log.first(partition)
         while batch := log.read(partition, offset, READ_RECORDS):
             offset = batch[-1].offset + 1
             yield from (Entry(partition, one) for one in batch if leaf_of(one.value) in leaves)
@@ -63,6 +63,8 @@ def refold(
     step: Step,
     epoch: int,
     leaves: Mapping[LeafId, StoredLeaf],
+    *,
+    applied: Sequence[Version] | None = None,
 ) -> None:
     """Fold leaves again from their records, and compare them with what was stored.
 
@@ -76,11 +78,15 @@ def refold(
         step: The step of the definitions that the leaves were made by.
         epoch: Whose leaves they are.
         leaves: As they are stored.
+        applied: By partition, what the store had applied before the leaves were read, if it is written
+            to meanwhile.
 
     Raises:
         DataCorrupt: A leaf differs (E752), named by its id, which is a keyed hash.
     """
-    until = {leaf: _until(log, store, epoch, leaf, stored) for leaf, stored in leaves.items()}
+    if applied is None:
+        applied = [store.applied(epoch, partition) for partition in range(log.partitions)]
+    until = {leaf: _until(log, applied, leaf, stored) for leaf, stored in leaves.items()}
     folded = {leaf: Leaf(leaf, step.plan.new_states()) for leaf in leaves}
     for _, (offset, logged_at_ms, value) in entries:
         record = decode_record(value)
@@ -95,9 +101,9 @@ def refold(
             raise _differs(leaf_id, f"at {_said(stored.version)} has other bytes than its records fold to")  # fmt: skip
 
 
-def _until(log: Log, store: Store, epoch: int, leaf: LeafId, stored: StoredLeaf) -> int:
-    applied = store.applied(epoch, partition_of(leaf, log.partitions))
-    return max(one.offset for one in (applied, stored.version) if one.generation == log.generation
+def _until(log: Log, applied: Sequence[Version], leaf: LeafId, stored: StoredLeaf) -> int:
+    reached = applied[partition_of(leaf, log.partitions)]
+    return max(one.offset for one in (reached, stored.version) if one.generation == log.generation
                or one == NO_VERSION)  # fmt: skip
 
 

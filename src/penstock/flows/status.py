@@ -64,7 +64,9 @@ def conservation(log: Log, store: Store, epoch: int, plan: Plan) -> Conservation
         after = page[-1][0]
     primaries = links = in_flight = 0
     for partition in range(log.partitions):
-        offset = 0
+        # What was truncated was counted then, and every leaf had it.
+        offset, gone_primaries, gone_links = log.truncation(partition)
+        primaries, links = primaries + gone_primaries, links + gone_links
         while batch := log.read(partition, offset, READ_RECORDS):
             offset = batch[-1].offset + 1
             for entry in batch:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from penstock.core.errors import SettingsError
 from penstock.core.record import DeadLetter, LogRecord
 
 
@@ -13,6 +14,26 @@ class Appended(NamedTuple):
     logged_at_ms: int
 
 
+class Truncation(NamedTuple):
+    """How far a partition was truncated, and what the law of conservation counts of what went."""
+
+    end: int = 0
+    """Records below it were given up; what of them still stands in the log is read as before."""
+    primaries: int = 0
+    links: int = 0
+    """Every other record that is no mark of a lost one."""
+
+
+class Archived(NamedTuple):
+    """A segment of an archive that has what a partition was truncated of: offsets `[first, end)`."""
+
+    first: int
+    end: int
+    name: str
+    size: int
+    """In bytes."""
+
+
 class Log(Protocol):
     """The one canonical log of a tenant. Synchronous and batched; one writer.
 
@@ -20,6 +41,9 @@ class Log(Protocol):
     them or none. An offset names a record; it starts at 0 in every partition and grows by one a
     record, without gaps. `logged_at_ms` is stamped once, at append, and never decreases within a
     partition, even if the wall clock is set back. Partitions are fixed for a generation.
+
+    A log may be truncated: it then begins at `first`, and names the segments of an archive that hold
+    what it no longer does. Its newest record always stays.
 
     Conformance: `penstock.testing.conformance.log`.
     """
@@ -46,7 +70,40 @@ class Log(Protocol):
         """Return up to `limit` records from `offset` on, in order; empty at the head.
 
         Raises:
+            SettingsError: The log was truncated beyond `offset` (E271).
             DataCorrupt: A stored batch does not read back (E703).
+        """
+        ...
+
+    def first(self, partition: int) -> int:
+        """Return the lowest offset that can be read; 0 in a log that was never truncated."""
+        ...
+
+    def truncation(self, partition: int) -> Truncation:
+        """Return how far a partition was truncated."""
+        ...
+
+    def archived(self, partition: int) -> list[Archived]:
+        """Return the segments named at truncation, ascending and without gaps between them."""
+        ...
+
+    def truncate(
+        self, partition: int, truncation: Truncation, segments: Sequence[Archived] = ()
+    ) -> int:
+        """Give up records below an offset, and name the segments that hold them, in one durable step.
+
+        Whole batches go, and never the newest: some records below the offset may stay for now.
+
+        Args:
+            partition: 0 ≤ partition < partitions.
+            truncation: From now on; never less than before.
+            segments: What is to be added to those named before.
+
+        Returns:
+            How many records are no longer there.
+
+        Raises:
+            Unavailable: It is not known whether it was done (E401); doing it again is safe.
         """
         ...
 
@@ -73,3 +130,10 @@ class Log(Protocol):
     def close(self) -> None:
         """Release files and connections; a second call does nothing."""
         ...
+
+
+def truncated(partition: int, first: int) -> SettingsError:
+    """Return what a reader is told who asks for what a log no longer holds."""
+    return SettingsError("E271", f"partition {partition} of the log was truncated, and begins at offset {first}",
+                         where="archive.place", fix="name the archive that holds what was before; without one, that "
+                         "is gone")  # fmt: skip

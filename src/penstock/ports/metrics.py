@@ -20,6 +20,8 @@ MetricName = Literal[
     "penstock_append_seconds",
     "penstock_archived_records_total",
     "penstock_archive_behind_records",
+    "penstock_log_first_offset",
+    "penstock_log_truncated_records_total",
     "penstock_upkeep_failures_total",
     "penstock_append_records",
     "penstock_fold_lag_records",
@@ -93,6 +95,14 @@ METRICS: dict[MetricName, Metric] = {
         "gauge",
         (),
         "Records of the log that are not in the archive; up to a segment a partition is usual.",
+    ),
+    "penstock_log_first_offset": Metric(
+        "gauge",
+        ("partition",),
+        "Offset that the log was truncated up to; what is below is in the archive.",
+    ),
+    "penstock_log_truncated_records_total": Metric(
+        "counter", (), "Records removed from the log by truncation."
     ),
     "penstock_upkeep_failures_total": Metric(
         "counter", ("code",), "Indexing or archiving that failed, and is tried again."

@@ -122,8 +122,9 @@ class PopularFollower:
 
     def _backward(self, partition: int, now_ms: int) -> bool:
         until = self._from[partition]
-        start = max(until - CHUNK_RECORDS, 0)
-        if start == until:
+        first = self.log.first(partition)
+        start = max(until - CHUNK_RECORDS, first)
+        if start >= until:
             return False
         batch = self.log.read(partition, start, until - start)
         self._count(partition, batch)
@@ -133,7 +134,7 @@ class PopularFollower:
         )
         older = not batch or batch[0].logged_at_ms < floor_ms
         self._from[partition] = 0 if older else start
-        return self._from[partition] > 0
+        return not older and start > first
 
     def _count(self, partition: int, batch: Sequence[LogRecord]) -> None:
         marked = [one for one in batch if any(mark in one.value for mark in self._marks)]

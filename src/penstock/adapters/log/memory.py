@@ -8,7 +8,7 @@ from msgspec import structs
 from penstock.core.errors import Unavailable
 from penstock.core.record import DeadLetter, LogRecord
 from penstock.ports.clock import Clock
-from penstock.ports.log import Appended
+from penstock.ports.log import Appended, Archived, Truncation, truncated
 
 
 class MemoryLog:
@@ -19,6 +19,9 @@ class MemoryLog:
         self.partitions = partitions
         self._clock = clock
         self._records: list[list[LogRecord]] = [[] for _ in range(partitions)]
+        self._firsts = [0] * partitions
+        self._truncations = [Truncation()] * partitions
+        self._archived: list[list[Archived]] = [[] for _ in range(partitions)]
         self._letters: dict[str, DeadLetter] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -33,7 +36,7 @@ class MemoryLog:
             records = self._records[partition]
             last_ms = records[-1].logged_at_ms if records else 0
             stamp_ms = max(self._clock.now_ms(), last_ms)
-            first = len(records)
+            first = self._firsts[partition] + len(records)
             records.extend(LogRecord(first + i, stamp_ms, value) for i, value in enumerate(values))
             for letter in letters:
                 self._letters.setdefault(letter.letter_id, letter)
@@ -44,11 +47,41 @@ class MemoryLog:
         assert 0 <= partition < self.partitions, "a partition of this log"
         with self._lock:
             self._check_open()
-            return self._records[partition][offset : offset + limit]
+            first = self._firsts[partition]
+            if offset < first:
+                raise truncated(partition, first)
+            return self._records[partition][offset - first : offset - first + limit]
+
+    def first(self, partition: int) -> int:
+        """Return the lowest offset that can be read."""
+        return self._firsts[partition]
+
+    def truncation(self, partition: int) -> Truncation:
+        """Return how far a partition was truncated."""
+        return self._truncations[partition]
+
+    def archived(self, partition: int) -> list[Archived]:
+        """Return the segments named at truncation."""
+        return [*self._archived[partition]]
+
+    def truncate(
+        self, partition: int, truncation: Truncation, segments: Sequence[Archived] = ()
+    ) -> int:
+        """Give up records below an offset; every record is a batch of its own."""
+        with self._lock:
+            self._check_open()
+            records = self._records[partition]
+            gone = max(min(truncation.end - self._firsts[partition], len(records) - 1), 0)
+            del records[:gone]
+            self._firsts[partition] += gone
+            self._truncations[partition] = max(truncation, self._truncations[partition])
+            known = {one.first for one in self._archived[partition]}
+            self._archived[partition] += [one for one in segments if one.first not in known]
+            return gone
 
     def head(self, partition: int) -> int:
         """Return the offset that the next record will get."""
-        return len(self._records[partition])
+        return self._firsts[partition] + len(self._records[partition])
 
     def last_logged_at_ms(self, partition: int) -> int:
         """Return the stamp of the newest record, or 0."""
@@ -81,7 +114,7 @@ class MemoryLog:
         with self._lock:
             self._check_open()
             return {
-                "appended": sum(map(len, self._records)),
+                "appended": sum(map(self.head, range(self.partitions))),
                 "dead_letters": len(self._letters),
                 "replayed": sum(1 for letter in self._letters.values() if letter.replayed_at_ms),
             }

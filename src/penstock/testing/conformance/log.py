@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.core.errors import Unavailable
+from penstock.core.errors import SettingsError, Unavailable
 from penstock.core.record import DeadLetter, LogRecord
 from penstock.ports.clock import Clock
-from penstock.ports.log import Appended, Log
+from penstock.ports.log import Appended, Archived, Log, Truncation
 from penstock.testing.clock import HandClock
 
 NOW_MS = 1_795_000_000_000
@@ -209,6 +209,50 @@ class LogConformance:
         with pytest.raises(Unavailable, match="E401"):
             log.read(0, 0, 1)
 
+    def test_a_log_that_was_never_truncated_begins_at_0(self, log: Log):
+        log.append(0, [b"a"])
+        assert (0, Truncation(), []) == (log.first(0), log.truncation(0), log.archived(0))
+
+    def test_a_truncated_log_begins_later_and_says_so(self, log: Log, clock: HandClock):
+        for value in (b"a", b"b", b"c", b"d"):
+            log.append(0, [value])
+        log.append(1, [b"x"])
+        clock.advance(seconds=1)
+        assert 2 == log.truncate(0, Truncation(2, 1, 1), [Archived(0, 2, "a/b:c", 7)])
+        assert (2, Truncation(2, 1, 1)) == (log.first(0), log.truncation(0))
+        assert [Archived(0, 2, "a/b:c", 7)] == log.archived(0)
+        assert [(2, b"c"), (3, b"d")] == [(one.offset, one.value) for one in read(log, 0, 2, 9)]
+        for offset in (0, 1):
+            with pytest.raises(SettingsError) as caught:
+                log.read(0, offset, 9)
+            assert caught.value.code == "E271"
+        assert (0, [b"x"]) == (log.first(1), [one.value for one in read(log, 1, 0, 9)])
+        assert Appended(4, NOW_MS + 1_000) == log.append(0, [b"e"])
+        assert log.counts()["appended"] == 6
+
+    def test_the_newest_record_always_stays(self, log: Log):
+        log.append(0, [b"a"])
+        log.append(0, [b"b"])
+        assert 1 == log.truncate(0, Truncation(2, 2))
+        assert (1, 2, NOW_MS) == (log.first(0), log.head(0), log.last_logged_at_ms(0))
+        assert [b"b"] == [one.value for one in read(log, 0, 1, 9)]
+        assert 0 == log.truncate(0, Truncation(2, 2))
+
+    def test_an_empty_partition_can_be_truncated_of_nothing(self, log: Log):
+        assert 0 == log.truncate(0, Truncation())
+        assert (0, 0) == (log.first(0), log.head(0))
+
+    def test_a_batch_that_ends_beyond_the_offset_stays_whole(self, log: Log):
+        log.append(0, [b"a"])
+        log.append(0, [b"b", b"c", b"d"])
+        log.append(0, [b"e"])
+        log.truncate(0, Truncation(2, 2), [Archived(0, 2, "one", 1)])
+        assert log.first(0) <= 2
+        assert [b"c", b"d", b"e"] == [one.value for one in read(log, 0, 2, 9)]
+        log.truncate(0, Truncation(4, 4), [Archived(2, 4, "two", 1)])
+        assert 4 == log.first(0)
+        assert ["one", "two"] == [one.name for one in log.archived(0)]
+
 
 class DurableLogConformance(LogConformance):
     """For logs that outlive their process: also opens them again and kills their writer.
@@ -237,6 +281,20 @@ class DurableLogConformance(LogConformance):
         assert expected == list(log.dead_letters(pending_only=False))
         assert log.append(0, [b"c"]).first_offset == 2
         assert [b"a", b"b", b"c"] == [record.value for record in read(log, 0, 0, 9)]
+        log.close()
+
+    def test_a_truncation_is_there_after_opening_again(self, tmp_path: Path, clock: HandClock):
+        log = self.make(tmp_path, clock)
+        for value in (b"a", b"b", b"c"):
+            log.append(0, [value])
+        log.truncate(0, Truncation(2, 2), [Archived(0, 2, "one", 5)])
+        log.close()
+        log = self.make(tmp_path, clock)
+        assert (2, Truncation(2, 2)) == (log.first(0), log.truncation(0))
+        assert [Archived(0, 2, "one", 5)] == log.archived(0)
+        assert [b"c"] == [one.value for one in read(log, 0, 2, 9)]
+        assert log.append(0, [b"d"]).first_offset == 3
+        assert log.counts()["appended"] == 4
         log.close()
 
     def test_stamps_never_go_back_over_opening_again(self, tmp_path: Path, clock: HandClock):

@@ -13,11 +13,13 @@ from zlib import crc32
 import msgspec
 import zstandard
 
+from penstock.adapters.log.sqlite import truncation as marks
+from penstock.adapters.log.sqlite.truncation import PARTITION_SHIFT, position_of
 from penstock.adapters.sqlite import FileKind, Ownership, Session
 from penstock.core.errors import DataCorrupt, Unavailable
 from penstock.core.record import DeadLetter, LogRecord
 from penstock.ports.clock import Clock
-from penstock.ports.log import Appended
+from penstock.ports.log import Appended, Archived, Truncation, truncated
 
 PLAIN_BYTES_MAX: Final = 256 * 1024 * 1024
 """Of a batch before it is compressed: no damaged length makes a reader ask for more memory."""
@@ -29,9 +31,6 @@ TAIL_BYTES: Final = 8 * 1024 * 1024
 """The newest records are kept decoded up to this size a partition, for the fold right behind."""
 
 LETTERS_A_PAGE: Final = 500
-PARTITION_SHIFT: Final = 48
-"""A row's position is `partition << 48 | first offset`: one tree, no index beside it."""
-
 CODEC_ZSTD: Final = 1
 """The blob is one zstd frame of a msgpack list of byte strings."""
 
@@ -249,6 +248,19 @@ class SqliteLog:
             totals = _totals(connection)
         self._totals = totals
 
+    def truncate(
+        self, partition: int, truncation: Truncation, segments: Sequence[Archived] = ()
+    ) -> int:
+        """Give up whole batches below an offset, in one fsynced transaction."""
+        assert 0 <= partition < self.partitions, "a partition of this log"
+        self._check_writable()
+        with self._writer.use():
+            with self._writer.transaction() as connection:
+                gone = marks.truncate(connection, partition, truncation, segments)
+            self._tails[partition].clear()  # what is in memory is no more than what is in the file
+            self._last_read = None
+        return gone
+
     # ------------------------------------------------------------------------------------ reading
 
     def read(self, partition: int, offset: int, limit: int) -> list[LogRecord]:
@@ -266,6 +278,21 @@ class SqliteLog:
         if batches is None:
             batches = self._read_rows(partition, offset, limit)
         return _records(batches, offset, limit)
+
+    def first(self, partition: int) -> int:
+        """Return the lowest offset that can be read."""
+        with self._reader.use() as connection:
+            return marks.first_of(connection, partition)
+
+    def truncation(self, partition: int) -> Truncation:
+        """Return how far a partition was truncated."""
+        with self._reader.use() as connection:
+            return marks.truncation_of(connection, partition)
+
+    def archived(self, partition: int) -> list[Archived]:
+        """Return the segments named at truncation."""
+        with self._reader.use() as connection:
+            return marks.archived_of(connection, partition)
 
     def head(self, partition: int) -> int:
         """Return the offset that the next record will get."""
@@ -404,6 +431,9 @@ class SqliteLog:
                     if last <= wanted and not batches:
                         continue  # the head was asked: the newest batch ends before it
                     if batch.first_offset > wanted:
+                        first = marks.first_of(connection, partition)
+                        if wanted < first:
+                            raise truncated(partition, first)
                         raise self._corrupt(partition, wanted, "is missing")
                     batches.append(batch)
                     self._last_read = (partition, batch)
@@ -436,11 +466,6 @@ class SqliteLog:
             fix="stop `penstock up` and run `penstock repair --from BACKUP`",
             where=str(self._path),
         )
-
-
-def position_of(partition: int, offset: int) -> int:
-    """Return the key of the batch that begins at an offset."""
-    return partition << PARTITION_SHIFT | offset
 
 
 def checksum(position: int, count: int, stamp_ms: int, codec: int, blob: bytes) -> int:
@@ -492,7 +517,7 @@ def _end_of(connection: sqlite3.Connection, partition: int) -> _End:
 
 
 def _totals(connection: sqlite3.Connection) -> dict[str, int]:
-    return dict(connection.execute("SELECT name, value FROM totals").fetchall())
+    return dict(connection.execute("SELECT name, value FROM totals WHERE name NOT LIKE '%:%'").fetchall())  # fmt: skip
 
 
 def _keep(

@@ -22,6 +22,7 @@ import msgspec
 import zstandard
 
 from penstock.adapters.log import sqlite as log_file
+from penstock.adapters.log.sqlite import truncation
 from penstock.adapters.sqlite import connect, failure
 from penstock.core.errors import DataCorrupt, SettingsError
 from penstock.core.record import LogRecord, lost_record
@@ -113,6 +114,8 @@ class DamagedLog:
                 raise _hopeless(path) from error
         self.generation, self.partitions = totals.get("generation", 0), totals.get("partitions", 0)
         self.letters_kept = totals.get("dead_letters", 0)
+        self.marks = [(name, value) for name, value in totals.items() if ":" in name]
+        """What it says of its truncation."""
         if not (0 < self.partitions < 1 << 15 and self.generation > 0):
             self.close()
             raise _hopeless(path)
@@ -164,7 +167,7 @@ class DamagedLog:
             head: An offset that the partition reaches, as others know; 0 if they do not.
             marked: Whether what an earlier repair marked as lost counts as a gap again.
         """
-        expected = told = 0
+        expected = told = dict(self.marks).get(f"first:{partition}", 0)
         for row in self._rows(partition, 0, None):
             if row is None:
                 told = expected + 1  # there was something more
@@ -301,6 +304,7 @@ def salvage(
         new.execute("BEGIN IMMEDIATE")
         shape = ((log.generation, "generation"), (log.partitions, "partitions"))
         new.executemany("UPDATE totals SET value = ? WHERE name = ?", shape)
+        truncation.put_marks(new, log.marks)
 
         def put(row: Row) -> None:
             new.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?)", row)

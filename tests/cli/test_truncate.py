@@ -1,0 +1,261 @@
+"""A log that was truncated and one that was not: the same leaves and the same answers, whoever reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from penstock.adapters.clock import SystemClock
+from penstock.adapters.log.sqlite import SqliteLog, checksum
+from penstock.cli.main import main
+from penstock.compose import Node, make_node, open_stores
+from penstock.core import segment
+from penstock.core.time import DAY_MS
+from penstock.flows.history import Known
+from penstock.flows.serve import Who
+from penstock.project import load_project
+from penstock.testing.clock import HandClock
+
+SIZE = 8
+EVENTS = 43
+GRANTED = {"consent": {"categoryPreferences": {"personalisation": True}}}
+
+
+def run(*args: object, code: int = 0) -> Any:
+    result = CliRunner().invoke(main, [str(arg) for arg in (*args, "--json")])
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout) if not code else result.output
+
+
+def told(shop: Path, name: str, *args: object) -> Any:
+    return run(name, *args, "--project", shop)
+
+
+def a_line(n: int) -> str:
+    return json.dumps({
+        "type": "track", "event": "Product Viewed", "messageId": f"m{n}", "userId": f"u{n % 4}", "anonymousId": f"a{n % 3}",
+        "properties": {"product_id": f"p{n % 5}"}, "timestamp": datetime.now(UTC).isoformat(), "context": GRANTED,
+    })  # fmt: skip
+
+
+def load(shop: Path, first: int, count: int) -> None:
+    events = shop.parent / f"{shop.name}{first}.jsonl"
+    events.write_text("".join(a_line(n) + "\n" for n in range(first, first + count)))
+    run("load", events, "--as", "events", "--source", "backend", "--project", shop)
+
+
+def lived(shop: Path, work: Callable[[Node], Any] = lambda _: None, *, days: float = 0) -> Any:
+    """Let a node run, some days from now, until it has nothing more to keep up; return what it is asked."""
+    project = load_project(shop)
+    stores = open_stores(project)
+
+    async def story() -> Any:
+        node = make_node(
+            project, stores, clock=HandClock(SystemClock().now_ms() + round(days * DAY_MS))
+        )
+        await node.start()
+        if node.pending:
+            await node.versions.ended()
+        while await node.upkeep.once():
+            pass
+        await node.engine.settled()
+        found = work(node)
+        found = await found if asyncio.iscoroutine(found) else found
+        await node.close()
+        return found
+
+    try:
+        return asyncio.run(story())
+    finally:
+        stores.close()
+
+
+@pytest.fixture
+def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shop whose segments have 8 records; they are archived, and none is truncated."""
+    monkeypatch.setattr(segment, "SEGMENT_RECORDS", SIZE)
+    shop = tmp_path / "whole"
+    CliRunner().invoke(main, ["init", str(shop)])
+    toml = (shop / "penstock.toml").read_text()
+    (shop / "penstock.toml").write_text(toml + '\n[archive]\nplace = "archive"\n')
+    for first in range(0, EVENTS, 5):
+        load(shop, first, min(5, EVENTS - first))
+    lived(shop)
+    return shop
+
+
+@pytest.fixture
+def cut(whole: Path) -> Path:
+    """The same shop, of which all that can go has gone."""
+    shop = whole.parent / "cut"
+    shutil.copytree(whole, shop)
+    with (shop / "penstock.toml").open("a") as toml:
+        toml.write('\n[log]\nkeep = "90d"\n')
+    lived(shop, days=100)
+    assert first_of(shop) > 0
+    return shop
+
+
+def first_of(shop: Path) -> int:
+    with closing(SqliteLog(shop / "data" / "log.db", SystemClock(), read_only=True)) as log:
+        return log.first(0)
+
+
+def leaves_of(shop: Path) -> list[tuple[bytes, bytes]]:
+    """The leaves that serve, with their bytes; links make no records of their own here."""
+    with closing(sqlite3.connect(shop / "data" / "store.db")) as store:
+        epoch = store.execute("SELECT value FROM meta WHERE name = 'live_epoch'").fetchone()[0]
+        return store.execute("SELECT leaf, parts FROM leaves WHERE epoch = ? ORDER BY leaf", (epoch,)).fetchall()  # fmt: skip
+
+
+def who(node: Node, user: str) -> Who:
+    return Who(node.collector.make_leaf("user_id", user), True)
+
+
+async def known_at(node: Node, user: str, offset: int) -> Any:
+    profile, _ = await node.past().profile(who(node, user), Known(offset=offset))
+    return profile.features, profile.traits, profile.clock_ms
+
+
+def test_what_is_old_applied_and_archived_goes(cut: Path, whole: Path) -> None:
+    with closing(SqliteLog(cut / "data" / "log.db", SystemClock(), read_only=True)) as log:
+        truncation, named, head = log.truncation(0), log.archived(0), log.head(0)
+        assert [(one.first, one.end) for one in named] == [
+            (first, first + SIZE) for first in range(0, truncation.end, SIZE)
+        ]
+        assert truncation.primaries + truncation.links == truncation.end == head // SIZE * SIZE
+    assert leaves_of(cut) == leaves_of(whole)
+    said = [one for one in told(cut, "doctor") if one["state"] != "ok"]
+    assert [] == said
+    assert f"{head - truncation.end} records read back after {truncation.end} that were truncated" in json.dumps(told(cut, "doctor"))  # fmt: skip
+
+
+def test_nothing_goes_that_is_younger_than_the_setting(whole: Path) -> None:
+    toml = whole / "penstock.toml"
+    toml.write_text(toml.read_text() + '\n[log]\nkeep = "90d"\n')
+    lived(whole, days=89)
+    assert 0 == first_of(whole)
+
+
+def test_a_replay_gives_the_same_leaves(cut: Path, whole: Path) -> None:
+    for shop in (cut, whole):
+        done = told(shop, "replay")
+        assert (True, 0) == (done["switched"], done["leaves_different"])
+    assert leaves_of(cut) == leaves_of(whole)
+
+
+def test_new_definitions_are_built_from_all_of_it(cut: Path, whole: Path) -> None:
+    for shop in (cut, whole):
+        features = shop / "features.py"
+        features.write_text(features.read_text().replace("over=days(7)", "over=days(14)"))
+        planned = run("plan", "--project", shop, code=2)
+        assert f'"records": {head_of(shop)}' in planned
+        told(shop, "apply")
+    assert leaves_of(cut) == leaves_of(whole)
+
+
+def head_of(shop: Path) -> int:
+    with closing(SqliteLog(shop / "data" / "log.db", SystemClock(), read_only=True)) as log:
+        return log.head(0)
+
+
+@pytest.mark.parametrize("index", ["kept", "lost"])
+def test_the_past_is_the_same(cut: Path, whole: Path, index: str) -> None:
+    if index == "lost":
+        for path in (cut / "data").glob("index.db*"):
+            path.unlink()
+    for offset in (0, 7, 8, 20, EVENTS - 1):
+        for user in ("u0", "u3"):
+            then = [
+                lived(shop, lambda node, at=offset, of=user: known_at(node, of, at))
+                for shop in (cut, whole)
+            ]
+            assert then[0] == then[1]
+
+
+def test_a_repair_goes_by_where_the_log_begins_and_by_the_archive(cut: Path) -> None:
+    load(cut, 100, 2 * SIZE)
+    lived(cut)
+    first, head = first_of(cut), head_of(cut)
+    with closing(sqlite3.connect(cut / "data" / "log.db")) as file:
+        file.execute("UPDATE batches SET crc = crc + 1 WHERE position = ?", (first,))
+        file.commit()
+    done = told(cut, "repair")
+    assert (0, True) == (done["lost"], done["restored"] > 0)
+    assert (first, head) == (first_of(cut), head_of(cut))
+    assert 0 == told(cut, "replay")["leaves_different"]
+    told(cut, "doctor")
+
+
+def test_a_backup_is_verified_with_what_the_archive_has(cut: Path) -> None:
+    backup = cut.parent / "backup"
+    assert 0 < told(cut, "backup", backup)["leaves_refolded"]
+    assert 0 < run("backup", backup, "--verify", "--project", cut)["leaves_refolded"]
+    leaves, first = leaves_of(cut), first_of(cut)
+    (cut / "data").rename(cut.parent / "lost")
+    told(cut, "restore", backup)
+    assert (leaves, first) == (leaves_of(cut), first_of(cut))
+    assert 0 == told(cut, "replay")["leaves_different"]
+    # Elsewhere, where the archive is not, it is said what is missing.
+    assert "E731" in run("backup", backup, "--verify", "--project", cut.parent, code=70)
+
+
+def test_without_the_archive_it_is_said_what_is_missing(cut: Path) -> None:
+    leaves = leaves_of(cut)
+    toml = (cut / "penstock.toml").read_text()
+    (cut / "penstock.toml").write_text(toml.partition("\n[archive]")[0])
+    assert "E271" in run("replay", "--project", cut, code=3)
+    lived(cut)  # what serves goes on serving
+    assert leaves == leaves_of(cut)
+    (cut / "penstock.toml").write_text(toml)
+    (cut / "archive").rename(cut / "elsewhere")
+    assert "E731" in run("replay", "--project", cut, code=70)
+    assert leaves == leaves_of(cut)
+
+
+def age(shop: Path, days: int) -> None:
+    """Let what is in the log have been logged so many days ago."""
+    with closing(sqlite3.connect(shop / "data" / "log.db")) as file:
+        for place, count, at_ms, codec, blob in file.execute(
+            "SELECT position, count, logged_at_ms, codec, blob FROM batches"
+        ).fetchall():
+            then = at_ms - days * DAY_MS
+            crc = checksum(place, count, then, codec, blob)
+            file.execute("UPDATE batches SET logged_at_ms = ?, crc = ? WHERE position = ?", (then, crc, place))  # fmt: skip
+        file.commit()
+    shutil.rmtree(shop / "archive")
+    told(shop, "replay", "--accept")
+    lived(shop)
+
+
+def test_by_hand_what_would_go_is_said_before_it_goes(whole: Path) -> None:
+    assert "E273" in run("truncate", "--project", whole, code=3)
+    assert "E270" in run("truncate", "--keep", "90 days", "--project", whole, code=3)
+    assert 0 == told(whole, "truncate", "--keep", "1h")["records"]
+    age(whole, 3)
+    asked = told(whole, "truncate", "--keep", "71h", "--dry-run")
+    assert (head_of(whole) // SIZE * SIZE, 0) == (asked["records"], first_of(whole))
+    assert asked == {**told(whole, "truncate", "--keep", "71h"), "dry_run": True}
+    assert first_of(whole) > 0
+    assert 0 == told(whole, "truncate", "--keep", "71h")["records"]
+    told(whole, "doctor")
+
+
+def test_how_long_is_said_in_days_or_hours_and_only_with_an_archive(whole: Path) -> None:
+    toml = (whole / "penstock.toml").read_text()
+    (whole / "penstock.toml").write_text(f'{toml}\n[log]\nkeep = "3 weeks"\n')
+    assert "E270" in run("archive", "--project", whole, code=3)
+    (whole / "penstock.toml").write_text(
+        toml.partition("\n[archive]")[0] + '\n[log]\nkeep = "36h"\n'
+    )
+    assert "E272" in run("archive", "--project", whole, code=3)
