@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks import workload
 from benchmarks.bytewax_peer import BytewaxPeer, PeerMissing
 from benchmarks.measure import Row, Sample, compare, interleaved, like_the_server, row, timed
+from benchmarks.sampling import sampled
 from benchmarks.workload import Sizes
 from penstock.adapters.store.memory import MemoryStore
 from penstock.core.record import LogRecord
@@ -49,9 +50,13 @@ def measure(sizes: Sizes, work: Path) -> tuple[list[Row], list[str]]:
     }
     like_the_server()
 
-    def hot(skew: str) -> Sample:
+    def filled() -> PartitionFold:
         fold = new_fold(workload.new_step(project))
         feed(fold, first)
+        return fold
+
+    def hot(skew: str) -> Sample:
+        fold = filled()
         sample = timed(len(streams[skew]), lambda: feed(fold, streams[skew]))
         assert fold.tally.applied > 0.9 * (len(first) + len(streams[skew])), "nearly all count"
         return sample
@@ -79,6 +84,8 @@ def measure(sizes: Sizes, work: Path) -> tuple[list[Row], list[str]]:
     people = f"{sizes.people:,} people"
     hot_zipf = row("fold", f"fold, {people}", "zipf, hot", "events", samples["hot zipf"], floor=FLOOR_HOT_ZIPF,
                    goal=GOAL_HOT_ZIPF, against={"Bytewax": AGAINST_BYTEWAX})  # fmt: skip
+    fold = filled()
+    hot_zipf.spent = sampled(lambda: feed(fold, streams["zipf"]))
     rows = [
         hot_zipf,
         row("fold", f"fold, {people}", "uniform, hot", "events", samples["hot uniform"]),

@@ -14,6 +14,9 @@ import msgspec
 
 from penstock.cli.up import GC_THRESHOLDS
 
+CEILINGS = frozenset({"ms", "s", "MB"})
+"""Units of which less is better: `floor` and `goal` are the most that there may be."""
+
 
 class Sample(NamedTuple):
     """One round of one measurement."""
@@ -48,7 +51,8 @@ class Row(msgspec.Struct, kw_only=True):
     """Distribution and temperature, such as `zipf, hot`."""
     unit: str
     rate: float
-    """Median a second: per core for work in this process, of the clock for what goes over HTTP."""
+    """Median a second: per core for work in this process, of the clock for what goes over HTTP; of
+    seconds and megabytes the median itself."""
     low: float
     high: float
     cpu_us: float
@@ -68,12 +72,17 @@ class Row(msgspec.Struct, kw_only=True):
     spent: dict[str, float] = {}
     """Part of the code -> share of the CPU time, the largest first; empty if it was not sampled."""
 
+    @property
+    def reached(self) -> float:
+        """What floor and goal are compared with: the rate; of milliseconds the 99th percentile."""
+        return self.p99_ms if self.unit == "ms" else self.rate
+
     def missed(self, wanted: float) -> str:
-        """Return by how much a floor or a goal of the rate, or of milliseconds, is missed; empty if it is not."""
-        if self.unit == "ms":
-            over = self.p99_ms / wanted
-            return "" if over <= 1 else f"missed: {over:.2f} times the {wanted:g} ms"
-        return _short(self.rate / wanted)
+        """Return by how much a floor or a goal is missed, or a ceiling exceeded; empty if it is not."""
+        if self.unit in CEILINGS:
+            over = self.reached / wanted
+            return "" if over <= 1 else f"missed: {over:.2f} times the {wanted:g} {self.unit}"
+        return _short(self.reached / wanted)
 
     def targets(self, which: int) -> list[str]:
         """Return the floors (0) or the goals (1), each with whether it is kept.
@@ -83,7 +92,9 @@ class Row(msgspec.Struct, kw_only=True):
         wanted = (self.floor, self.goal)[which]
         said: list[str] = []
         if wanted:
-            shown = f"p99 {wanted:g} ms" if self.unit == "ms" else f"{wanted:,.0f}"
+            shown = f"{wanted:,.0f}"
+            if self.unit in CEILINGS:
+                shown = f"{'p99 ' * (self.unit == 'ms')}{wanted:g} {self.unit}"
             said.append(f"{shown}: {self.missed(wanted) or 'kept'}")
         for peer, pair in self.against.items():
             if peer in self.beside and pair[which]:
@@ -152,6 +163,24 @@ def row(
         p50_ms=median(one.p50_ms for one in samples), p99_ms=median(one.p99_ms for one in samples),
         floor=floor, goal=goal, against=against or {}, note=note,
     )  # fmt: skip
+
+
+def amount(
+    group: str, work: str, state: str, unit: str, found: list[float], *, floor: float = 0.0,
+    goal: float = 0.0, note: str = "",
+) -> Row:  # fmt: skip
+    """Return the line of an amount of which less is better, such as seconds until something is done."""
+    assert unit in CEILINGS, "of a rate more is better"
+    return Row(
+        group=group, work=work, state=state, unit=unit, rate=median(found), low=min(found), high=max(found),
+        cpu_us=0.0, wall_rate=0.0, floor=floor, goal=goal, note=note,
+    )  # fmt: skip
+
+
+def resident_mb() -> float:
+    """Return the memory of this process that is in RAM, in MB."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def compare(ours: Row, **peers: Row) -> Row:

@@ -10,8 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
-from benchmarks.measure import Row
+from benchmarks.measure import CEILINGS, Row
 from benchmarks.workload import Sizes
 
 PARTS = ("msgspec", "uvicorn", "uvloop", "litestar", "fastapi", "pydantic", "duckdb")
@@ -50,6 +51,9 @@ class Results(msgspec.Struct, frozen=True):
     left_out: list[str]
     load_after: float = 0.0
     """As `load_before`; the run itself keeps about one busy."""
+    kept: list[Row] = []
+    """What takes long, from an earlier run."""
+    kept_date: str = ""
 
 
 def machine() -> Machine:
@@ -82,6 +86,22 @@ def write(results: Results, folder: Path) -> Path:
     return path
 
 
+def with_kept(results: Results, before: Results | None, long: set[str]) -> Results:
+    """Return results with the rows of long benchmarks that only an earlier run has.
+
+    Args:
+        results: Of this run.
+        before: Of the run before, if there was one.
+        long: Groups of the benchmarks that are not run each time.
+    """
+    if before is None or any(row.group in long for row in results.rows):
+        return results
+    rows = [row for row in before.rows if row.group in long]
+    if rows:
+        return replace(results, kept=rows, kept_date=before.date)
+    return replace(results, kept=before.kept, kept_date=before.kept_date)
+
+
 def markdown(results: Results) -> str:
     """Return the page of a run."""
     here = results.machine
@@ -101,25 +121,60 @@ def markdown(results: Results) -> str:
         "HTTP by the clock, the server on one core and the client on another. Garbage collection as "
         f"`penstock up` sets it: frozen after loading, thresholds {results.gc_thresholds}."
     )
+    kept = [f"Measured on {results.kept_date}, and not again: it takes a quarter of an hour.", "",
+            *_table(results.kept), ""]  # fmt: skip
     beside = "*beside*: our rate by theirs, and in brackets their CPU time by ours; above 1 we are ahead."
     return "\n".join([
         f"# Benchmarks of {results.date}", "", taken, "", method, "",
+        *_table(results.rows), "", beside, "", *(kept if results.kept else ()),
+        *_where(results), *(f"Left out: {text}.\n" for text in results.left_out),
+    ])  # fmt: skip
+
+
+def _table(rows: list[Row]) -> list[str]:
+    return [
         "| " + " | ".join(HEADINGS) + " |",
         "|---|---|--:|--:|--:|---|---|---|---|",
-        *("| " + " | ".join(_cells(row)) + " |" for row in results.rows),
-        "", beside, *(f"\nLeft out: {text}." for text in results.left_out), "",
-    ])  # fmt: skip
+        *("| " + " | ".join(_cells(row)) + " |" for row in rows),
+    ]
+
+
+def _where(results: Results) -> list[str]:
+    """Return where the CPU time of whatever misses a floor goes, as it was sampled in the run."""
+    missing = [
+        row for row in results.rows
+        if row.spent and any("missed" in said for said in row.targets(0))
+    ]  # fmt: skip
+    if not missing:
+        return []
+    return [
+        ("Where the CPU time of what misses its floor goes, sampled in one more round of the same run "
+        "(`benchmarks/sampling.py`): a module stands for itself and for the C code that it calls."), "",
+        *(f"- {row.work} ({row.state}): {_spent(row)}." for row in missing), "",
+    ]  # fmt: skip
+
+
+def _spent(row: Row) -> str:
+    parts = (
+        f"{part if ' ' in part else f'`{part}`'} {100 * share:.0f} %"
+        for part, share in row.spent.items()
+    )
+    return ", ".join(parts)
 
 
 FIGURES = """<!-- Written by `make bench` from the newest file in benchmarks/results. Edit nothing here. -->
 # Measured figures
 
 What Penstock costs on one machine, measured in one run beside other programs that did the same work
-or less. Repeat it with `make bench`: about five minutes; nginx and wrk are used where they are
-installed, and what is left out without them is said.
+or less. Repeat it with `make bench`: about seven minutes; nginx and wrk are used where they are
+installed, and what is left out without them is said. `.venv/bin/python -m benchmarks.run --long` also
+lets a shop grow to a million people.
+
+![How much of its floor each figure reaches; the same figures are in the table below.](../assets/figures.svg)
 
 - *Floor* is what this version is to reach, *goal* what is aimed at; one that was missed says by how much. A ratio to a
   peer is that of CPU times.
+- Of milliseconds, seconds and megabytes the floor is the most that there may be.
 - *zipf* and *uniform* say who is busy; *hot*: every leaf is decoded in memory; *cold*: every leaf is
   read from the store first. `benchmarks/workload.py` pins people, events, duplicates, consent and
   protections, and a test pins its bytes.
@@ -131,6 +186,7 @@ installed, and what is left out without them is said.
 - The collector alone stands beside FastAPI: a process of the same routes and the same log, from which
   another would fold. What is *folded, linked and written too* is `penstock up`, and everything that it
   does for an event, after the answer too, is in its CPU time.
+- A million people are the workload's and their clones, who differ in ids alone (`benchmarks/crowd.py`).
 - Loopback without TLS. Rates between processes that share two cores are reported, never gated.
 
 """
@@ -152,6 +208,8 @@ def _cells(row: Row) -> list[str]:
     if row.unit == "ms":
         rate = f"p50 {row.p50_ms:.1f}, p99 {row.p99_ms:.1f} ms"
         spread = f"{row.low:.1f} - {row.high:.1f}"
+    elif row.unit in CEILINGS:
+        rate, spread = f"{row.rate:,.2f} {row.unit}", f"{row.low:,.2f} - {row.high:,.2f}"
     else:
         rate, spread = f"{row.rate:,.0f} {row.unit}/s", f"{row.low:,.0f} - {row.high:,.0f}"
     beside = "; ".join(

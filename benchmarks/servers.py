@@ -52,11 +52,12 @@ class Server:
         folder: Its working folder; what it says goes to a file there.
         find_port: Returns the port once it is known; None until then.
         core: The core to pin it to; None for any.
+        wait: Until it listens.
     """
 
     def __init__(
         self, command: list[str], folder: Path, find_port: Callable[[], int | None],
-        core: int | None = None,
+        core: int | None = None, *, wait: bool = True,
     ) -> None:  # fmt: skip
         pin = [TASKSET, "-c", str(core)] if TASKSET and core is not None else []
         self.settle_s = SETTLE_S
@@ -66,8 +67,10 @@ class Server:
             [*pin, *command], cwd=Path(__file__).parent.parent, stdout=self._said,
             stderr=subprocess.STDOUT, env={**os.environ, sampling.FILE: str(self._samples)},
         )  # fmt: skip
+        self.port = 0
         try:
-            self.port = self._wait(find_port)
+            if wait:
+                self.port = self._wait(find_port)
         except BaseException:
             self.stop()
             raise
@@ -165,19 +168,25 @@ def new_project(folder: Path) -> Path:
     return project
 
 
+def said_file(project: Path) -> Path:
+    """Return the file in which a running server says where it listens."""
+    return project / "data" / "up.json"
+
+
+def told_port(project: Path) -> int | None:
+    """Return where a project's server listens; None as long as it does not say."""
+    try:
+        said = json.loads(said_file(project).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return int(said["url"].rpartition(":")[2])
+
+
 def penstock(folder: Path, core: int | None) -> Server:
     """Start the benchmarks' project as users do: `penstock up`."""
     project = new_project(folder)
-    said = project / "data" / "up.json"
-
-    def find_port() -> int | None:
-        try:
-            return int(json.loads(said.read_text(encoding="utf-8"))["url"].rpartition(":")[2])
-        except (OSError, ValueError):
-            return None
-
     command = [sys.executable, "-c", SAMPLED, "up", str(project), "--port", "0"]
-    server = Server(command, folder, find_port, core)
+    server = Server(command, folder, lambda: told_port(project), core)
     server.settle_s = FLUSH_S
     return server
 

@@ -74,6 +74,18 @@ class Sizes:
     """Seconds of one load."""
     http_rounds: int = 0
     """Rounds of what goes over HTTP; 0 for as many as of the rest."""
+    clones: int = 20
+    """Of every person, in a crowd; with the person."""
+    crowd_events: int = 30_000
+    crowd_rounds: int = 3
+    hot_people: int = 100_000
+    """Whose memory is measured."""
+    logs: tuple[int, int] = (100_000, 1_000_000)
+    """Records of the logs that a server is started on."""
+    grown: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    """People in turn; the first are those who go on to do something."""
+    grown_events: int = 10_000_000
+    """Records at the end."""
     settle_s: float = 10.0
     """How long at most a server is to be idle until it counts as quiet."""
     probes: int = 400
@@ -82,8 +94,10 @@ class Sizes:
 
 FULL: Final = Sizes(http_rounds=3)
 TINY: Final = Sizes(
-    people=200, events=600, durable_events=600, rounds=1, http_s=0.5, probes=5, http_rounds=1
-)
+    people=200, events=600, durable_events=600, rounds=1, http_s=0.2, http_rounds=1, settle_s=0.05,
+    probes=5, clones=3, crowd_events=300, crowd_rounds=1, hot_people=400, logs=(1_000, 2_000),
+    grown=(400, 800, 1_600), grown_events=15_000,
+)  # fmt: skip
 
 
 class Stream(NamedTuple):
