@@ -83,7 +83,10 @@ def standing_of(
     if active.fingerprint != serving.fingerprint:
         # Another version of Penstock computes these definitions in another way: all leaves anew.
         taken = [*store.epochs(), *(one.epoch for one in table.versions)]
-        table = rebuilt(table, active.number, max(taken) + 1, serving.fingerprint)
+        known = [*table.covered] if table.generation == log.generation else [-1] * log.partitions
+        durable = covered_offsets(log, store, active.epoch)
+        table = rebuilt(table, active.number, max(taken) + 1, serving.fingerprint,
+                        generation=log.generation, covered=[*map(max, known, durable)])  # fmt: skip
         versions.put(table)
         active = table.version(active.number)
     name = fingerprint_name(active.epoch)

@@ -31,7 +31,7 @@ from penstock.core.record import (
     Record,
     Version,
 )
-from penstock.core.step import Outcome
+from penstock.core.step import SMALL_BYTES, Outcome
 from penstock.core.time import DAY_MS, HOUR_MS
 
 # ------------------------------------------------------------------------------------- examples
@@ -140,13 +140,19 @@ def test_a_stamp_from_before_does_not_turn_the_clock_back() -> None:
     assert folding.leaf.clock_ms == NOW + DAY_MS
 
 
-def test_expiry_happens_at_the_tile_and_is_seen_in_the_bytes() -> None:
+@pytest.mark.parametrize("before", [1, 200])
+def test_expiry_is_seen_in_the_bytes_and_a_large_leaf_is_cleared_at_the_tile(before: int) -> None:
     folding = Folding()
-    folding.log(record("a", at_ms=NOW), NOW)
+    for number in range(before):
+        folding.log(record(f"a{number}", at_ms=NOW), NOW)
+    small = folding.leaf.size <= SMALL_BYTES
     folding.log(record("b", at_ms=NOW + 9 * DAY_MS), NOW + 9 * DAY_MS)
     assert folding.read()["views"] == 1
     assert folding.read()["recent"] == ["b"]
+    assert len(folding.leaf.ids) == (before + 1 if small else 1)
+    folding.crash()
     assert list(folding.leaf.ids) == [record("b").event_id]
+    assert folding.read()["recent"] == ["b"]
 
 
 # ------------------------------------------------------------------------------------- consent

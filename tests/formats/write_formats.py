@@ -32,7 +32,7 @@ def formats_now() -> dict[str, int]:
     for path in sorted(SOURCE.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         found.update(
-            {name: int(number) for name, number in re.findall(r"^([A-Z]+_FORMAT)(?:: Final)? = (\d+)$", text, re.MULTILINE)}
+            {name: int(number) for name, number in re.findall(r"^([A-Z]+_FORMAT|ALGEBRA_VERSION)(?:: Final)? = (\d+)$", text, re.MULTILINE)}
         )  # fmt: skip
         if re.search(r"^KIND: Final = FileKind\($", text, re.MULTILINE):
             name = path.relative_to(SOURCE.parent).with_suffix("").as_posix().replace("/", ".")

@@ -16,7 +16,7 @@ from penstock.core.errors import Unavailable
 from penstock.core.feature.plan import Plan
 from penstock.core.identity.identifier import IdentityRules
 from penstock.core.identity.routing import route
-from penstock.core.ids import LeafId, event_id, leaf_id
+from penstock.core.ids import LeafId, event_id, leaf_id, partition_of
 from penstock.core.record import (
     RECORD_FORMAT,
     Evidence,
@@ -136,6 +136,25 @@ def test_a_stop_and_a_start_change_nothing() -> None:
         return found
 
     assert asyncio.run(story())["views"] == 9
+
+
+def test_links_that_a_start_appends_to_other_partitions_are_folded_too() -> None:
+    async def story() -> tuple[dict, int]:
+        world = World(partitions=3)
+        # A process ended after the append of these, before that of their links.
+        for number in range(30):
+            one = view(number, f"u{number}", f"a{number}")
+            world.log.append(partition_of(LeafId(one.leaf), 3), [encode_record(one)])
+        engine = await world.start()
+        found = await features(engine, "anonymous_id", "a7")
+        await engine.settled()
+        await engine.close()
+        assert world.same_as_replay()
+        return found, sum(world.log.head(partition) for partition in range(3))
+
+    found, records = asyncio.run(story())
+    assert found["views"] == 1
+    assert records == 60, "each link once"
 
 
 def test_what_was_never_written_comes_back_from_the_log() -> None:

@@ -104,25 +104,30 @@ class EmbeddedEngine:
 
     async def start(self) -> None:
         """Catch up with the log in slices, then fold what the appender appends."""
-        loop = asyncio.get_running_loop()
-        for lane in self._lanes:
-            while True:
-                batch = await loop.run_in_executor(
-                    self._thread, self.log.read, lane.fold.partition, lane.fold.next_offset, 2_000
-                )
-                if not batch:
-                    break
-                self._enqueue(lane, batch)
-                while lane.waiting:
-                    self._fold_slice(lane)
-                    await asyncio.sleep(0)
-                await self._flush(lane)
+        # The links that one partition asks for land in others, which may have been read to their end.
+        while [lane for lane in self._lanes if await self._catch_up(lane)]:
+            pass
         self._caught_up = True
         self._tasks = [
             asyncio.create_task(self._fold_loop(), name="penstock-fold"),
             asyncio.create_task(self._keep_loop(), name="penstock-links"),
             asyncio.create_task(self._flush_loop(), name="penstock-flush"),
         ]
+
+    async def _catch_up(self, lane: _Lane) -> bool:
+        """Fold a partition to its end; return whether there was anything to fold."""
+        loop = asyncio.get_running_loop()
+        found = False
+        while batch := await loop.run_in_executor(
+            self._thread, self.log.read, lane.fold.partition, lane.fold.next_offset, 2_000
+        ):
+            found = True
+            self._enqueue(lane, batch)
+            while lane.waiting:
+                self._fold_slice(lane)
+                await asyncio.sleep(0)
+            await self._flush(lane)
+        return found
 
     async def close(self) -> None:
         """Drain: commit what waits, fold it, write every leaf, end the threads.
@@ -162,8 +167,10 @@ class EmbeddedEngine:
         return sum(len(lane.waiting) for lane in self._lanes)
 
     def _on_appended(self, partition: int, records: list[LogRecord]) -> None:
-        self._enqueue(self._lanes[partition], records)
-        self._wake.set()
+        if self._caught_up:
+            self._enqueue(self._lanes[partition], records)
+            self._wake.set()
+        # Else they are read from the log: before them there may be others that nobody has read yet.
 
     @staticmethod
     def _enqueue(lane: _Lane, records: Sequence[LogRecord]) -> None:

@@ -273,12 +273,25 @@ def give_up(table: Table, number: int = 0) -> Table:
     return table if standing is None else _bounded(_put(table, _gone(standing)))
 
 
-def rebuilt(table: Table, number: int, epoch: int, fingerprint: str) -> Table:
+def rebuilt(
+    table: Table, number: int, epoch: int, fingerprint: str, *, generation: int = 0,
+    covered: Sequence[int] = (),
+) -> Table:  # fmt: skip
     """Return the table in which a version has its leaves elsewhere: they are made anew from the log.
 
     Versions that shared them go with it. Another version of Penstock may need the same definitions'
     leaves in another form, so their fingerprint is given.
+
+    Args:
+        table: The table.
+        number: The version.
+        epoch: Where its leaves are from now on.
+        fingerprint: What they depend on.
+        generation: The log's generation that `covered` counts in.
+        covered: By partition, what the leaves before covered; empty to leave what the table says.
     """
+    if covered:
+        table = msgspec.structs.replace(table, generation=generation, covered=tuple(covered))
     before = table.version(number).epoch
     for version in table.versions:
         if version.epoch == before and version.state != "dropped":

@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 
 from penstock.core.feature.window import Grid
 
-ALGEBRA_VERSION: Final = 1
+ALGEBRA_VERSION: Final = 2
 """Part of every plan's fingerprint: accumulators of another version are not read."""
 
 VALUE_BYTES: Final = 13

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from penstock.core.feature import caps
 from penstock.core.feature.algebra import KEYS, Aggregate, ValueType, in_range, register
@@ -88,11 +88,11 @@ class TopK(Aggregate):
 
     def size_bytes(self, acc: caps.CapMap) -> int:
         """Return the bytes of values and counts."""
-        size = self.charge_bytes * len(acc)
-        for value in acc:
-            if isinstance(value, str):
-                size += len(value)
-        return size
+        try:
+            texts = sum(map(len, cast("dict[str, int]", acc)))  # nearly always: a sixth of the time
+        except TypeError:
+            texts = sum(len(value) for value in acc if isinstance(value, str))
+        return self.charge_bytes * len(acc) + texts
 
 
 def _add(one: int | None, other: int) -> int:
