@@ -24,6 +24,7 @@ from penstock.compose import (
     make_links,
     make_node,
     open_stores,
+    require_reachable_links,
 )
 from penstock.core.errors import SettingsError, Unavailable
 from penstock.core.record import decode_record
@@ -183,6 +184,49 @@ def test_links_start_with_the_public_url(project: Any) -> None:  # noqa: F811
     node = make_node(project, stores, clock=HandClock(NOW))
     assert make_links(node, "http://127.0.0.1:1/").public_url == "https://mail.shop.example"
     stores.close()
+
+
+SMTP_ELSEWHERE = '[esp]\nkind = "smtp"\nhost = "{}"\nport = 1\ntls = "none"\n'
+
+
+@pytest.mark.parametrize(
+    ("relay", "public_url", "refused"),
+    [
+        ("192.0.2.25", "", "is not set"),
+        ("smtp.esp.example", "", "is not set"),
+        ("smtp.esp.example", "http://0.0.0.0:8080", "names this machine"),
+        ("smtp.esp.example", "http://localhost:8080/", "names this machine"),
+        ("smtp.esp.example", "https://[::1]/", "names this machine"),
+        ("smtp.esp.example", "https://mail.shop.example", ""),
+        ("127.0.0.1", "", ""),
+        ("localhost", "http://0.0.0.0:8080", ""),
+        ("::1", "", ""),
+    ],
+)
+def test_links_that_only_this_machine_can_follow_go_to_no_relay_elsewhere(
+    folder: Path,  # noqa: F811
+    relay: str,
+    public_url: str,
+    refused: str,
+) -> None:
+    path = folder / "penstock.toml"
+    text = path.read_text().replace("https://mail.shop.example", public_url)
+    path.write_text(text + SMTP_ELSEWHERE.format(relay))
+    project = load_project(folder)  # noqa: F811
+    if not refused:
+        require_reachable_links(project.settings)
+        return
+
+    async def story() -> None:
+        async with opened(project) as shop:
+            await shop.send(identify(), view("p1"))
+            campaigning = make_campaigning(shop.node, make_links(shop.node, "http://0.0.0.0:8080"))
+            await campaigning.send(project.campaigns["spring"], project.audiences["viewers"], "s1")
+
+    with pytest.raises(SettingsError) as error:
+        asyncio.run(story())
+    assert (error.value.code, refused in error.value.what) == ("E253", True)
+    assert "server.public_url" in error.value.where
 
 
 # ------------------------------------------------------------------------------------- real SMTP

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from penstock.adapters.backup.data_folder import require_whole
@@ -87,7 +89,7 @@ from penstock.runtimes.outbox import OutboxPump
 from penstock.runtimes.popular import PopularFollowers
 from penstock.runtimes.side_by_side import Candidate, SideBySide
 from penstock.runtimes.upkeep import Job, Upkeep
-from penstock.settings import EspSettings, load_settings
+from penstock.settings import EspSettings, Settings, load_settings
 
 KEY_BYTES = 32
 KEYS_FILE = "keys.json"
@@ -263,6 +265,37 @@ def make_esp(settings: EspSettings, root: Path) -> Esp:
         settings.host, settings.port, username=settings.username, password=settings.password,
         tls=settings.tls,
     )  # fmt: skip
+
+
+def require_reachable_links(settings: Settings) -> None:
+    """Refuse to send what strangers get with links that only this machine can follow.
+
+    Files of `directory`, and a relay on this machine, are where emails are tried out.
+
+    Raises:
+        SettingsError: Emails go to another machine, and `server.public_url` is not set or names this
+            machine (E253).
+    """
+    if settings.esp.kind != "smtp" or _is_here(settings.esp.host):
+        return
+    public_url = settings.server.public_url
+    host = urlsplit(public_url).hostname
+    if not host or _is_here(host):
+        raise SettingsError("E253", "emails would go out with links that lead nowhere, the unsubscribe link among them: "
+                            f"`server.public_url` {'names this machine' if public_url else 'is not set'}",
+                            where="server.public_url", fix="set it in penstock.toml to how mail clients reach this server, "
+                            'such as "https://mail.shop.example"')  # fmt: skip
+
+
+def _is_here(host: str) -> bool:
+    """Return whether a host is this machine: a loopback address, or the address of any interface."""
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
 
 
 @dataclass
@@ -482,10 +515,15 @@ def make_campaigning(node: Node, links: Links, edition: Edition | None = None) -
     """Return what scans audiences and sends campaigns, by the edition that serves or another."""
     project, edition = node.project, edition or node.editions.active
     email = project.settings.email
+
+    def esp() -> Esp:
+        require_reachable_links(project.settings)
+        return make_esp(project.settings.esp, project.root)
+
     address = f"{email.sender_name} <{email.sender}>" if email.sender_name else email.sender
     return Campaigning(
         serving=edition.serving, store=node.stores.store, epoch=edition.epoch,
-        appender=node.engine.appender, esp=lambda: make_esp(project.settings.esp, project.root),
+        appender=node.engine.appender, esp=esp,
         links=links, sender=Sender(address, email.sender.rpartition("@")[2], email.reply_to, tuple(email.seeds)),
         text_of_html=html_to_text, make_leaf=node.collector.make_leaf,
         connections=project.settings.esp.connections,

@@ -181,7 +181,7 @@ DOCS: dict[str, str] = {
     "project.undeclared": "What becomes of event types that are not declared: `reject`, `keep` or `drop`.",
     "server.host": "Address to listen on.",
     "server.port": "Port to listen on; 0 picks a free one.",
-    "server.public_url": "How mail clients reach this server; links in emails start with it.",
+    "server.public_url": "How mail clients reach this server; links in emails start with it. Nothing is sent to an SMTP server elsewhere without it.",
     "server.read_keys": "Bearer keys of those who read profiles and decisions.",
     "server.admin_key": "Bearer key of the command line; made at `penstock init`.",
     "server.requests_max": "Requests in flight, beyond which new ones are answered 429.",

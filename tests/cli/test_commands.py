@@ -161,6 +161,22 @@ def test_send_mails_each_person_once(loaded: Path) -> None:
     assert "ann@example.com" not in json.dumps([dry, first, second])
 
 
+def test_a_send_with_links_that_lead_nowhere_is_refused(loaded: Path) -> None:
+    settings = loaded / "penstock.toml"
+    smtp = 'kind = "smtp"\nhost = "192.0.2.25"'  # nobody's address, by RFC 5737
+    text = settings.read_text().replace('kind = "directory"', smtp).replace('path = "outbox"', "")
+    settings.write_text(text)
+
+    sent = run("send", "welcome", "--send", "s1", "--project", loaded)
+    doctor = run("doctor", "--project", loaded)
+
+    assert (sent.exit_code, doctor.exit_code) == (3, 3)
+    for told in (sent.output, " ".join(doctor.output.split())):
+        assert "E253" in told
+        assert "`server.public_url` is not set" in told
+        assert "https://mail.shop.example" in told
+
+
 def test_a_send_that_the_esp_does_not_take_says_so_and_fails(loaded: Path) -> None:
     settings = loaded / "penstock.toml"
     text = settings.read_text()

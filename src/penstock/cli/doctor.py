@@ -25,7 +25,7 @@ from penstock.candidates import make_renderer, serving_of
 from penstock.cli.client import Admin, in_process, running_url, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.cli.repair import heads_of, named
-from penstock.compose import Stores, open_stores
+from penstock.compose import Stores, open_stores, require_reachable_links
 from penstock.core.errors import DataCorrupt, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.record import NO_VERSION, Kind, Version, decode_record
@@ -192,6 +192,7 @@ def _esp(project: Project) -> str:
     esp = project.settings.esp
     if esp.kind == "directory":
         return f"emails become files in {esp.path}"
+    require_reachable_links(project.settings)
     started = time.perf_counter()
     try:
         with socket.create_connection((esp.host, esp.port), ESP_TIMEOUT_S):

@@ -328,6 +328,10 @@ CODES: dict[str, Code] = {
         "A setting names a purpose that does not exist.",
         "Correct the name, or add a purpose of your own to `consent.purposes`.",
     ),
+    "E253": Code(
+        "Emails would go to another machine with links that only this one can follow.",
+        "Set `server.public_url` to how mail clients reach this server.",
+    ),
     "E260": Code(
         "A setting of `[email]` is no address that an email can carry.",
         'Write an address alone, such as `sender = "news@shop.example"`, and its name as `sender_name`.',
