@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from penstock.adapters.content.html_to_text import html_to_text
-from penstock.adapters.content.inline import inline_css
-from penstock.adapters.content.liquid import LiquidRenderer
-from penstock.adapters.content.mjml import compile_mjml
 from penstock.core.decision.popular import tallies_of
 from penstock.core.definitions.versions import Table, Version, first, rebuilt
 from penstock.core.errors import DefinitionError
@@ -35,13 +32,13 @@ from penstock.ports.decisions import Decisions
 from penstock.ports.log import Log
 from penstock.ports.metrics import Metrics
 from penstock.ports.profiles import LeafRead, Profiles
-from penstock.ports.renderer import Html
 from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 from penstock.ports.versions import Versions
 from penstock.project import Project, load_version
 from penstock.runtimes.popular import PopularFollowers
 from penstock.runtimes.side_by_side import Candidate
+from penstock.templates import make_renderer, require_templates
 
 
 class Standing(NamedTuple):
@@ -59,10 +56,15 @@ class Standing(NamedTuple):
 def standing_of(
     project: Project, *, versions: Versions, store: Store, log: Log, clock: Clock
 ) -> Standing:
-    """Return what serves; what the table does not know yet becomes its first version."""
+    """Return what serves; what the table does not know yet becomes its first version.
+
+    Raises:
+        DefinitionError: What would be the first version has a template that shows a hole (E197).
+    """
     table = versions.load()
     active = table.active
     if active is None:
+        require_templates(project)
         live = int(store.get_meta(LIVE_EPOCH) or 0)
         epoch = choose_epoch(store, project.fingerprint)
         table = first(table, digest=project.digest, fingerprint=project.fingerprint, epoch=epoch.number,
@@ -149,8 +151,9 @@ def load_changed(parts: CandidateParts, project: Project) -> Candidate:
     """Return what the project's folder holds now, to be applied; its emails are rendered once.
 
     Raises:
-        DefinitionError: A template is wrong (E140, E141), or an email is too large (E183).
+        DefinitionError: A template is wrong (E140, E141, E144, E197), or an email is too large (E183).
     """
+    require_templates(project)
     candidate = make_candidate(parts, project)
     check_emails_of(candidate.edition(0, NoLeaves(), 0))
     return candidate
@@ -223,23 +226,6 @@ def definitions_of(project: Project) -> Definitions:
     )
 
 
-def make_renderer(project: Project, content: Path | None = None) -> LiquidRenderer:
-    """Return the renderer of a project's templates, all of them parsed.
-
-    Args:
-        project: The project.
-        content: The folder of its templates; by default the project's own.
-
-    Raises:
-        DefinitionError: A template does not parse (E141) or its MJML does not compile.
-    """
-
-    def prepare_html(name: str, source: str) -> str:
-        return inline_css(name, compile_mjml(name, source) if ".mjml" in name else source)
-
-    return LiquidRenderer(content or project.root / "content", prepare_html=prepare_html)
-
-
 def check_emails_of(edition: Edition) -> None:
     """Render every campaign of an edition as a stranger gets it; errors as `check_emails`."""
     serving = edition.serving
@@ -255,38 +241,3 @@ def check_emails_of(edition: Edition) -> None:
             raise DefinitionError("E183", f"campaign `{name}` renders to {rendered.size.bytes} bytes, "
                                   "which mail clients clip", where=campaign.where,
                                   fix="shorten the template to less than 100 kB")  # fmt: skip
-
-
-def check_templates(project: Project, *, broken: bool = False) -> list[DefinitionError]:
-    """Return what is wrong with a project's templates, one fault a template.
-
-    Args:
-        project: The project.
-        broken: Whether its slots or campaigns are: then templates are parsed, and not rendered.
-    """
-    try:
-        renderer = make_renderer(project)
-    except DefinitionError as error:
-        return [error]
-    if broken:
-        return []
-    faults: list[DefinitionError] = []
-    sample = {
-        "campaign": "", "preheader": "", "as_of_ms": 0, "unsubscribe_url": "#",
-        "slots": {name: {"items": [], "html": Html("")} for name in project.slots},
-        "traits": dict.fromkeys(project.catalog.traits, ""),
-    }  # fmt: skip
-    for name, campaign in project.campaigns.items():
-        if not campaign.template:
-            continue
-        try:
-            undefined = renderer.check(campaign.template, [sample])
-        except DefinitionError as error:
-            faults.append(error)
-            continue
-        faults += [
-            DefinitionError("E197", f"campaign `{name}` shows `{one.name}`, which nothing defines", where=one.where,
-                            fix="name a slot of the campaign or a declared trait, or remove it")
-            for one in undefined
-        ]  # fmt: skip
-    return faults

@@ -136,6 +136,74 @@ def test_a_feature_whose_value_is_of_another_kind_is_pointed_out(loaded: Path) -
     assert "which was count and is last_k of string" in plan["doubts"][0]["what"]
 
 
+EMAIL, HERO = "content/email.mjml.liquid", "content/hero.liquid"
+HOLES = [
+    (EMAIL, "slots.hero.html", "slots.heros.html", "E197", "slots.heros", "slots.hero"),
+    (EMAIL, "traits.first_name", "traits.frist_name", "E197", "traits.frist_name", "traits.first_name"),
+    (HERO, "{{ item.title }}", "{{ item.titel }}", "E197", "item.titel", "item.title"),
+    (HERO, "{% if item.price %}", "{% if item.pirce %}", "E197", "item.pirce", "item.price"),
+    (EMAIL, "{{ unsubscribe_url }}", "https://shop.example", "E197", "unsubscribe", "unsubscribe_url"),
+    (EMAIL, "{{ unsubscribe_url }}", "{{ unsubscribe_ulr }}", "E197", "unsubscribe_ulr", "unsubscribe_url"),
+    (EMAIL, "<mj-text>Hello", "<mj-txt>Hello", "E144", "mj-txt", "mj-text"),
+    (EMAIL, "<mj-text>Hello", '<mj-text aling="left">Hello', "E144", "aling", "align"),
+    ("campaigns/welcome.toml", "slots.hero.items[0].title", "slots.hero.items[0].titel", "E197",
+     "slots.hero.items[0].titel", "slots.hero.items[0].title"),
+    ("campaigns/welcome.toml", "{{ slots.hero.items[0].title }}", "{{ slots.hero", "E141", "", "close"),
+]  # fmt: skip
+
+
+def line_of(folder: Path, name: str, text: str) -> int:
+    lines = (folder / name).read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+@pytest.mark.parametrize(("file", "old", "new", "code", "named", "meant"), HOLES)
+def test_a_name_that_would_be_an_empty_hole_is_found_with_its_line(
+    folder: Path, file: str, old: str, new: str, code: str, named: str, meant: str
+) -> None:
+    edit(folder, file, old, new)
+    # Without data, and when it is to serve for the first time.
+    planned = run("plan", "--project", folder)
+    (folder / "items.csv").write_text("item_id,title\np1,Kettle\n")
+    loading = run(
+        "load", folder / "items.csv", "--as", "items", "--source", "crm", "--project", folder
+    )
+
+    found = new if new in (folder / file).read_text() else named
+    line = line_of(folder, file, found)
+    assert planned.exit_code == 1
+    assert loading.exit_code == 2
+    if "unsubscribe" not in named or named.endswith("ulr"):
+        assert f"({file}:{line})" in planned.output
+    for told in (planned.output, loading.output):
+        assert f"{code}: " in told
+        assert named in told
+        assert meant in told
+
+
+def test_an_email_without_a_link_to_unsubscribe_is_told_where_it_belongs(folder: Path) -> None:
+    edit(folder, EMAIL, "{{ unsubscribe_url }}", "https://shop.example")
+    told = run("plan", "--project", folder).output
+    assert f"({EMAIL}:{line_of(folder, EMAIL, '</mj-body>')})" in told
+
+
+def test_every_hole_is_told_at_once_and_none_is_applied(loaded: Path) -> None:
+    for file, old, new, *_ in HOLES[:3]:
+        edit(loaded, file, old, new)
+
+    faults = json.loads(run("plan", "--project", loaded, "--json").stdout)["broken"]
+    applied = run("apply", "--project", loaded)
+
+    assert [(one["code"], one["fix"]) for one in faults] == [
+        ("E197", "did you mean `slots.hero`?"),
+        ("E197", "did you mean `traits.first_name`?"),
+        ("E197", "did you mean `item.title`?"),
+    ]
+    assert (applied.exit_code, "E197" in applied.output) == (2, True)
+    # What serves goes on.
+    assert result_of("send", "welcome", "--send", "s1", "--project", loaded)["seen"] == 1
+
+
 def test_a_template_that_shows_what_nothing_defines_is_broken(loaded: Path) -> None:
     edit(loaded, "content/email.mjml.liquid", "{{ slots.hero.html }}", "{{ slots.heros.html }}")
 

@@ -21,7 +21,7 @@ from penstock import __version__
 from penstock.adapters.backup.data_folder import ARRIVING, VERIFIED
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.log.sqlite.salvage import survey
-from penstock.candidates import make_renderer, serving_of
+from penstock.candidates import serving_of
 from penstock.cli.client import Admin, in_process, running_url, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.cli.repair import heads_of, named
@@ -36,6 +36,7 @@ from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
 from penstock.flows.status import conservation
 from penstock.project import Project, load_project
 from penstock.settings import ArchiveSettings, LogSettings, SourceSettings, StoreSettings
+from penstock.templates import make_renderer, require_templates
 
 PYTHON = (3, 11)
 DISK_FREE_BYTES = 1 << 30
@@ -101,7 +102,7 @@ def examine(project_dir: Path) -> Iterator[Finding]:
     yield Finding("ok", f"definitions of `{project.settings.project.name}`: {len(project.catalog.event_types)} events, "
                   f"{len(project.plan.features)} features, {len(project.audiences)} audiences, "
                   f"{len(project.slots)} slots, {len(project.campaigns)} campaigns")  # fmt: skip
-    templates = _check("templates", lambda: f"{len(make_renderer(project).names())} parsed")
+    templates = _check("templates", lambda: _templates(project))
     yield templates
     yield _check("esp", lambda: _esp(project))
     if templates.exit_code:
@@ -186,6 +187,11 @@ def _keys_of(project: Project) -> Finding:
         )
     writing = sum(bool(source.write_key) for source in project.settings.sources.values())
     return Finding("ok", f"keys: 1 admin, {len(server.read_keys)} read, {writing} write")
+
+
+def _templates(project: Project) -> str:
+    require_templates(project)
+    return f"{len(make_renderer(project).names())} parsed"
 
 
 def _esp(project: Project) -> str:

@@ -14,7 +14,7 @@ from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.archives import open_log_beside
-from penstock.candidates import check_templates, serving_of
+from penstock.candidates import serving_of
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.compose import VERSIONS_FOLDER
 from penstock.core.definitions.changes import Change, Changes, changes_of
@@ -23,6 +23,7 @@ from penstock.core.errors import DefinitionError, PenstockError
 from penstock.core.step import Step
 from penstock.flows.estimate import Estimate, estimate
 from penstock.project import Project, load_project
+from penstock.templates import template_faults
 
 CHANGED = 2
 REFUSED = 1
@@ -58,7 +59,7 @@ def command(source: bool, project_dir: Path, as_json: bool) -> None:
         return
     faults: list[DefinitionError] = []
     project = load_project(project_dir, faults=faults)
-    faults += check_templates(project, broken=bool(faults))
+    faults += template_faults(project, broken=bool(faults))
     planned = plan(project, faults)
     show(_plain(planned, project), as_json, lambda: _say(planned, project))
     refused = planned.faults or (planned.changes is not None and planned.changes.breaks)

@@ -77,7 +77,8 @@ CODES: dict[str, Code] = {
         "Move it into `mj-text`, `mj-raw`, a link or a style attribute.",
     ),
     "E144": Code(
-        "The MJML of a template does not compile.", "Correct the element that the message names."
+        "The MJML of a template does not compile, or has an element or attribute that MJML does not know.",
+        "Correct what the message names.",
     ),
     "E145": Code(
         "The CSS of a template cannot be inlined.",

@@ -5,7 +5,7 @@ import json
 import pytest
 from liquid.exceptions import LiquidError
 
-from penstock.adapters.content.liquid import Limits, LiquidRenderer
+from penstock.adapters.content.liquid import ANY, Each, Limits, LiquidRenderer
 from penstock.adapters.content.liquid.templates import Origin, TemplateEnvironment
 from penstock.core.errors import DefinitionError
 
@@ -169,38 +169,77 @@ def test_the_clock_of_a_thread_stands_behind_the_count(tmp_path):
 # -------------------------------------------------------------------------------------- strict check
 
 
-def test_a_check_lists_what_is_shown_but_not_in_the_samples(tmp_path):
-    renderer = loaded(tmp_path, {
-        "a.liquid": "{{ shopper.name }}\n{{ shopper.naem }}\n"
-        "{% if coupon %}{{ coupon.code }}{% endif %}\n"
-        "{% for item in shopper.items %}{{ item.titles }}{{ item.note | default: 'x' }}"
-        "{% if item.sale %}{{ item.sale }}{% endif %}{% endfor %}\n"
-        "{% for x in shopper.wishes %}{% endfor %}{% render 'b', who: shopper %}",
-        "b.liquid": "\n{{ who.oops }}",
-    })  # fmt: skip
-    sample = {"shopper": {"name": "Ada", "items": [{"title": "Tea"}]}}
+ITEM = {"title": ANY, "url": ANY}
+SHAPE = {
+    "items": Each(ITEM), "item": ITEM, "traits": {"name": ANY}, "any": ANY,
+    "slots": {"hero": {"items": Each(ITEM), "html": ANY}, "more": {"items": Each({"id": ANY}), "html": ANY}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("{{ traits.nmae }}", [("traits.nmae", 1, "traits.name")]),
+        ("\n{{ slot.hero.html }}", [("slot", 2, "slots")]),
+        ("{{ slots.heros.html }}", [("slots.heros", 1, "slots.hero")]),
+        ("{{ slots.hero.htlm }}", [("slots.hero.htlm", 1, "slots.hero.html")]),
+        ("{{ slots['heros'].html }}", [("slots.heros", 1, "slots.hero")]),
+        ("{% if item.titel %}x{% endif %}", [("item.titel", 1, "item.title")]),
+        ("{% if any %}{% else %}{{ item.titel }}{% endif %}", [("item.titel", 1, "item.title")]),
+        ("{% unless item.urll == blank %}{% endunless %}", [("item.urll", 1, "item.url")]),
+        ("{{ item.titel | default: 'x' }}", [("item.titel", 1, "item.title")]),
+        ("{{ 'x' | append: item.titel }}", [("item.titel", 1, "item.title")]),
+        ("{{ items[0].titel }}{{ items.first.urll }}",
+         [("items.first.urll", 1, "items.first.url"), ("items[0].titel", 1, "items[0].title")]),
+        ("{% for one in slots.hero.items %}\n{{ one.titel }}{% endfor %}",
+         [("one.titel", 2, "one.title")]),
+        ("{% for one in slots.hero.itmes %}{{ one.titel }}{% endfor %}",
+         [("slots.hero.itmes", 1, "slots.hero.items")]),
+        ("{% assign one = items[0] %}{{ one.titel }}", [("one.titel", 1, "one.title")]),
+        ("{% assign one = items | reverse | first %}{{ one.titel }}", [("one.titel", 1, "one.title")]),
+        ("{% render 'part' for items as one %}", [("one.titel", -1, "one.title")]),
+        ("{% render 'part', one: item %}", [("one.titel", -1, "one.title")]),
+        ("{% assign one = item %}{% include 'part' %}", [("one.titel", -1, "one.title")]),
+        ("{% case item.titel %}{% when item.urll %}{% endcase %}",
+         [("item.titel", 1, "item.title"), ("item.urll", 1, "item.url")]),
+        ("{{ zzz }}", [("zzz", 1, "")]),
+    ],
+)  # fmt: skip
+def test_a_name_that_the_data_never_have_is_found_in_any_branch(tmp_path, source, found):
+    renderer = loaded(
+        tmp_path, {"a.liquid": source, "part.liquid": "{{ one.title }}{{ one.titel }}"}
+    )
     home = tmp_path.name
     assert [
-        ("coupon", f"{home}/a.liquid:3"),
-        ("item.titles", f"{home}/a.liquid:4"),
-        ("shopper.naem", f"{home}/a.liquid:2"),
-        ("shopper.wishes", f"{home}/a.liquid:5"),
-        ("who.oops", f"{home}/b.liquid:2"),
-    ] == [tuple(each) for each in renderer.check("a", [sample])]
+        (name, f"{home}/a.liquid:{line}" if line > 0 else f"{home}/part.liquid:{-line}", near)
+        for name, line, near in found
+    ] == [tuple(one) for one in renderer.misnamed("a", SHAPE)]
 
 
-def test_a_check_takes_several_samples_and_finds_nothing_wrong(tmp_path):
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ item.title }}{{ items.size }}{{ items[0].url }}{{ slots.hero.items.last.title }}",
+        "{{ any.thing.at[0].all }}{{ slots[any].html }}{{ items[any].title }}{{ now }}",
+        "{% for i in (1..2) %}{{ forloop.index }}{{ i }}{{ before }}{% assign before = i %}{% endfor %}",
+        "{% assign one = item %}{% if any %}{% assign one = slots.more.items[0] %}{% endif %}{{ one.id }}",
+        "{% capture text %}x{% endcapture %}{{ text }}{% increment n %}{{ n }}",
+        "{% assign words = 'a,b' | split: ',' %}{{ words.first }}{{ words[0].x }}",
+        "{% assign titles = items | map: 'title' %}{{ titles.first.x }}",
+        "{% tablerow one in items cols:2 %}{{ one.title }}{{ tablerowloop.col }}{% endtablerow %}",
+        "{% if item.title == empty or item.url == blank %}{% endif %}",
+    ],
+)
+def test_a_name_that_the_data_have_or_may_have_is_not_found(tmp_path, source):
+    assert [] == loaded(tmp_path, {"a.liquid": source}).misnamed("a", SHAPE)
+
+
+def test_a_use_is_found_in_what_is_included_too(tmp_path):
     renderer = loaded(tmp_path, {
-        "a.liquid": "{% if x %}{{ x }}{% else %}{{ y.z }}{% endif %}{% assign l = 1 %}{{ l }}"
-        "{% for i in (1..2) %}{{ forloop.index }}{{ i }}{% endfor %}",
+        "a.liquid": "{% render 'foot' %}", "b.liquid": "{{ other }}",
+        "foot.liquid": "{% if x %}<a href='{{ unsubscribe_url }}'>{% endif %}",
     })  # fmt: skip
-    assert [] == renderer.check("a", [{"x": 1}, {"y": {"z": 2}}])
-
-
-def test_a_check_leaves_production_lax(tmp_path):
-    renderer = loaded(tmp_path, {"a.liquid": "[{{ x }}]"})
-    renderer.check("a", [{}])
-    assert "[]" == renderer.render("a", {})
+    assert (True, False) == tuple(renderer.uses(name, "unsubscribe_url") for name in ("a", "b"))
 
 
 # ------------------------------------------------------------------------------------- golden liquid

@@ -9,7 +9,7 @@ import pytest
 from penstock.adapters.content.html_to_text import html_to_text
 from penstock.adapters.content.inline import inline_css
 from penstock.adapters.content.liquid import LiquidRenderer
-from penstock.adapters.content.mjml import compile_mjml
+from penstock.adapters.content.mjml import compile_mjml, misspelled
 from penstock.core.errors import DefinitionError
 from penstock.ports.renderer import Html
 
@@ -141,6 +141,23 @@ def test_what_is_not_mjml_is_refused(tmp_path, source):
     with pytest.raises(DefinitionError) as caught:
         loaded(tmp_path, bad=source)
     assert ("E144", "bad.mjml.liquid") == (caught.value.code, caught.value.where)
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("<mj-txt>x</mj-txt>", [(1, "element `mj-txt`", "mj-text")]),
+        ("<mj-text>\n<mj-zzzzzz/></mj-text>", [(2, "element `mj-zzzzzz`", "")]),
+        ('<mj-text\n  aling="left">x</mj-text>', [(2, "attribute `aling` of `mj-text`", "align")]),
+        ("<mj-image src='a>b' heigth=1 />", [(1, "attribute `heigth` of `mj-image`", "height")]),
+        ('<mj-button href="x" css-class="y" mj-class="z">x</mj-button>', []),
+        ('<mj-attributes><mj-all anything="x"/><mj-class name="a" color="b"/></mj-attributes>', []),
+        ("<!-- <mj-txt> \n --><mj-txt/>", [(2, "element `mj-txt`", "mj-text")]),
+        ('<mj-wrapper gap="1px" background-color="red" full-width="x"></mj-wrapper>', []),
+    ],
+)
+def test_what_mjml_would_show_nothing_of_is_found(source, found):
+    assert found == [tuple(one) for one in misspelled(source)]
 
 
 def test_a_tag_that_mjml_would_lose_is_refused_by_line(tmp_path):

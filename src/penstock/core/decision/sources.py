@@ -91,6 +91,9 @@ _SHIPPED: Final = (
                doc="What most people did something with lately, of everybody or of a person's favourite groups."),
 )  # fmt: skip
 
+SHIPPED: Final = frozenset(kind.name for kind in _SHIPPED)
+"""The names of the sources that ship: what they propose is an item, or content that the author wrote."""
+
 _registered: dict[str, SourceKind] = {kind.name: kind for kind in _SHIPPED}
 
 

@@ -1,8 +1,8 @@
 """The Liquid renderer: a folder of templates by name, HTML escaped, every rendering within limits."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from liquid.exceptions import (
     ContextDepthError,
@@ -18,7 +18,6 @@ from liquid.exceptions import (
     TemplateNotFoundError,
 )
 from liquid.token import Token
-from liquid.undefined import Undefined
 
 from penstock.adapters.content.liquid.metering import (
     Limits,
@@ -27,6 +26,7 @@ from penstock.adapters.content.liquid.metering import (
     MeteredContext,
     WorkLimitError,
 )
+from penstock.adapters.content.liquid.names import Misnamed, Shape, misnamed, uses
 from penstock.adapters.content.liquid.programs import Program, compiled
 from penstock.adapters.content.liquid.templates import (
     MeteredTemplate,
@@ -46,15 +46,6 @@ _GIVEN_UP_MAX = 16
 """A compiled template that the interpreter had to take over so often is interpreted from then on."""
 _INLINE = "text"
 """What messages call a source that has no name of its own."""
-
-
-class UndefinedName(NamedTuple):
-    """A name that a template uses and the sample data does not have."""
-
-    name: str
-    """As written, such as `shopper.naem`."""
-    where: str
-    """File and line."""
 
 
 class LiquidRenderer:
@@ -101,18 +92,19 @@ class LiquidRenderer:
         for name in self._files:
             self._check_references(name)
 
-    def add(self, name: str, source: str, where: str) -> None:
+    def add(self, name: str, source: str, where: str, line: int = 0) -> None:
         """Add a template that is not a file of the folder, such as a campaign's subject line.
 
         Args:
             name: Its name; end it in `.txt` if it makes plain text.
             source: Its Liquid.
             where: The file that holds it, for messages.
+            line: On which line of that file all of it stands; 0 if it is the file.
 
         Raises:
             DefinitionError: The template is wrong (E141).
         """
-        self._load(name, where, source)
+        self._load(name, where, source, line)
         self._check_references(canonical(name))
 
     def render(self, name: str, data: Mapping[str, Any]) -> str:
@@ -158,45 +150,38 @@ class LiquidRenderer:
             template.program = compiled(template)
         return template.program
 
-    def check(self, name: str, samples: Sequence[Mapping[str, Any]]) -> list[UndefinedName]:
-        """Return the names that a template shows or loops over and no sample explains.
-
-        A top-level name must be in at least one sample, whichever branch uses it. A deeper name
-        must exist wherever it is shown; one that is only tested, or has a `default`, may be missing.
+    def misnamed(self, name: str, shape: Mapping[str, Shape]) -> list[Misnamed]:
+        """Return the names that a template uses and its data never have, in whichever branch.
 
         Args:
             name: The template.
-            samples: Data as at send time, one for each branch that matters; at least one.
+            shape: What its data look like.
 
         Raises:
-            DefinitionError: The template fails on a sample (E140), or does not exist (E146).
+            DefinitionError: There is no such template (E146).
         """
-        template = self._get(name)
-        known = set().union(*samples) | {"forloop", "tablerowloop", "now", "today", "partial"}
-        found = {
-            UndefinedName(root, _place(template, uses[0].span.index))
-            for root, uses in template.analyze(include_partials=True).globals.items()
-            if root not in known and uses[0].span.template_name == template.name
-        }
-        roots = {each.name for each in found}
-        recorder = _Recorder()
-        shadow = self._shadow(name, recorder)
-        for sample in samples:
-            self._render(shadow.table[canonical(name)], name, sample)
-        for used in recorder.used:
-            if used.name.split(".")[0].split("[")[0] not in roots:
-                found.add(used)
-        return sorted(found)
+        return misnamed(self._environment(name), self._get(name), shape)
+
+    def uses(self, name: str, root: str) -> bool:
+        """Return whether a template, or one that it includes, uses a name of its data."""
+        return uses(self._environment(name), self._get(name), root)
+
+    def file(self, name: str) -> str:
+        """Return the file that a template is made of, as messages name it."""
+        return self._get(name).origin.file
+
+    def _environment(self, name: str) -> TemplateEnvironment:
+        return self._text if plain_text(name) else self._html
 
     def _get(self, name: str) -> MeteredTemplate:
-        environment = self._text if plain_text(name) else self._html
+        environment = self._environment(name)
         template = environment.table.get(canonical(name))
         if template is None:
             raise DefinitionError("E146", f"there is no template `{name}`",
                                   fix=f"make it in {self._root.name}/, or correct the name")  # fmt: skip
         return template
 
-    def _load(self, file: str, where: str, source: str) -> None:
+    def _load(self, file: str, where: str, source: str, line: int = 0) -> None:
         name = canonical(file)
         if name in self._files:
             raise DefinitionError(
@@ -208,12 +193,13 @@ class LiquidRenderer:
         if self._prepare_html is not None and not plain_text(file) and _whole(file, source):
             prepare_html = self._prepare_html
             prepare = lambda masked: prepare_html(file, masked)  # noqa: E731
-        template = load_template(environment, name, Origin(where, source), prepare)
+        origin = Origin(where, source, (0,), (line,)) if line else Origin(where, source)
+        template = load_template(environment, name, origin, prepare)
         environment.table[name] = template
         self._files[name] = file
 
     def _check_references(self, name: str) -> None:
-        environment = self._text if plain_text(name) else self._html
+        environment = self._environment(name)
         check_references(environment, environment.table[name], name)
 
     def _render(self, template: MeteredTemplate, name: str, data: Mapping[str, Any]) -> str:
@@ -267,61 +253,6 @@ class LiquidRenderer:
         what, fix = _explain(error, self._limits)
         return DefinitionError("E140", f"template `{canonical(name)}` {what}", fix=fix, where=where)
 
-    def _shadow(self, name: str, recorder: "_Recorder") -> TemplateEnvironment:
-        original = self._text if plain_text(name) else self._html
-        shadow = TemplateEnvironment(
-            self._limits, autoescape=original.autoescape, undefined=recorder.undefined
-        )
-        for each, template in original.table.items():
-            shadow.table[each] = shadow.parse_file(each, template.origin, template.origin.source)
-        recorder.environment = shadow
-        return shadow
-
-
-class _Recorder:
-    """Notes the undefined names that are shown or looped over."""
-
-    def __init__(self) -> None:
-        self.used: set[UndefinedName] = set()
-        self.environment: TemplateEnvironment | None = None
-
-    def undefined(
-        self, name: str, *, token: Token | None = None, hint: str | None = None, **_: Any
-    ) -> Undefined:
-        return _Recorded(self, name, token, hint)
-
-    def note(self, value: "_Recorded") -> None:
-        shown = (value.hint or value.name).removesuffix(" is undefined").strip("'")
-        assert self.environment is not None, "an undefined name comes from a rendering"
-        self.used.add(UndefinedName(shown, _place_of(value.token, self.environment)))
-
-
-class _Recorded(Undefined):
-    """An undefined value that tells when it is shown or looped over."""
-
-    __slots__ = ("recorder",)
-
-    def __init__(
-        self, recorder: _Recorder, name: str, token: Token | None, hint: str | None
-    ) -> None:
-        super().__init__(name, token=token, hint=hint)
-        self.recorder = recorder
-
-    def __str__(self) -> str:
-        self.recorder.note(self)
-        return ""
-
-    def __iter__(self) -> Iterator[Any]:
-        self.recorder.note(self)
-        return iter(())
-
-    def items(self) -> Any:
-        """Return no items; a `for` loop asks for them first."""
-        self.recorder.note(self)
-        return super().items()
-
-    __hash__ = Undefined.__hash__
-
 
 def _whole(file: str, source: str) -> bool:
     """Return whether a source is a whole email: MJML, or an HTML document."""
@@ -334,10 +265,6 @@ def _place_of(token: Token | None, environment: TemplateEnvironment) -> str:
     if origin is None or token is None:
         return ""
     return f"{origin.file}:{origin.line(token.start_index)}"
-
-
-def _place(template: MeteredTemplate, position: int) -> str:
-    return f"{template.origin.file}:{template.origin.line(position)}"
 
 
 def _explain(error: Exception, limits: Limits) -> tuple[str, str]:

@@ -1,0 +1,186 @@
+"""A project's templates: made ready to render, and checked against what the project defines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from penstock.adapters.content.inline import inline_css
+from penstock.adapters.content.liquid import ANY, Each, LiquidRenderer, Shape
+from penstock.adapters.content.liquid.masking import LIQUID
+from penstock.adapters.content.mjml import SUFFIXES, compile_mjml, misspelled
+from penstock.core.decision.campaign import Campaign
+from penstock.core.decision.slot import Slot, template_of
+from penstock.core.decision.sources import SHIPPED
+from penstock.core.errors import DefinitionError
+from penstock.core.toml_lines import Places, lines_of
+from penstock.ports.renderer import Html
+from penstock.project import Project
+
+UNSUBSCRIBE = "unsubscribe_url"
+TEXTS = ("subject", "preheader")
+"""The Liquid texts of a campaign's file."""
+
+_BODY_ENDS = re.compile(r"</mj-body|</body", re.IGNORECASE)
+
+
+def make_renderer(project: Project, content: Path | None = None) -> LiquidRenderer:
+    """Return the renderer of a project's templates, all of them parsed.
+
+    Args:
+        project: The project.
+        content: The folder of its templates; by default the project's own.
+
+    Raises:
+        DefinitionError: A template does not parse (E141) or its MJML does not compile.
+    """
+
+    def prepare_html(name: str, source: str) -> str:
+        return inline_css(name, compile_mjml(name, source) if ".mjml" in name else source)
+
+    return LiquidRenderer(content or project.root / "content", prepare_html=prepare_html)
+
+
+def require_templates(project: Project) -> None:
+    """Refuse a project with a template that would show a hole, before it serves.
+
+    Raises:
+        DefinitionError: The first of `template_faults`.
+    """
+    for error in template_faults(project):
+        raise error
+
+
+def template_faults(project: Project, *, broken: bool = False) -> list[DefinitionError]:
+    """Return what is wrong with a project's templates, each with file and line.
+
+    A name that is written wrongly is no error of Liquid or MJML: it shows nothing, in every email.
+
+    Args:
+        project: The project, as its folder holds it.
+        broken: Whether its slots or campaigns are: then templates are parsed, and names in them are
+            not looked up.
+    """
+    faults = list(_misspelled(project))
+    try:
+        renderer = make_renderer(project)
+    except DefinitionError as error:
+        return [*faults, error]
+    if broken:
+        return faults
+    for campaign in project.campaigns.values():
+        faults += _of_campaign(project, campaign, renderer)
+    for slot in project.slots.values():
+        faults += _of_slot(project, slot, renderer)
+    # A template that two campaigns or slots share is told of once.
+    once: dict[tuple[str, str, str], DefinitionError] = {}
+    for error in faults:
+        once.setdefault((error.code, error.where, error.what.partition(" shows ")[2]), error)
+    return list(once.values())
+
+
+def _misspelled(project: Project) -> Iterator[DefinitionError]:
+    for file, raw in project.files.items():
+        if not (file.startswith("content/") and file.endswith(SUFFIXES)):
+            continue
+        source = raw.decode("utf-8-sig", "replace").replace("\r\n", "\n")
+        blank = LIQUID.sub(lambda tag: re.sub(r"[^\n]", " ", tag.group()), source)
+        for one in misspelled(blank):
+            fix = (
+                f"did you mean `{one.near}`?"
+                if one.near
+                else "remove it; MJML would show nothing of it"
+            )
+            yield DefinitionError("E144", f"MJML has no {one.what}", where=f"{file}:{one.line}", fix=fix)  # fmt: skip
+
+
+def _of_campaign(
+    project: Project, campaign: Campaign, renderer: LiquidRenderer
+) -> Iterator[DefinitionError]:
+    shape = _of_emails(project, campaign)
+    owner = f"campaign `{campaign.name}`"
+    text = project.files.get(campaign.where, b"").decode("utf-8", "replace")
+    places = Places(campaign.where, lines_of(text))
+    for name in TEXTS:
+        source = getattr(campaign, name)
+        line = places.lines.get((name,), 1)
+        template = f"{campaign.where}.{name}.txt"
+        try:
+            renderer.add(template, source, campaign.where, line)
+        except DefinitionError as error:
+            yield error
+            continue
+        yield from _misnamed(renderer, template, shape, owner)
+    if not campaign.template:
+        return
+    for template in (campaign.template, f"{campaign.template}.txt"):
+        if template in renderer.names():
+            yield from _misnamed(renderer, template, shape, owner)
+            try:
+                renderer.render(template, _sample(project, campaign))
+            except DefinitionError as error:
+                yield error
+    if not renderer.uses(campaign.template, UNSUBSCRIBE):
+        file = renderer.file(campaign.template)
+        yield DefinitionError("E197", f"{owner} shows no link to unsubscribe", where=f"{file}:{_body_end(project, file)}",
+                              fix='add <a href="{{ unsubscribe_url }}">Unsubscribe</a> to the template')  # fmt: skip
+
+
+def _of_slot(project: Project, slot: Slot, renderer: LiquidRenderer) -> Iterator[DefinitionError]:
+    item = _of_items(project, slot)
+    shape: dict[str, Shape] = {"items": Each(item), "item": item, "slot": ANY, "campaign": ANY}
+    blocks = [source.args.get("block") for source in (*slot.candidates, *slot.fallback)]
+    for template in dict.fromkeys([template_of(slot), *blocks]):
+        if template in renderer.names():
+            yield from _misnamed(renderer, template, shape, f"slot `{slot.name}`")
+
+
+def _misnamed(
+    renderer: LiquidRenderer, template: str, shape: dict[str, Shape], owner: str
+) -> Iterator[DefinitionError]:
+    for one in renderer.misnamed(template, shape):
+        fix = (
+            f"did you mean `{one.near}`?" if one.near else
+            "name a slot of the campaign, a declared trait or a field of its items, or remove it"
+        )  # fmt: skip
+        yield DefinitionError("E197", f"{owner} shows `{one.name}`, which nothing defines",
+                              where=one.where, fix=fix)  # fmt: skip
+
+
+def _of_emails(project: Project, campaign: Campaign) -> dict[str, Shape]:
+    """Return what a campaign's template is given; see `render_email`."""
+    slots = {
+        slot.name: {"items": Each(_of_items(project, slot)), "html": ANY} for slot in campaign.slots
+    }
+    kept = project.catalog.traits_undeclared == "keep"
+    return {
+        "campaign": ANY, "preheader": ANY, "as_of_ms": ANY, UNSUBSCRIBE: ANY, "slots": slots,
+        "traits": ANY if kept else dict.fromkeys(project.catalog.traits, ANY),
+    }  # fmt: skip
+
+
+def _of_items(project: Project, slot: Slot) -> Shape:
+    """Return the fields that what a slot shows may have: those of items, and of content that it names."""
+    fields = {name for name in project.catalog.items if not slot.show or name in slot.show}
+    for source in (*slot.candidates, *slot.fallback):
+        if source.kind not in SHIPPED:
+            return ANY  # a source of the author's own may propose content with any fields
+        fields |= set(source.args.get("content", {}))
+    return dict.fromkeys(sorted(fields), ANY)
+
+
+def _sample(project: Project, campaign: Campaign) -> dict[str, Any]:
+    return {
+        "campaign": campaign.name, "preheader": "", "as_of_ms": 0, UNSUBSCRIBE: "#",
+        "slots": {slot.name: {"items": [], "html": Html("")} for slot in campaign.slots},
+        "traits": dict.fromkeys(project.catalog.traits, ""),
+    }  # fmt: skip
+
+
+def _body_end(project: Project, file: str) -> int:
+    """Return the line where an email's body ends, which is where such a link stands."""
+    source = project.files.get(file, b"").decode("utf-8", "replace").rstrip("\n")
+    found = _BODY_ENDS.search(source)
+    return source.count("\n", 0, found.start() if found else len(source)) + 1
