@@ -232,9 +232,25 @@ def load_serving(root: Path, *, always: bool = False) -> tuple[Project, Definiti
         active = versions.load().active
         if active is None or (settings.definitions.apply == "up" and not always):
             raise
-        project, folder = load_version(versions.files(active.number), root, settings)
-        shutil.rmtree(folder, ignore_errors=True)
-        return project, error
+        return load_applied(root), error
+
+
+def load_applied(root: Path) -> Project:
+    """Return a project as what serves says it is, whatever its folder holds now.
+
+    Raises:
+        SettingsError: `penstock.toml` is wrong.
+        DefinitionError: Nothing serves yet (E190), or what does is not loaded by this version of Penstock.
+    """
+    settings = load_settings(root / "penstock.toml")
+    versions = FolderVersions(root / settings.data_dir / VERSIONS_FOLDER)
+    active = versions.load().active
+    if active is None:
+        raise DefinitionError("E190", "no definitions serve yet", where=str(root),
+                              fix="run `penstock up`, or `penstock apply`")  # fmt: skip
+    project, folder = load_version(versions.files(active.number), root, settings)
+    shutil.rmtree(folder, ignore_errors=True)
+    return project
 
 
 def _make_folder(folder: Path) -> None:

@@ -216,6 +216,49 @@ def test_a_template_that_shows_what_nothing_defines_is_broken(loaded: Path) -> N
     )
 
 
+BROKEN = [
+    ("slots.py", "hero = slot(", "hero = slot((", "E181", "slots.py"),
+    ("content/hero.liquid", "{{ item.title }}", "{{ item.titel }}", "E197", "content/hero.liquid:1"),
+    ("campaigns/welcome.toml", 'topic = "offers"', "topic = ", "E180", "campaigns/welcome.toml"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "old", "new", "code", "where"), BROKEN)
+def test_files_in_mid_edit_are_told_apart_from_what_serves(
+    loaded: Path, file: str, old: str, new: str, code: str, where: str
+) -> None:
+    toml = loaded / "penstock.toml"
+    toml.write_text(toml.read_text().replace('apply = "command"', 'apply = "up"'))
+    edit(loaded, file, old, new)
+
+    refused = run("send", "welcome", "--send", "s1", "--project", loaded)
+    explained = run("explain", "user_id:u1", "--campaign", "welcome", "--json", "--project", loaded)
+    sent = run("send", "welcome", "--send", "s1", "--applied", "--json", "--project", loaded)
+
+    assert refused.exit_code == 2
+    for said in (refused.stderr, explained.stderr):
+        assert code in said
+        assert where in said
+        assert "definitions 1, which serve" in said
+    assert "--applied" in refused.stderr
+    assert (explained.exit_code, json.loads(explained.stdout)["known"]) == (0, True)
+    assert (sent.exit_code, json.loads(sent.stdout)["outcomes"]) == (0, {"accepted": 1})
+    # Nothing was applied on the way.
+    assert result_of("versions", "--project", loaded)["active"] == 1
+
+
+def test_sent_by_what_is_applied_it_leaves_good_changes_alone_too(loaded: Path) -> None:
+    toml = loaded / "penstock.toml"
+    toml.write_text(toml.read_text().replace('apply = "command"', 'apply = "up"'))
+    edit(loaded, "slots.py", "New this week", "Fresh in")
+
+    result_of("send", "welcome", "--send", "s1", "--applied", "--project", loaded)
+    before = result_of("versions", "--project", loaded)["active"]
+    result_of("send", "welcome", "--send", "s2", "--project", loaded)
+
+    assert (before, result_of("versions", "--project", loaded)["active"]) == (1, 2)
+
+
 def test_privacy_effects_are_told(loaded: Path) -> None:
     edit(loaded, "events.py", "first_name=string()",
          'first_name=string(privacy=private(purpose="measurement")), phone=string(privacy=private(category='

@@ -124,6 +124,26 @@ def test_what_it_acknowledged_survives_kill_9(folder: Path, ups: list[Up]) -> No
     assert ups[1].profile("u1")["features"]["views_7d"] == 20
 
 
+def test_files_in_mid_edit_hinder_nobody_who_asks_the_running_engine(
+    folder: Path, ups: list[Up]
+) -> None:
+    ups.append(Up(folder))
+    ups[0].send(view(1))
+    (folder / "slots.py").write_text("hero = slot(\n")
+
+    for command in (
+        ["send", "welcome", "--send", "s1", "--dry-run"],
+        ["explain", "user_id:u1", "--campaign", "welcome"],
+        ["versions"],
+        ["dead-letters", "list"],
+        ["top", "--once"],
+    ):
+        result = CliRunner().invoke(main, [*command, "--project", str(folder)])
+        assert result.exit_code == 0, (command, result.output)
+        assert "E181" not in result.output
+    assert ups[0].profile("u1")["features"]["views_7d"] == 1
+
+
 def test_a_second_process_is_told_who_owns_the_folder(folder: Path, ups: list[Up]) -> None:
     ups.append(Up(folder))
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from penstock.cli.client import Admin, error_of, with_admin
+from penstock.cli.client import Admin, Files, error_of, with_admin
 from penstock.cli.main import JSON, PROJECT, err, out, show
 from penstock.cli.versions import say_versions
 from penstock.core.errors import Unavailable
@@ -41,7 +41,7 @@ def command(
     goes on where it was.
     """
     if give_up:
-        left = with_admin(project_dir, _give_up, apply_changed=False)
+        left = with_admin(project_dir, _give_up, Files.APPLIED)
         show(left, as_json, lambda: say_versions(left))
         return
     body = {"republish": republish, "allow_breaks": allow_breaks}
@@ -64,7 +64,7 @@ def command(
 
     try:
         load_project(project_dir)  # what is wrong with the files is said before anything else
-        report = with_admin(project_dir, work, apply_changed=False)
+        report = with_admin(project_dir, work, Files.APPLIED)
     except KeyboardInterrupt:
         err.print(
             "Stopped looking. `penstock versions` shows how far it is; the same command goes on with it."

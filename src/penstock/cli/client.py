@@ -7,16 +7,21 @@ import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
+from penstock.adapters.versions.folder import FolderVersions
 from penstock.application import make_app
+from penstock.cli.main import err
 from penstock.compose import (
+    VERSIONS_FOLDER,
     Node,
     Stores,
     check_emails,
+    load_applied,
     load_serving,
     make_node,
     open_stores,
@@ -31,7 +36,9 @@ from penstock.core.errors import (
     SettingsError,
     Unavailable,
 )
-from penstock.project import Project
+from penstock.project import Project, load_project
+from penstock.settings import load_settings
+from penstock.templates import require_templates
 
 UP_FILE = "up.json"
 BASE_URL = "http://penstock.invalid"
@@ -46,15 +53,15 @@ KINDS: dict[str, type[PenstockError]] = {
 Result = TypeVar("Result")
 
 
-def up_file(project: Project) -> Path:
-    """Return where the process that owns the folder says how to reach it."""
-    return project.data_dir / UP_FILE
+def up_file(data_dir: Path) -> Path:
+    """Return where the process that owns a data folder says how to reach it."""
+    return data_dir / UP_FILE
 
 
-def running_url(project: Project) -> str:
-    """Return the URL of the process that owns the project's folder; empty if none answers."""
+def running_url(data_dir: Path) -> str:
+    """Return the URL of the process that owns a data folder; empty if none answers."""
     try:
-        said = json.loads(up_file(project).read_text(encoding="utf-8"))
+        said = json.loads(up_file(data_dir).read_text(encoding="utf-8"))
         url = str(said["url"])
         os.kill(int(said["pid"]), 0)
         httpx.get(f"{url}/health", timeout=2.0).raise_for_status()
@@ -132,26 +139,15 @@ def _away(how: str) -> Unavailable:
 
 
 @asynccontextmanager
-async def admin(project: Project, *, apply_changed: bool = True) -> AsyncIterator[Admin]:
-    """Reach the engine: over a socket if `penstock up` runs, else in this process.
+async def _beside(url: str, key: str) -> AsyncIterator[Admin]:
+    """Reach the process that owns the folder."""
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S) as http:
+        yield Admin(http, key)
 
-    Args:
-        project: The project.
-        apply_changed: In this process, apply files that have changed first, as `penstock up` does.
 
-    Raises:
-        SettingsError: No admin key is set (E217).
-        Unavailable: Another process owns the folder and does not answer (E407).
-    """
-    key = project.settings.server.admin_key
-    if not key:
-        raise SettingsError("E217", "no admin key is set, which commands show to the engine", where="server.admin_key",
-                            fix="set it in penstock.toml to a long random text, then restart `penstock up`")  # fmt: skip
-    url = running_url(project)
-    if url:
-        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S) as http:
-            yield Admin(http, key)
-        return
+@asynccontextmanager
+async def _within(project: Project, key: str, *, apply_changed: bool) -> AsyncIterator[Admin]:
+    """Reach an engine in this process."""
     stores = open_stores(project)
     try:
         async with in_process(project, stores, apply_changed=apply_changed) as (_, http):
@@ -258,15 +254,81 @@ class _Call(httpx.AsyncByteStream):
         await asyncio.gather(self._task, return_exceptions=True)
 
 
+class Files(Enum):
+    """Which definitions a command goes by in this process. A running `penstock up` goes by its own."""
+
+    CHANGED = "changed"
+    """The project's files: changed ones are applied first, as `penstock up` does."""
+    APPLIED = "applied"
+    """What serves, whatever the files are: for what goes back, or is told to."""
+    EITHER = "either"
+    """The files; what serves, and a word about it, if they are broken: for what sends nothing."""
+
+
 def with_admin(
-    project_dir: Path, work: Callable[[Admin], Awaitable[Result]], *, apply_changed: bool = True
+    project_dir: Path, work: Callable[[Admin], Awaitable[Result]], files: Files = Files.CHANGED
 ) -> Result:
-    """Load a project, reach its engine, and do some work; see `admin`."""
-    # What only looks or goes back must work when the files are wrong: then above all.
-    project, _ = load_serving(project_dir, always=not apply_changed)
+    """Reach the engine and do some work: over a socket if `penstock up` runs, else in this process.
+
+    Args:
+        project_dir: The project's folder. Beside `penstock up` only its settings are read: it has
+            loaded the definitions that it goes by, and the files may be in the middle of an edit.
+        work: What to do.
+        files: Which definitions to go by in this process.
+
+    Raises:
+        SettingsError: The settings are wrong, or no admin key is set (E217).
+        DefinitionError: The files are broken; it says what serves, and how to go by that.
+        Unavailable: Another process owns the folder and does not answer (E407).
+    """
+    root = project_dir.resolve()
+    settings = load_settings(root / "penstock.toml")
+    key = settings.server.admin_key
+    if not key:
+        raise SettingsError("E217", "no admin key is set, which commands show to the engine", where="server.admin_key",
+                            fix="set it in penstock.toml to a long random text, then restart `penstock up`")  # fmt: skip
+    url = running_url(root / settings.data_dir)
+    project = None if url else _chosen(root, files)
 
     async def run() -> Result:
-        async with admin(project, apply_changed=apply_changed) as found:
+        changed = files is not Files.APPLIED
+        reached = (
+            _beside(url, key) if project is None else _within(project, key, apply_changed=changed)
+        )
+        async with reached as found:
             return await work(found)
 
     return asyncio.run(run())
+
+
+def _chosen(root: Path, files: Files) -> Project:
+    """Return the project that a command in this process goes by."""
+    if files is Files.APPLIED:
+        # What only looks or goes back must work when the files are wrong: then above all.
+        return load_serving(root, always=True)[0]
+    try:
+        project = load_project(root)
+        if _is_to_be_applied(project):
+            require_templates(project)
+    except DefinitionError as error:
+        settings = load_settings(root / "penstock.toml")
+        active = FolderVersions(root / settings.data_dir / VERSIONS_FOLDER).load().active
+        if active is None:
+            raise
+        # Files that do not come to serve by themselves are nothing to wait for.
+        if files is Files.EITHER or settings.definitions.apply == "command":
+            err.print(f"The project's files, as they are now, are broken; this goes by definitions {active.number}, "
+                      f"which serve.\n{error}")  # fmt: skip
+            return load_applied(root)
+        raise DefinitionError(
+            error.code, f"the project's files, as they are now, are broken: {error.what}", where=error.where,
+            fix=f"{error.fix}; or go by definitions {active.number}, which serve, with `penstock send --applied`",
+        ) from error  # fmt: skip
+    return project
+
+
+def _is_to_be_applied(project: Project) -> bool:
+    """Return whether the files come to serve as soon as an engine starts on them."""
+    active = FolderVersions(project.data_dir / VERSIONS_FOLDER).load().active
+    changed = active is not None and active.digest != project.digest
+    return changed and project.settings.definitions.apply == "up"

@@ -110,7 +110,7 @@ def examine(project_dir: Path) -> Iterator[Finding]:
     else:
         yield _check("probe event", lambda: asyncio.run(_probe(project)))
     yield _disk(project)
-    if running_url(project):
+    if running_url(project.data_dir):
         yield _check("running", lambda: with_admin(project_dir, _ask))
         yield Finding(
             "skip", "log and store: `penstock up` owns them; stop it to read every byte back"

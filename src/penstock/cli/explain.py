@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from penstock.cli.client import Admin, with_admin
+from penstock.cli.client import Admin, Files, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.core.errors import SettingsError
 
@@ -41,7 +41,7 @@ def command(
                                 fix=f"use one of {', '.join(names)}")  # fmt: skip
         return why
 
-    why = with_admin(project_dir, work)
+    why = with_admin(project_dir, work, Files.EITHER)
 
     def say() -> None:
         if not why["known"]:

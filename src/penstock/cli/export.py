@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from penstock.cli.client import Admin, with_admin
+from penstock.cli.client import Admin, Files, with_admin
 from penstock.cli.main import JSON, PROJECT, err, out, show
 from penstock.cli.parquet import ParquetFile, columns_of
+from penstock.compose import load_serving
 from penstock.core.errors import DataCorrupt, SettingsError
-from penstock.project import load_project
 
 PAGE_LEAVES = 500
 DAMAGED_SHOWN = 5
@@ -32,7 +32,7 @@ def command(
     if file.suffix.lower() != ".parquet":
         raise SettingsError("E212", f"profiles are not written to files that end in `{file.suffix}`", where=file.name,
                             fix="name a file that ends in .parquet")  # fmt: skip
-    project = load_project(project_dir)
+    project, _ = load_serving(project_dir, always=True)
     columns = columns_of(project.plan, project.catalog.traits, identifiers=identifiers)
     part = file.with_name(f".{file.name}.part")
     withheld = 0
@@ -54,7 +54,7 @@ def command(
                     return target.rows
 
     try:
-        rows = with_admin(project_dir, work)
+        rows = with_admin(project_dir, work, Files.EITHER)
         # Whole or not at all: who reads the file while it is written again sees the one before.
         part.replace(file)
     except OSError as error:

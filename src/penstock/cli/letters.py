@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from penstock.cli.client import Admin, with_admin
+from penstock.cli.client import Admin, Files, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
 
 REASON = click.option("--reason", default="", help="Only those with this error code.")
@@ -29,7 +29,7 @@ def list_letters(reason: str, project_dir: Path, as_json: bool) -> None:
     async def work(admin: Admin) -> dict[str, Any]:
         return await admin.get("/v1/admin/dead-letters", reason=reason)
 
-    found = with_admin(project_dir, work)
+    found = with_admin(project_dir, work, Files.EITHER)
 
     def say() -> None:
         out.print(f"{found['pending']} dead letters are pending")
@@ -50,7 +50,7 @@ def replay_letters(reason: str, project_dir: Path, as_json: bool) -> None:
     async def work(admin: Admin) -> dict[str, Any]:
         return await admin.post("/v1/admin/dead-letters/replay", {"reason": reason})
 
-    done = with_admin(project_dir, work)
+    done = with_admin(project_dir, work, Files.EITHER)
 
     def say() -> None:
         out.print(f"{done['accepted']} accepted")

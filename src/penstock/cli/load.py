@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self, TextIO
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from penstock.cli.client import Admin, with_admin
+from penstock.cli.client import Admin, Files, with_admin
 from penstock.cli.main import JSON, PROJECT, err, out, show
 from penstock.cli.readers import Reader, Row, reader_of
 from penstock.core.errors import SettingsError
@@ -50,7 +50,7 @@ def command(file: Path, kind: str, source: str, job: str, project_dir: Path, as_
             await _load(loading, file, reader, quiet=as_json)
         return loading
 
-    loading = with_admin(project_dir, work)
+    loading = with_admin(project_dir, work, Files.EITHER)
     rejected = loading.rejected
     result = {
         "kept": loading.kept, "rejected": rejected.count, "job": name,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from penstock.cli.client import Admin, with_admin
+from penstock.cli.client import Admin, Files, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.cli.versions import say_versions
 
@@ -26,7 +26,7 @@ def command(version: int, project_dir: Path, as_json: bool) -> None:
     async def work(admin: Admin) -> dict[str, Any]:
         return await admin.post("/v1/admin/definitions/rollback", {"version": version})
 
-    kept = with_admin(project_dir, work, apply_changed=False)
+    kept = with_admin(project_dir, work, Files.APPLIED)
 
     def say() -> None:
         out.print(f"Definitions {kept['active']} serve.")

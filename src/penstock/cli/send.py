@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from penstock.cli.client import Admin, error_of, with_admin
+from penstock.cli.client import Admin, Files, error_of, with_admin
 from penstock.cli.main import JSON, PROJECT, err, out, show
 from penstock.core.errors import Unavailable
 from penstock.flows.send import Sum, sum_up
@@ -29,11 +29,13 @@ INTERRUPTED = 130
               help="Hand over again what was started and never confirmed; it may be a second copy.")  # fmt: skip
 @click.option("--republish", is_flag=True,
               help="Go over to the definitions that serve now, whatever the campaign was published with.")  # fmt: skip
+@click.option("--applied", is_flag=True,
+              help="Go by the definitions that serve, and leave the project's files alone; for files in mid-edit.")  # fmt: skip
 @PROJECT
 @JSON
-def command(
+def command(  # noqa: PLR0917 - options
     campaign: str, audience: str, send: str, dry_run: bool, retry_in_doubt: bool, republish: bool,
-    project_dir: Path, as_json: bool,
+    applied: bool, project_dir: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Send CAMPAIGN. A send that was interrupted goes on where it was.
 
@@ -57,7 +59,8 @@ def command(
         return last
 
     try:
-        report = with_admin(project_dir, work)
+        files = Files.APPLIED if applied else Files.CHANGED
+        report = with_admin(project_dir, work, files)
     except KeyboardInterrupt:
         name = f" with --send {last['send']}" if last else ""
         err.print(f"Stopped. The same command{name} goes on where it was.")

@@ -22,7 +22,7 @@ from rich.text import Text
 from penstock.cli.client import running_url
 from penstock.cli.main import JSON, PROJECT, out
 from penstock.core.errors import Unavailable
-from penstock.project import load_project
+from penstock.settings import load_settings
 
 SAMPLES_MAX = 60
 BARS = "▁▂▃▄▅▆▇█"
@@ -254,10 +254,11 @@ def _ms(value: float) -> str:
 @click.option("--once", is_flag=True, help="Look twice, print once, and end.")
 def command(project_dir: Path, as_json: bool, every: float, once: bool) -> None:
     """Watch the running engine: rates, lag, freshness, conservation, and what was rejected."""
-    project = load_project(project_dir)
-    url = running_url(project)
+    root = project_dir.resolve()
+    data_dir = root / load_settings(root / "penstock.toml").data_dir
+    url = running_url(data_dir)
     if not url:
-        raise Unavailable("E414", "no engine runs on this project", where=str(project.data_dir),
+        raise Unavailable("E414", "no engine runs on this project", where=str(data_dir),
                           fix="start it with `penstock up`")  # fmt: skip
     with httpx.Client(base_url=url, timeout=10) as http:
         first = before = _look(http)

@@ -172,7 +172,7 @@ async def _serve(
     listening = asyncio.create_task(server.listening.wait())
     await asyncio.wait([serving, listening], return_when=asyncio.FIRST_COMPLETED)
     listening.cancel()
-    path = up_file(project)
+    path = up_file(project.data_dir)
     try:
         if not serving.done():
             path.parent.mkdir(parents=True, exist_ok=True)

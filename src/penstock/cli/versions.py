@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from penstock.cli.client import Admin, with_admin
+from penstock.cli.client import Admin, Files, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
 
 MIB = 1024 * 1024
@@ -22,7 +22,7 @@ def command(project_dir: Path, as_json: bool) -> None:
     async def work(admin: Admin) -> dict[str, Any]:
         return await admin.get("/v1/admin/definitions")
 
-    kept = with_admin(project_dir, work, apply_changed=False)
+    kept = with_admin(project_dir, work, Files.APPLIED)
     show(kept, as_json, lambda: say_versions(kept))
 
 

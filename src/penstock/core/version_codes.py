@@ -8,7 +8,7 @@ VERSION: dict[str, Code] = {
         "Give the feature a shorter window, or the field a longer `retention_days`.",
     ),
     "E190": Code(
-        "Definitions of this version are not kept.",
+        "Definitions are asked for that are not kept, or none have served yet.",
         "See `penstock versions` for those that are, or apply the files you want.",
     ),
     "E191": Code(
