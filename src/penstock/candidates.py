@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from penstock.adapters.content.html_to_text import html_to_text
+from penstock.adapters.versions.folder import FolderVersions
 from penstock.core.decision.popular import tallies_of
 from penstock.core.definitions.versions import Table, Version, first, rebuilt
 from penstock.core.errors import DefinitionError
@@ -35,10 +36,14 @@ from penstock.ports.profiles import LeafRead, Profiles
 from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 from penstock.ports.versions import Versions
-from penstock.project import Project, load_version
+from penstock.project import Project, load_project, load_version
 from penstock.runtimes.popular import PopularFollowers
 from penstock.runtimes.side_by_side import Candidate
+from penstock.settings import load_settings
 from penstock.templates import make_renderer, require_templates
+
+VERSIONS_FOLDER = "definitions"
+"""In the data folder: the table of versions, and their files."""
 
 
 class Standing(NamedTuple):
@@ -111,6 +116,52 @@ def serving_of(project: Project, versions: Versions) -> Project:
     loaded, folder = load_version(versions.files(active.number), project.root, project.settings)
     shutil.rmtree(folder, ignore_errors=True)
     return loaded
+
+
+def load_serving(root: Path, *, always: bool = False) -> tuple[Project, DefinitionError | None]:
+    """Return a project as its folder says it is; if that is wrong, as what serves says it is.
+
+    A mistake in the files is no reason to stop what serves. While a project is written it is: its
+    author wants to hear of it.
+
+    Args:
+        root: The project's folder.
+        always: Fall back to what serves even where files come to serve by themselves.
+
+    Returns:
+        The project, and what is wrong with its files.
+
+    Raises:
+        SettingsError: `penstock.toml` is wrong.
+        DefinitionError: The files are wrong, and nothing serves that could stand in.
+    """
+    try:
+        return load_project(root), None
+    except DefinitionError as error:
+        settings = load_settings(root / "penstock.toml")
+        versions = FolderVersions(root / settings.data_dir / VERSIONS_FOLDER)
+        active = versions.load().active
+        if active is None or (settings.definitions.apply == "up" and not always):
+            raise
+        return load_applied(root), error
+
+
+def load_applied(root: Path) -> Project:
+    """Return a project as what serves says it is, whatever its folder holds now.
+
+    Raises:
+        SettingsError: `penstock.toml` is wrong.
+        DefinitionError: Nothing serves yet (E190), or what does is not loaded by this version of Penstock.
+    """
+    settings = load_settings(root / "penstock.toml")
+    versions = FolderVersions(root / settings.data_dir / VERSIONS_FOLDER)
+    active = versions.load().active
+    if active is None:
+        raise DefinitionError("E190", "no definitions serve yet", where=str(root),
+                              fix="run `penstock up`, or `penstock apply`")  # fmt: skip
+    project, folder = load_version(versions.files(active.number), root, settings)
+    shutil.rmtree(folder, ignore_errors=True)
+    return project
 
 
 @dataclass(frozen=True)

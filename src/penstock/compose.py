@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from penstock.adapters.versions.folder import FolderVersions
 from penstock.adapters.versions.memory import MemoryVersions
 from penstock.archives import make_archived_log
 from penstock.candidates import (
+    VERSIONS_FOLDER,
     CandidateParts,
     check_emails_of,
     load_changed,
@@ -47,7 +47,7 @@ from penstock.candidates import (
 from penstock.core.decision.pace import parse_caps, zone_of
 from penstock.core.decision.record import decode_decision
 from penstock.core.definitions.changes import require_compatible
-from penstock.core.errors import DataCorrupt, DefinitionError, SettingsError, Unavailable
+from penstock.core.errors import DataCorrupt, SettingsError, Unavailable
 from penstock.core.protect import Protector
 from penstock.core.record import Record, decode_record
 from penstock.core.step import Step
@@ -82,18 +82,17 @@ from penstock.ports.renderer import Renderer
 from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 from penstock.ports.versions import Versions
-from penstock.project import Project, load_project, load_version
+from penstock.project import Project, load_project
 from penstock.runtimes.embedded import EmbeddedEngine
 from penstock.runtimes.grouping import Grouper
 from penstock.runtimes.outbox import OutboxPump
 from penstock.runtimes.popular import PopularFollowers
 from penstock.runtimes.side_by_side import Candidate, SideBySide
 from penstock.runtimes.upkeep import Job, Upkeep
-from penstock.settings import EspSettings, Settings, load_settings
+from penstock.settings import EspSettings, Settings
 
 KEY_BYTES = 32
 KEYS_FILE = "keys.json"
-VERSIONS_FOLDER = "definitions"
 CACHED_BESIDE = 5
 """A set of leaves that is folded beside has a fifth of the decoded leaves of the one that serves."""
 KEY_NAMES = (IDENTIFIER_KEY, TOKEN_KEY, PSEUDONYM_KEY)
@@ -205,52 +204,6 @@ def _require_tenant(log: Log, tenant: str) -> None:
                 raise SettingsError("E250", "the data folder is another tenant's", where="project.tenant",
                                     fix="set it back to what it was, or name another data folder; a tenant is "
                                     "never renamed, since every identifier is kept under it")  # fmt: skip
-
-
-def load_serving(root: Path, *, always: bool = False) -> tuple[Project, DefinitionError | None]:
-    """Return a project as its folder says it is; if that is wrong, as what serves says it is.
-
-    A mistake in the files is no reason to stop what serves. While a project is written it is: its
-    author wants to hear of it.
-
-    Args:
-        root: The project's folder.
-        always: Fall back to what serves even where files come to serve by themselves.
-
-    Returns:
-        The project, and what is wrong with its files.
-
-    Raises:
-        SettingsError: `penstock.toml` is wrong.
-        DefinitionError: The files are wrong, and nothing serves that could stand in.
-    """
-    try:
-        return load_project(root), None
-    except DefinitionError as error:
-        settings = load_settings(root / "penstock.toml")
-        versions = FolderVersions(root / settings.data_dir / VERSIONS_FOLDER)
-        active = versions.load().active
-        if active is None or (settings.definitions.apply == "up" and not always):
-            raise
-        return load_applied(root), error
-
-
-def load_applied(root: Path) -> Project:
-    """Return a project as what serves says it is, whatever its folder holds now.
-
-    Raises:
-        SettingsError: `penstock.toml` is wrong.
-        DefinitionError: Nothing serves yet (E190), or what does is not loaded by this version of Penstock.
-    """
-    settings = load_settings(root / "penstock.toml")
-    versions = FolderVersions(root / settings.data_dir / VERSIONS_FOLDER)
-    active = versions.load().active
-    if active is None:
-        raise DefinitionError("E190", "no definitions serve yet", where=str(root),
-                              fix="run `penstock up`, or `penstock apply`")  # fmt: skip
-    project, folder = load_version(versions.files(active.number), root, settings)
-    shutil.rmtree(folder, ignore_errors=True)
-    return project
 
 
 def _make_folder(folder: Path) -> None:

@@ -14,9 +14,10 @@ from penstock.adapters.backup.folder import FolderBackup
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.backups import Progress, Sampling, make_backup
+from penstock.candidates import load_serving
 from penstock.cli.client import in_process
 from penstock.cli.main import main
-from penstock.compose import load_serving, open_stores
+from penstock.compose import open_stores
 from penstock.project import load_project
 
 GRANTED = {"consent": {"categoryPreferences": {"personalisation": True}}}

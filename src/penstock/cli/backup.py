@@ -17,8 +17,8 @@ from penstock.adapters.backup.objects import ObjectsBackup
 from penstock.adapters.clock import SystemClock
 from penstock.archives import open_bucket
 from penstock.backups import Place, Progress, Sampling, make_backup, verify_backup
+from penstock.candidates import load_serving
 from penstock.cli.main import JSON, PROJECT, err, out, show
-from penstock.compose import load_serving
 from penstock.core.backup import Manifest
 from penstock.flows.refold import SAMPLE_LEAVES
 

@@ -15,17 +15,9 @@ import httpx
 
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.application import make_app
+from penstock.candidates import VERSIONS_FOLDER, load_applied, load_serving
 from penstock.cli.main import err
-from penstock.compose import (
-    VERSIONS_FOLDER,
-    Node,
-    Stores,
-    check_emails,
-    load_applied,
-    load_serving,
-    make_node,
-    open_stores,
-)
+from penstock.compose import Node, Stores, check_emails, make_node, open_stores
 from penstock.core.errors import (
     Conflict,
     DataCorrupt,

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from penstock.candidates import load_serving
 from penstock.cli.client import Admin, Files, with_admin
 from penstock.cli.main import JSON, PROJECT, err, out, show
 from penstock.cli.parquet import ParquetFile, columns_of
-from penstock.compose import load_serving
 from penstock.core.errors import DataCorrupt, SettingsError
 
 PAGE_LEAVES = 500

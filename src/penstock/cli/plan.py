@@ -14,9 +14,8 @@ from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.archives import open_log_beside
-from penstock.candidates import serving_of
+from penstock.candidates import VERSIONS_FOLDER, serving_of
 from penstock.cli.main import JSON, PROJECT, out, show
-from penstock.compose import VERSIONS_FOLDER
 from penstock.core.definitions.changes import Change, Changes, changes_of
 from penstock.core.definitions.versions import Table, Version
 from penstock.core.errors import DefinitionError, PenstockError

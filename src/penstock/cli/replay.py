@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from penstock.candidates import serving_of
+from penstock.candidates import load_serving, serving_of
 from penstock.cli.main import JSON, PROJECT, err, out, show
-from penstock.compose import load_serving, open_stores
+from penstock.compose import open_stores
 from penstock.core.definitions.versions import rebuilt
 from penstock.core.errors import DataCorrupt
 from penstock.core.step import Step

@@ -10,9 +10,8 @@ from typing import Any
 import click
 
 from penstock.adapters.versions.folder import FolderVersions
-from penstock.candidates import serving_of
+from penstock.candidates import VERSIONS_FOLDER, serving_of
 from penstock.cli.main import JSON, PROJECT, out, show
-from penstock.compose import VERSIONS_FOLDER
 from penstock.core.catalog.builtin import BUILTIN
 from penstock.core.catalog.compat import MODES, Break, check_all
 from penstock.core.catalog.fields import EventType

@@ -15,9 +15,9 @@ from penstock.adapters.leaf_index.memory import MemoryLeafIndex
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.archives import open_log_beside
-from penstock.candidates import serving_of
+from penstock.candidates import VERSIONS_FOLDER, load_serving, serving_of
 from penstock.cli.main import JSON, PROJECT, out, show
-from penstock.compose import VERSIONS_FOLDER, Stores, load_serving, make_truncator, open_stores
+from penstock.compose import Stores, make_truncator, open_stores
 from penstock.core.errors import SettingsError
 from penstock.core.step import Step
 from penstock.core.time import format_instant

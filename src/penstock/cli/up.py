@@ -17,16 +17,11 @@ import uvicorn
 import uvloop
 
 from penstock.application import make_http
+from penstock.candidates import load_serving
 from penstock.cli.client import up_file
 from penstock.cli.develop import load_items
 from penstock.cli.main import err, out
-from penstock.compose import (
-    Node,
-    check_emails,
-    load_serving,
-    make_node,
-    open_stores,
-)
+from penstock.compose import Node, check_emails, make_node, open_stores
 from penstock.core.definitions.versions import Version
 from penstock.core.errors import SettingsError
 from penstock.edges.admin.routes import stop_sends

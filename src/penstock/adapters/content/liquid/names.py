@@ -48,7 +48,7 @@ class Misnamed(NamedTuple):
     """A name that a template uses and its data never have."""
 
     name: str
-    """As written, such as `slots.heros`."""
+    """As written, such as `slots.heroo`."""
     where: str
     """File and line."""
     near: str
