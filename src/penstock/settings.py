@@ -215,7 +215,7 @@ DOCS: dict[str, str] = {
     "consent.categories": "Purposes that each category of your consent platform stands for.",
     "consent.gpc_denies": "Purposes that a `Sec-GPC: 1` header denies.",
     "identity.blocked_values": "Identifier values that never join anybody, besides the usual junk.",
-    "identity.limits": "Most identifiers a person may have, by type.",
+    "identity.limits": "Most identifiers a person may have, by type; types of your own are named here.",
     "identity.shared_anonymous": "Whose events of a device used by two people are: `neither` or `first`.",
     "email.sender": "Address that emails come from.",
     "email.sender_name": "Name shown beside it.",

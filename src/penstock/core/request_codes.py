@@ -88,8 +88,9 @@ REQUEST: dict[str, Code] = {
         "Name exactly one of user_id, anonymous_id, email_token, or email in a POST.",
     ),
     "E393": Code(
-        "A value can be no identifier of a person.",
-        "Name a type such as user_id, and a value without blanks around it.",
+        "This can be no identifier of a person: its type is unknown, or its value can be none of it.",
+        "Name a type such as user_id, and a value without blanks around it; a type of your own that events send "
+        "is named in `identity.limits`.",
     ),
     "E394": Code("A path names no identifier.", "Write it as user_id:VALUE or anonymous_id:VALUE."),
     "E395": Code(
@@ -98,8 +99,8 @@ REQUEST: dict[str, Code] = {
     ),
     "E396": Code("A parameter is no ISO 8601 instant.", "Write it like 2026-11-25T10:00:00Z."),
     "E397": Code(
-        "A request's body is not what its route takes.",
-        "See the reference of the HTTP API for the fields.",
+        "A request's body or query is not what its route takes.",
+        "Use the parameter that the message proposes; the reference of the HTTP API has all of them, and the fields of bodies.",
     ),
     "E398": Code("A request names too many recipients.", "Split them over several requests."),
     "E399": Code(

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests_serving import READ, Shop, identify, opened, view
+from tests_serving import GRANTED, READ, Shop, identify, opened, view
 
 from penstock.adapters.decisions.memory import MemoryDecisions
 from penstock.compose import make_links
@@ -16,6 +16,7 @@ from penstock.core.consent.suppression import may_send
 from penstock.core.errors import Unavailable
 from penstock.core.record import Kind, decode_record
 from penstock.flows.load import load_rows
+from penstock.project import Project, load_project
 
 SHOE = {"id": "p1", "title": "Red shoe", "url": "https://shop.example/p1", "price": "19.99",
         "category": "shoes", "stock": "3"}  # fmt: skip
@@ -88,6 +89,63 @@ def test_a_wrong_question_says_what_where_and_how(play, path: str, code: str) ->
     assert (answer.status_code, answer.json()["code"]) == (400, code)
     assert answer.json()["fix"]
     assert "ann@example.com" not in answer.text
+
+
+@pytest.fixture
+def braze(folder) -> Project:
+    """The project with a type of identifier of its own."""
+    toml = folder / "penstock.toml"
+    toml.write_text(toml.read_text() + '[identity]\nlimits = { "esp.braze" = 3 }\n')
+    return load_project(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "meant"),
+    [
+        ("/v1/profiles/foo:1", "E393", ""),
+        ("/v1/profiles/foo:1?as_of=2027-01-01T00:00:00Z", "E393", ""),
+        ("/v1/profiles/foo:1?known_at=0", "E393", ""),
+        ("/v1/profiles/userid:u1", "E393", "user_id"),
+        ("/v1/profiles/userId:u1", "E393", "user_id"),
+        ("/v1/profiles/anonymousId:a1", "E393", "anonymous_id"),
+        ("/v1/profiles/esp.braz:b2", "E393", "esp.braze"),
+        ("/v1/profiles/user_id:u1?asof=2026-12-25T00:00:00Z", "E397", "as_of"),
+        ("/v1/decide/spring?userid=u1", "E397", "user_id"),
+        ("/v1/decide/spring?user_id=u1&sned=s1", "E397", "send"),
+        ("/v1/decide/spring?email=ann@example.com", "E395", ""),
+        ("/v1/decide/spring?user_id=u1&ann@example.com=1", "E397", ""),
+        ("/v1/render/spring?userid=u1", "E397", "user_id"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_told_with_the_one_that_was_meant(
+    braze, path: str, code: str, meant: str
+) -> None:
+    async def story() -> Any:
+        async with opened(braze) as shop:
+            await shop.send(identify())
+            return await shop.http.get(path, headers=READ)
+
+    answer = asyncio.run(story())
+
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
+    assert (f"did you mean `{meant}`?" in answer.json()["fix"]) == bool(meant)
+    assert "ann@example.com" not in answer.text
+
+
+@pytest.mark.parametrize("known", ["phone:+441234567890", "esp.braze:b9", "shop.card:c1"])
+def test_a_type_that_is_declared_or_known_of_somebody_is_read(braze, known: str) -> None:
+    card = {
+        "externalIds": [
+            {"type": "shop.card", "id": "c1", "collection": "users", "encoding": "none"}
+        ]
+    }
+
+    async def story() -> Any:
+        async with opened(braze) as shop:
+            await shop.send(identify() | {"context": GRANTED | card})
+            return await shop.read(f"/v1/profiles/{known}")
+
+    assert asyncio.run(story())["found"] == known.startswith("shop")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ USER: Final = "user_id"
 ANONYMOUS: Final = "anonymous_id"
 EMAIL: Final = "email"
 CLAIMED_USER: Final = "claimed_user_id"
+PHONE: Final = "phone"
 GROUP: Final = "group_id"
 ITEM: Final = "item_id"
 
@@ -156,7 +157,7 @@ def normalise(id_type: str, value: object) -> str | None:
     text = _trimmed(text)
     if id_type == EMAIL:
         text = _email(text)
-    elif id_type == "phone":
+    elif id_type == PHONE:
         text = _phone(text)
     if not text or not text.isprintable():
         return None  # NUL, control characters, lone surrogates, line and paragraph separators

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from operator import attrgetter
 from typing import Any
 from urllib.parse import unquote
@@ -11,8 +12,17 @@ from urllib.parse import unquote
 import msgspec
 
 from penstock.core import tokens
+from penstock.core.catalog.normalise import OTHER_NAME, shown_name
 from penstock.core.errors import EventRejected
-from penstock.core.identity.identifier import CLAIMED_USER, EMAIL, ENTITY_TYPES, is_type, normalise
+from penstock.core.identity.identifier import (
+    CLAIMED_USER,
+    EMAIL,
+    ENTITY_TYPES,
+    PHONE,
+    IdentityRules,
+    is_type,
+    normalise,
+)
 from penstock.core.ids import LeafId
 from penstock.flows.serve import Who
 
@@ -144,8 +154,44 @@ def who(id_type: str, value: str, make_leaf: MakeLeaf) -> Who:
     text = normalise(id_type, value) if is_type(id_type) else None
     if text is None or id_type == CLAIMED_USER or id_type in ENTITY_TYPES:
         raise EventRejected("E393", "this can be no identifier of a person", where=_shown(id_type),
-                            fix="name a type such as user_id and a value without blanks around it")  # fmt: skip
+                            fix=_meant(id_type, _NAMES[:2], "name a type such as user_id and a value without blanks around it"))  # fmt: skip
     return Who(make_leaf(id_type, text), id_type)
+
+
+def require_parameters(said: Mapping[str, str], known: Collection[str]) -> None:
+    """Refuse a parameter that a route does not take: a misspelt one would name nobody, for everybody.
+
+    Raises:
+        EventRejected: An email address stands in a URL (E395), or it is none of the route's (E397).
+    """
+    for name in said:
+        if name in known:
+            continue
+        if name == EMAIL:
+            raise EventRejected("E395", "an email address does not go into a URL, which logs keep", where=name,
+                                fix="name its `email_token`, or POST the address")  # fmt: skip
+        plain = shown_name(name)
+        shown = "a parameter" if plain == OTHER_NAME else f"the parameter `{plain}`"
+        raise EventRejected("E397", f"this route does not take {shown}", where="query",
+                            fix=_meant(plain, known, f"use only {', '.join(known)}"))  # fmt: skip
+
+
+def require_type(id_type: str, rules: IdentityRules) -> None:
+    """Refuse a type of which nothing is known, for somebody of whom nothing is known.
+
+    Raises:
+        EventRejected: The type is neither one that every project has nor one of `identity.limits` (E393).
+    """
+    if id_type in rules.types or id_type == PHONE:
+        return
+    known = [name for name in (*rules.types, PHONE) if name not in (EMAIL, CLAIMED_USER)]
+    raise EventRejected("E393", f"nobody is known by an identifier of type `{_shown(id_type)}`", where="path",
+                        fix=_meant(id_type, known, "give types that your own events send a limit in `identity.limits`"))  # fmt: skip
+
+
+def _meant(name: str, known: Collection[str], otherwise: str) -> str:
+    near = get_close_matches(name, list(known), 1)
+    return f"did you mean `{near[0]}`? Or {otherwise}" if near else otherwise
 
 
 def last_segment(scope: Mapping[str, Any], before: str, decoded: str) -> str:

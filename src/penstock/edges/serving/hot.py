@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from penstock.core.errors import EventRejected, PenstockError
 from penstock.edges.asgi import Answer, error_answer, json_answer
 from penstock.edges.route import Pending, Request, Route
-from penstock.edges.serving.asks import MakeLeaf, ReadKeys, Recipient, path_identifier, who
+from penstock.edges.serving.asks import (
+    MakeLeaf,
+    ReadKeys,
+    Recipient,
+    path_identifier,
+    require_parameters,
+    who,
+)
 from penstock.flows.serve import Outcome, Who
 from penstock.ports.clock import Clock
 from penstock.ports.metrics import Metrics
@@ -19,6 +26,10 @@ T = TypeVar("T")
 PROFILE = "/v1/profiles/{identifier}"
 DECIDE = "/v1/decide/{campaign}"
 SECONDS = "penstock_serve_seconds"
+
+PROFILE_PARAMETERS = ("as_of", "known_at")
+DECIDE_PARAMETERS = ("user_id", "anonymous_id", "email_token", "send", "preview")
+RENDER_PARAMETERS = (*DECIDE_PARAMETERS, "part")
 
 ReadProfile = Callable[[Who, str | None, str | None], Coroutine[Any, Any, Answer]]
 Decide = Callable[..., Coroutine[Any, Any, Outcome]]
@@ -50,12 +61,12 @@ def hot_reads(
         read_keys.require(request.headers)
         id_type, value = path_identifier(request.param)
         whom = who(id_type, value, make_leaf)
-        said = _query(request)
+        said = said_in(request.query, PROFILE_PARAMETERS)
         return promptly(lambda: read(whom, said.get("as_of"), said.get("known_at")))
 
     async def decided(request: Request) -> Answer:
         read_keys.require(request.headers)
-        said = _query(request)
+        said = said_in(request.query, DECIDE_PARAMETERS)
         asked = Recipient(
             user_id=said.get("user_id"),
             anonymous_id=said.get("anonymous_id"),
@@ -73,9 +84,17 @@ def hot_reads(
     )
 
 
-def _query(request: Request) -> dict[str, str]:
-    query = request.query
-    return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+def said_in(query: bytes, known: Collection[str]) -> dict[str, str]:
+    """Return a query's parameters.
+
+    Raises:
+        EventRejected: There is one that the route does not take (E397, E395).
+    """
+    if not query:
+        return {}
+    said = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    require_parameters(said, known)
+    return said
 
 
 def refuse_read(request: Request, error: PenstockError) -> Answer:

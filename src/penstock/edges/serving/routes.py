@@ -31,14 +31,16 @@ from penstock.edges.serving.asks import (
     Recipient,
     last_segment,
     require_room,
+    require_type,
     who_of,
 )
-from penstock.edges.serving.hot import answered, hot_reads
+from penstock.edges.serving.hot import RENDER_PARAMETERS, answered, hot_reads, said_in
 from penstock.edges.serving.shown import people_json, unread_json
 from penstock.edges.serving.views import ManyAnswers, ManyProfiles, ProfileView, profile_view
 from penstock.flows.editions import Editions
 from penstock.flows.history import Known
 from penstock.flows.past import Past
+from penstock.flows.recall import Seen
 from penstock.flows.render import Links, Rendered, render_email
 from penstock.flows.serve import Answer, Outcome, Serving, Who
 from penstock.ports.clock import Clock
@@ -48,6 +50,11 @@ TEXT = (b"content-type", b"text/plain; charset=utf-8")
 HTML = (b"content-type", b"text/html; charset=utf-8")
 RECIPIENTS_AT_ONCE = 100
 OFFSET_DIGITS = 15
+
+WRONG = (
+    "The request is wrong, for whomever it asks: a parameter or a type of identifier that does not exist, with the one that "
+    "was meant (E393, E397), an email in a URL (E395), or a value that can't be read"
+)
 REPLAYS_MAX = 2
 """Questions about the past that read the log at once; the others wait."""
 
@@ -111,7 +118,11 @@ class ServingEdge:
         parts = self.parts
         token_key = parts.links.token_key
         if as_of is None and known_at is None:
-            (body,) = people_json(await parts.serving.look([whom]), token_key)
+            look = await parts.serving.look([whom])
+            (one,) = look.people
+            if isinstance(one, Seen) and not one.person.found:
+                self._require_type(whom)
+            (body,) = people_json(look, token_key)
             return Reply(200, body)
         as_of_ms = None if as_of is None else instant(as_of)
         if known_at is None:
@@ -119,11 +130,16 @@ class ServingEdge:
         else:
             async with self._replays:
                 profile, person = await parts.past().profile(whom, known(known_at), as_of_ms)
+        if not person.found:
+            self._require_type(whom)
         view = profile_view(
             profile, person, now_ms=parts.clock.now_ms(), token_key=token_key,
             past=known_at is not None,
         )  # fmt: skip
         return json_answer(200, view)
+
+    def _require_type(self, whom: Who) -> None:
+        require_type(whom.id_type, self.parts.serving.active.serving.definitions.identity)
 
     async def profiles(self, asked: LookUpMany) -> Reply:
         """Return many people's profiles in order; whoever is not named well costs only themselves."""
@@ -218,7 +234,7 @@ def _yes(text: str | None) -> bool:
 def _documented(kind: type[Any], what: str) -> dict[int, ResponseSpec]:
     return {
         200: ResponseSpec(kind, description=what, generate_examples=False),
-        400: ResponseSpec(ErrorBody, description="The request is wrong", generate_examples=False),
+        400: ResponseSpec(ErrorBody, description=WRONG, generate_examples=False),
         401: ResponseSpec(ErrorBody, description="No read key", generate_examples=False),
         503: ResponseSpec(
             ErrorBody, description="Retry after `Retry-After` seconds", generate_examples=False
@@ -308,6 +324,7 @@ def _render_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
         asked = Recipient(user_id=user_id, anonymous_id=anonymous_id, email_token=email_token)
 
         async def work() -> Reply:
+            said_in(request.scope["query_string"], RENDER_PARAMETERS)
             return await edge.render(campaign, asked, send, part, preview=_yes(preview))
 
         return await edge.answer(request, "/v1/render/{campaign}", work)
