@@ -152,6 +152,16 @@ class Editions:
                 await self.publish(campaign_name)
         return self.of(campaign_name).serving
 
+    def published(self, campaign_name: str) -> Serving | None:
+        """Return who answers for a campaign that nothing is left to publish of; else None."""
+        campaign = self.active.serving.campaigns.get(campaign_name)
+        if (
+            campaign is not None
+            and edition(campaign_name, campaign.version) not in self._table().pins
+        ):
+            return None
+        return self.of(campaign_name).serving
+
     def fallback(self, campaign_name: str, reason: str) -> Outcome:
         """Return the content that needs no person. See `Serving.fallback`."""
         return self.of(campaign_name).serving.fallback(campaign_name, reason)

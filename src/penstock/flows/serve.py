@@ -59,6 +59,9 @@ class Who(NamedTuple):
 
 NOBODY = Who(LeafId(bytes(16)), "")
 
+STANDING_MAX = 4_096
+"""Decisions whose content is kept for whoever asks again; the oldest is forgotten first."""
+
 
 class SlotContent(msgspec.Struct, frozen=True):
     """What a slot shows: its items as data, and the block rendered from them."""
@@ -90,6 +93,16 @@ class Outcome(NamedTuple):
     suppressions: Mapping[SuppressionKey, Suppression]
     recipient: LeafId | None = None
     """Whose unsubscribe link an email of this answer carries; None if nobody was named."""
+
+
+class _Standing(NamedTuple):
+    """A decision that was made, and its content: neither changes any more."""
+
+    campaign: Campaign
+    decision: Decision
+    purposes: frozenset[str]
+    """For which its content uses what is known of the person."""
+    slots: dict[str, SlotContent]
 
 
 class ServeRules(NamedTuple):
@@ -141,6 +154,9 @@ class Serving:
         self.metrics = metrics
         self.on_fault = on_fault
         self._previewed: dict[str, tuple[Campaign, Campaign]] = {}
+        self._standing: dict[DecisionKey, _Standing] = {}
+        self._served: dict[tuple[str, str], Callable[[float], None]] = {}
+        self._count_repeated = metrics.bound("penstock_decisions_total", outcome="repeated")
         self.popular = popular
         self.recall = Recall(profiles, suppressions, clock)
 
@@ -217,10 +233,38 @@ class Serving:
         except Exception as error:  # noqa: BLE001 - an email cannot show a stack trace
             self.on_fault(error)
             outcome = self._fallback(campaign, who, f"fault_{type(error).__name__}")
-        answer = outcome.answer
         if not preview:
-            self.metrics.count("penstock_served_total", served=answer.served, reason=answer.reason)
+            self._count_served(outcome.answer)
         return outcome
+
+    async def again(self, campaign_name: str, who: Who, send: str | None = None) -> Outcome | None:
+        """Return what `decide` returns if it is a decision whose content is at hand; None to ask it.
+
+        The person is read as ever: what they permit, and what they have refused, is as of now.
+        """
+        campaign = self.campaigns.get(campaign_name)
+        if campaign is None or not self._standing:
+            return None
+        try:
+            read = await self.recall.read(who.leaf, self.definitions)
+            key = self._key(campaign, who, read.profile, send or self.default_send(campaign))
+            standing = self._standing.get(key)
+            if standing is None or standing.campaign is not campaign:
+                return None
+            outcome = self._repeated(standing, who, read)
+        except Exception:  # noqa: BLE001 - `decide` meets it too, and says so in its answer
+            return None
+        self._count_served(outcome.answer)
+        return outcome
+
+    def _count_served(self, answer: Answer) -> None:
+        key = (answer.served, answer.reason)
+        count = self._served.get(key)
+        if count is None:
+            count = self._served[key] = self.metrics.bound(
+                "penstock_served_total", served=answer.served, reason=answer.reason
+            )
+        count(1)
 
     def fallback(self, campaign_name: str, reason: str) -> Outcome:
         """Return the content that needs no person, such as for a caller that names nobody.
@@ -239,19 +283,13 @@ class Serving:
         read = await self.recall.read(who.leaf, self.definitions)
         now, person = read.now_ms, read.person
         profile, register = read.profile, person.register
-        recipient = who.leaf if who.id_type == "email" else (profile.email_leaf or who.leaf)
-        key = DecisionKey(self.rules.tenant, recipient, campaign.name, send)
+        key = self._key(campaign, who, profile, send)
+        recipient = LeafId(key.recipient)
         if not preview:
-            standing = self.decisions.get([key])[0]
-            if standing is not None:
-                self.metrics.count("penstock_decisions_total", outcome="repeated")
-                decision = decode_decision(standing)
-                if not used_purposes(campaign, decision) <= profile.permitted:
-                    # The record stands; what was permitted then is not served against a withdrawal.
-                    return self._fallback(campaign, who, "consent")
-                return self._outcome(
-                    campaign, decision, profile, decision.profile_as_of_ms, register
-                )
+            stored = self.decisions.get([key])[0]
+            if stored is not None:
+                standing = self._keep(key, campaign, decode_decision(stored))
+                return self._repeated(standing, who, read)
         refused = refused_topics(register, campaign.channel)
         holdout = "" if preview else holdout_of(
             recipient, campaign.name, campaign_share_ppm=campaign.holdout_share_ppm,
@@ -286,7 +324,36 @@ class Serving:
             self.metrics.count(
                 "penstock_decisions_total", outcome="made" if stands.created else "repeated"
             )
-        return self._outcome(campaign, decision, profile, read.log_as_of_ms, register)
+            standing = self._keep(key, campaign, decision)
+            return self._outcome(standing, profile, read.log_as_of_ms, register)
+        return self._outcome(
+            self._standing_of(campaign, decision), profile, read.log_as_of_ms, register
+        )
+
+    def _key(self, campaign: Campaign, who: Who, profile: Profile, send: str) -> DecisionKey:
+        """Return the key of a decision: by address where one is known, so that nobody is sent two."""
+        recipient = who.leaf if who.id_type == "email" else (profile.email_leaf or who.leaf)
+        return DecisionKey(self.rules.tenant, recipient, campaign.name, send)
+
+    def _standing_of(self, campaign: Campaign, decision: Decision) -> _Standing:
+        purposes = frozenset(used_purposes(campaign, decision))
+        return _Standing(campaign, decision, purposes, self.contents(campaign, decision))
+
+    def _keep(self, key: DecisionKey, campaign: Campaign, decision: Decision) -> _Standing:
+        standing = self._standing_of(campaign, decision)
+        if len(self._standing) >= STANDING_MAX:
+            del self._standing[next(iter(self._standing))]
+        self._standing[key] = standing
+        return standing
+
+    def _repeated(self, standing: _Standing, who: Who, read: Read) -> Outcome:
+        """Answer with a decision that was made before."""
+        self._count_repeated(1)
+        if not standing.purposes <= read.profile.permitted:
+            # The record stands; what was permitted then is not served against a withdrawal.
+            return self._fallback(standing.campaign, who, "consent")
+        as_of_ms = standing.decision.profile_as_of_ms
+        return self._outcome(standing, read.profile, as_of_ms, read.person.register)
 
     def _without_lots(self, campaign: Campaign) -> Campaign:
         """Return a campaign that draws nothing by lot: a preview shows what the ranking gives."""
@@ -331,11 +398,11 @@ class Serving:
     # -- answers
 
     def _outcome(
-        self, campaign: Campaign, decision: Decision, profile: Profile, as_of_ms: int,
+        self, standing: _Standing, profile: Profile, as_of_ms: int,
         register: Mapping[SuppressionKey, Suppression],
     ) -> Outcome:  # fmt: skip
         """Return a decision as an answer; its age is that of the profile it was made on."""
-        now = self.clock.now_ms()
+        now, decision = self.clock.now_ms(), standing.decision
         answer = Answer(
             ok=True,
             served=decision.served,
@@ -343,7 +410,7 @@ class Serving:
             decision_id=decision.decision_id,
             profile_as_of=format_instant(as_of_ms),
             age_ms=max(0, now - as_of_ms),
-            slots=self.contents(campaign, decision),
+            slots=standing.slots,
         )
         return Outcome(answer, decision, profile, register, LeafId(decision.recipient))
 

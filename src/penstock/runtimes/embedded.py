@@ -335,6 +335,10 @@ class EmbeddedEngine:
         """The folds that serve, by partition."""
         return [lane.fold for lane in self._lanes]
 
+    def serves(self, fold: PartitionFold) -> bool:
+        """Return whether a first partition's fold is the one that serves."""
+        return fold is self._lanes[0].fold
+
     async def switch(
         self, folds: Sequence[PartitionFold], commit: Callable[[list[int]], Awaitable[None]],
         swapped: Callable[[], None] = lambda: None,
@@ -401,9 +405,13 @@ class EmbeddedEngine:
                 self._lanes[partition_of(leaf, len(self._lanes))].fold.peek([leaf])[0]
                 for leaf in leaves
             ]
+        return LeafRead(found, *self.standing())
+
+    def standing(self) -> tuple[int, bool]:
+        """Return `as_of_ms` and `live`, of one instant."""
         now_ms = self.clock.now_ms()
         as_of_ms = self._as_of_ms(now_ms)
-        return LeafRead(found, as_of_ms, self._live(as_of_ms, now_ms))
+        return as_of_ms, self._live(as_of_ms, now_ms)
 
     def find(self, leaf: LeafId) -> Leaf | None:
         """Return one leaf as it is now, for the edge in this process."""
@@ -425,8 +433,7 @@ class EmbeddedEngine:
 
     def live(self) -> bool:
         """Return whether reads reflect everything up to a second ago."""
-        now_ms = self.clock.now_ms()
-        return self._live(self._as_of_ms(now_ms), now_ms)
+        return self.standing()[1]
 
     def _live(self, as_of_ms: int, now_ms: int) -> bool:
         return self._caught_up and self._failure is None and now_ms - as_of_ms <= LIVE_LAG_MS

@@ -61,7 +61,7 @@ class LeafSet:
 
     def serves(self) -> bool:
         """Return whether these are the leaves that the engine folds first."""
-        return self.folds[0] is self.engine.folds[0]
+        return self.engine.serves(self.folds[0])
 
     def lag(self) -> int:
         """Return how many records it is behind what serves."""
@@ -79,7 +79,7 @@ class LeafSet:
             found = folds[0].peek(leaves)
         else:
             found = [folds[partition_of(leaf, len(folds))].peek([leaf])[0] for leaf in leaves]
-        as_of_ms, live = engine.as_of_ms(), engine.live()
+        as_of_ms, live = engine.standing()
         if not self.serves() and self.lag():
             behind = [fold.last_logged_at_ms for first, fold in zip(engine.folds, folds, strict=True)
                       if fold.next_offset < first.next_offset]  # fmt: skip

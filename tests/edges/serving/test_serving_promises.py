@@ -10,6 +10,8 @@ from tests_serving import READ, Shop, identify, opened, view
 
 from penstock.core import tokens
 from penstock.core.record import decode_record
+from penstock.flows.load import load_rows
+from penstock.flows.serve import STANDING_MAX
 
 DENIED = {"consent": {"categoryPreferences": {"personalisation": False, "measurement": False,
                                               "analytics": False, "advertising": False}}}  # fmt: skip
@@ -93,6 +95,64 @@ def test_a_repeated_answer_says_how_old_it_is(play) -> None:
     assert again["slots"] == first["slots"]
     assert again["age_ms"] == 5 * 3_600_000
     assert again["profile_as_of"] == first["profile_as_of"]
+
+
+def test_what_is_asked_again_is_the_same_from_memory_and_from_the_store(play) -> None:
+    async def story(shop: Shop) -> list[Any]:
+        await shop.send(identify(), view("p1"))
+        asked = {"user_id": "u1", "send": "s"}
+        answers = [await shop.read("/v1/decide/spring", **asked) for _ in range(3)]
+        standing = shop.node.serving._standing
+        assert len(standing) == 1
+        standing.clear()
+        # An encoded query, and another spelling of the same person, are the same question.
+        answers += [await shop.read("/v1/decide/spring", **asked) for _ in range(2)]
+        answers.append(
+            (await shop.http.get("/v1/decide/spring?user%5Fid=u1&send=%73", headers=READ)).json()
+        )
+        assert shop.node.metrics.value("penstock_decisions_total", outcome="made") == 1
+        assert shop.node.metrics.value("penstock_decisions_total", outcome="repeated") == 5
+        assert shop.node.metrics.value("penstock_served_total", served="live", reason="") == 6
+        return answers
+
+    first, *others = play(story)
+    assert others == [first] * 5
+
+
+def test_a_withdrawal_empties_an_answer_that_is_asked_again(play) -> None:
+    async def story(shop: Shop) -> tuple[Any, Any]:
+        shoe = {"id": "p1", "title": "Red shoe", "url": "https://shop.example/p1"}
+        await load_rows(
+            shop.node.collector, "items", [shoe], source=shop.node.sources["crm"], job="j", first=1
+        )
+        await shop.send(identify(), view("p1"))
+        for _ in range(2):
+            first = await shop.read("/v1/decide/spring", user_id="u1", send="s")
+        shop.clock.advance(seconds=9)
+        await shop.http.post("/v1/track", json={
+            "type": "track", "event": "Segment Consent Preference Updated", "messageId": "c1",
+            "userId": "u1", "context": DENIED, "writeKey": "server-key",
+        })  # fmt: skip
+        return first, await shop.read("/v1/decide/spring", user_id="u1", send="s")
+
+    first, after = play(story)
+    assert (first["served"], after["served"], after["reason"]) == ("live", "fallback", "consent")
+    assert after["slots"]["hero"]["items"] != first["slots"]["hero"]["items"]
+
+
+def test_only_so_many_answers_are_kept(play) -> None:
+    async def story(shop: Shop) -> int:
+        serving = shop.node.serving
+        await shop.send(view("p1"))
+        await shop.read("/v1/decide/spring", user_id="u1", send="s")
+        (kept,) = serving._standing.items()
+        for number in range(STANDING_MAX - 1):
+            serving._standing[kept[0]._replace(send=f"{number}")] = kept[1]
+        await shop.read("/v1/decide/spring", user_id="u1", send="another")
+        assert kept[0] not in serving._standing
+        return len(serving._standing)
+
+    assert play(story) == STANDING_MAX
 
 
 def test_a_denial_under_a_public_key_reaches_the_person_it_names(play) -> None:

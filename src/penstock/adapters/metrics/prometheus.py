@@ -1,10 +1,15 @@
 """Metrics on prometheus-client, in a registry of their own, built from the catalogue in ports."""
 
+import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from penstock.ports.metrics import METRICS, MetricName
 
@@ -18,11 +23,86 @@ RECORDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_00
 """From one event alone to a full group commit."""
 
 
+class _Waiting:
+    """What was counted and is not in its counter yet: of a counter that every request adds to."""
+
+    __slots__ = ("_inc", "_lock", "_value")
+
+    def __init__(self, inc: Callable[[float], None]) -> None:
+        self._inc = inc
+        self._lock = threading.Lock()
+        self._value = 0.0
+
+    def add(self, value: float) -> None:
+        """Add; a fifth of the time of the counter itself."""
+        assert value >= 0, "a counter only grows"
+        with self._lock:
+            self._value += value
+
+    def settle(self) -> None:
+        """Add it to the counter."""
+        with self._lock:
+            value, self._value = self._value, 0.0
+        if value:
+            self._inc(value)
+
+
+class _Histogram:
+    """Observations of one set of labels, by bucket. The client's own takes six times as long."""
+
+    __slots__ = ("_bounds", "_counts", "_lock", "_sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._lock = threading.Lock()
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Record one observation."""
+        place = bisect_left(self._bounds, value)
+        with self._lock:
+            self._counts[place] += 1
+            self._sum += value
+
+    def exposed(self) -> tuple[list[tuple[str, float]], float]:
+        """Return (upper bound, observations up to it) of each bucket, and the sum of all."""
+        with self._lock:
+            counts, total = [*self._counts], self._sum
+        bounds = [*map(floatToGoString, self._bounds), "+Inf"]
+        return list(zip(bounds, map(float, accumulate(counts)), strict=True)), total
+
+
+class _Family(Collector):
+    """The histograms of one metric."""
+
+    def __init__(self, name: MetricName) -> None:
+        self._name: MetricName = name
+        self._bounds = SECONDS if name.endswith("_seconds") else RECORDS
+        self._children: dict[tuple[str, ...], _Histogram] = {}
+        if not METRICS[name].labels:
+            self.child(())
+
+    def child(self, labels: tuple[str, ...]) -> _Histogram:
+        """Return the histogram of some labels, in the order declared."""
+        return self._children.setdefault(labels, _Histogram(self._bounds))
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family."""
+        metric = METRICS[self._name]
+        family = HistogramMetricFamily(self._name, metric.help, labels=metric.labels)
+        for labels, child in [*self._children.items()]:
+            buckets, total = child.exposed()
+            family.add_metric(labels, buckets, total)
+        yield family
+
+
 class PrometheusMetrics:
     """Every metric of the catalogue, and no other. Unlabelled ones are exposed from the start, as 0."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry(auto_describe=True)
+        self._waiting: list[_Waiting] = []
         self._families: dict[str, Any] = {name: self._family(name) for name in METRICS}
         # `labels()` looks a child up under a lock; batches come often enough to keep it.
         self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
@@ -43,30 +123,34 @@ class PrometheusMetrics:
         """Return `count` of a counter, or `observe` of a histogram, with name and labels looked up once."""
         kind = METRICS[name].kind
         child = self._child(name, kind, labels)
-        return child.inc if kind == "counter" else child.observe
+        if kind == "histogram":
+            return child.observe
+        waiting = _Waiting(child.inc)
+        self._waiting.append(waiting)
+        return waiting.add
 
     def value(self, name: MetricName, **labels: str) -> float:
         """Return a counter's or gauge's present value, 0 if it was never touched."""
         _check(name, METRICS[name].kind, labels)
         assert METRICS[name].kind != "histogram", "a histogram has no single value"
+        self._settle()
         return self._registry.get_sample_value(name, labels) or 0.0
 
     def exposition(self) -> bytes:
         """Return all metrics in the Prometheus text format."""
+        self._settle()
         return generate_latest(_WithoutCreated(self._registry))
+
+    def _settle(self) -> None:
+        for waiting in self._waiting:
+            waiting.settle()
 
     def _family(self, name: MetricName) -> Any:
         metric = METRICS[name]
         make: dict[str, Callable[[], Any]] = {
             "counter": lambda: Counter(name, metric.help, metric.labels, registry=self._registry),
             "gauge": lambda: Gauge(name, metric.help, metric.labels, registry=self._registry),
-            "histogram": lambda: Histogram(
-                name,
-                metric.help,
-                metric.labels,
-                registry=self._registry,
-                buckets=SECONDS if name.endswith("_seconds") else RECORDS,
-            ),
+            "histogram": lambda: _registered(self._registry, _Family(name)),
         }
         return make[metric.kind]()
 
@@ -76,9 +160,17 @@ class PrometheusMetrics:
         child = self._children.get(key)
         if child is None:
             family = self._families[name]
-            child = family.labels(**labels) if labels else family
+            if kind == "histogram":
+                child = family.child(key[1])
+            else:
+                child = family.labels(**labels) if labels else family
             self._children[key] = child
         return child
+
+
+def _registered(registry: CollectorRegistry, family: _Family) -> _Family:
+    registry.register(family)
+    return family
 
 
 class _WithoutCreated(Collector):

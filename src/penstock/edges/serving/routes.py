@@ -85,7 +85,7 @@ class ServingEdge:
         self.parts = parts
         self._replays = asyncio.Semaphore(REPLAYS_MAX)
         self.hot = hot_reads(
-            self.profile, self.decide, read_keys=parts.read_keys, make_leaf=parts.make_leaf,
+            self.profile, self.again, self.decide, read_keys=parts.read_keys, make_leaf=parts.make_leaf,
             clock=parts.clock, metrics=parts.metrics,
         )  # fmt: skip
 
@@ -158,6 +158,17 @@ class ServingEdge:
         for place, code in refused.items():  # ascending: each lands where it was asked
             found.insert(place, unread_json(code, look.now_ms))
         return Reply(200, b'{"profiles":[%s]}' % b",".join(found))
+
+    async def again(self, campaign: str, asked: Recipient, send: str | None) -> Outcome | None:
+        """Return what one recipient saw before, if it is at hand; None to have it decided."""
+        serving = self.parts.serving.published(campaign)
+        if serving is None:
+            return None
+        try:
+            whom = who_of(asked, self.parts.make_leaf, self.parts.links.token_key)
+        except EventRejected:
+            return None
+        return await serving.again(campaign, whom, send)
 
     async def decide(
         self, campaign: str, asked: Recipient, send: str | None, *, preview: bool
