@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import tempfile
 import tomllib
@@ -26,7 +27,7 @@ from penstock.core.catalog.schema import EventType, Field
 from penstock.core.consent.purpose import PERSONALISATION, ConsentRules
 from penstock.core.decision.audience import Audience, audiences_by_name, check_audience
 from penstock.core.decision.campaign import Campaign, parse_campaign
-from penstock.core.decision.pace import parse_caps
+from penstock.core.decision.pace import NONE, parse_caps, parse_quiet_hours
 from penstock.core.decision.predicate import Names
 from penstock.core.decision.slot import Slot, check_slot, slots_by_name
 from penstock.core.definitions.changes import Declared
@@ -36,16 +37,21 @@ from penstock.core.errors import DefinitionError, PenstockError
 from penstock.core.feature.plan import Plan
 from penstock.core.identity.identifier import IdentityRules
 from penstock.core.step import Rules
-from penstock.core.toml_lines import lines_of
+from penstock.core.toml_lines import Places, lines_of
 from penstock.dsl.events import FieldTable
 from penstock.dsl.features import Profile, compile_plan
-from penstock.settings import Settings, load_settings
+from penstock.settings import EmailSettings, Settings, load_settings
 
 MODULES = ("events", "features", "audiences", "slots")
 """The files of a project, in the order in which they may import one another."""
 
 SETTINGS_FILE = "definition-settings.json"
 """Among the files of a version: the settings that its definitions go by, and no secret."""
+
+SETTINGS = "penstock.toml"
+
+_FILE_AND_LINE = re.compile(r"[^ ]+\.(py|toml|liquid|mjml):\d+")
+_FIELD = re.compile(r"(?:field|trait) `([^`]+)`")
 
 FILES_MAX = 2_000
 FILES_BYTES_MAX = 32 * 1024 * 1024
@@ -156,13 +162,16 @@ def load_project(
     files = files_of(root, settings)
     with _importable(root):
         modules = {name: _import(root, name) for name in MODULES if (root / f"{name}.py").exists()}
-    catalog = _catalog(modules, settings)
+    places = _settings_places(root)
+    with _placed(lambda error: _of_catalog(error, root, places)):
+        catalog = _catalog(modules, settings)
     profiles = [
         value
         for value in _values(modules.get("features"))
         if isinstance(value, type) and issubclass(value, Profile) and value is not Profile
     ]
-    plan = compile_plan(profiles, tz=settings.project.timezone)
+    with _placed(lambda _: places.of("project", "timezone")):
+        plan = compile_plan(profiles, tz=settings.project.timezone)
     slots = slots_by_name(one for one in _values(modules.get("slots")) if isinstance(one, Slot))
     audiences = audiences_by_name(
         one for one in _values(modules.get("audiences")) if isinstance(one, Audience)
@@ -171,6 +180,7 @@ def load_project(
         if faults is None:
             raise error
         faults.append(error)
+    _check_pace(settings.email, places)
     names = _names(root, settings, catalog, plan, slots, audiences)
     if kept:
         names = msgspec.structs.replace(names, purposes=None)
@@ -184,6 +194,25 @@ def load_project(
         _noting(faults, lambda one=audience: check_audience(one, names))
     campaigns = _campaigns(root, slots, names, settings, faults)
     return Project(root, settings, catalog, plan, slots, audiences, campaigns, files, kept)
+
+
+def _of_catalog(error: DefinitionError, root: Path, places: Places) -> str:
+    """Return where what the catalog refuses stands: an event that is declared twice, or a setting."""
+    event = re.search(r"event `([^`]+)`", error.what)
+    if event is None:
+        return places.of("project", "currency" if "currency" in error.what else "undeclared")
+    lines = _lines_of(root, "events.py", event.group(1))
+    return f"events.py:{lines[-1]}" if lines else "events.py"
+
+
+def _check_pace(email: EmailSettings, places: Places) -> None:
+    """Check the caps and quiet hours that campaigns start from, where they are written."""
+    for name, text in email.caps.items():
+        parse_caps({name: text}, places.of("email", "caps", name))
+    parse_quiet_hours(email.quiet_hours, places.of("email", "quiet_hours"))
+    if email.cap not in ("", NONE) and email.cap not in email.caps:
+        raise DefinitionError("E166", f"`email.cap` names cap `{email.cap}`, which is not defined",
+                              where=places.of("email", "cap"), fix="add it to email.caps")  # fmt: skip
 
 
 def _noting(faults: list[DefinitionError] | None, work: Callable[[], object]) -> None:
@@ -390,8 +419,7 @@ def _import(root: Path, name: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except PenstockError as error:
-        if not error.where:
-            error.where = _place(error, root)
+        error.where = _stands(error, root)
         raise
     except Exception as error:
         where = _place(error, root) or str(path)
@@ -412,14 +440,64 @@ def _place(error: BaseException, root: Path) -> str:
     return ""
 
 
-def _line_of(root: Path, name: str, word: str) -> str:
-    """Return `FILE:LINE` where a text first stands by itself in a Python file, else the file."""
+def _stands(error: PenstockError, root: Path) -> str:
+    """Return where a declaration stands that is refused: file and line, and what it is of."""
+    place = _place(error, root)
+    if not place or _FILE_AND_LINE.match(error.where):
+        return error.where or place
+    file, _, line = place.rpartition(":")
+    field = _FIELD.search(error.where) or _FIELD.search(error.what)
+    if field is not None:
+        # A declaration has many lines: that of the field is the one to look at.
+        place = f"{file}:{_line_of_keyword(root / file, int(line), field.group(1))}"
+    return f"{place}, {error.where}" if error.where else place
+
+
+def _line_of_keyword(path: Path, line: int, name: str) -> int:
+    """Return the line of an argument of the call that begins on a line; that line if it has none."""
+    calls = [one for one in ast.walk(ast.parse(path.read_bytes()))
+             if isinstance(one, ast.Call) and one.lineno <= line <= (one.end_lineno or one.lineno)]  # fmt: skip
+    for call in sorted(calls, key=lambda one: one.lineno, reverse=True):
+        for keyword in call.keywords:
+            if keyword.arg == name:
+                return keyword.lineno
+            if isinstance(keyword.value, ast.Dict):
+                for key in keyword.value.keys:
+                    if isinstance(key, ast.Constant) and key.value == name:
+                        return key.lineno
+    return line
+
+
+def _lines_of(root: Path, name: str, word: str) -> list[int]:
+    """Return the lines on which a text stands by itself in a Python file."""
     path = root / name
     tree = ast.parse(path.read_bytes()) if path.exists() else ast.Module([], [])
-    lines = [
+    return sorted(
         one.lineno for one in ast.walk(tree) if isinstance(one, ast.Constant) and one.value == word
-    ]
-    return f"{name}:{min(lines)}" if lines else name
+    )
+
+
+def _line_of(root: Path, name: str, word: str) -> str:
+    """Return `FILE:LINE` where a text first stands by itself in a Python file, else the file."""
+    lines = _lines_of(root, name, word)
+    return f"{name}:{lines[0]}" if lines else name
+
+
+def _settings_places(root: Path) -> Places:
+    """Return the lines of the settings; of a version's kept files only the name."""
+    path = root / SETTINGS
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return Places(SETTINGS, lines_of(text))
+
+
+@contextmanager
+def _placed(place: Callable[[DefinitionError], str]) -> Iterator[None]:
+    """Give an error that has no place one."""
+    try:
+        yield
+    except DefinitionError as error:
+        error.where = error.where or place(error)
+        raise
 
 
 @contextmanager
