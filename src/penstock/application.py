@@ -60,6 +60,7 @@ def make_http(node: Node, base_url: str) -> Http:
         decisions=node.stores.decisions, appender=node.engine.appender,
         suppressions=node.stores.suppressions, token_key=links.token_key,
         tenant=settings.project.tenant, clock=clock, metrics=metrics,
+        put_suppressions=node.collector.put_suppressions,
     )  # fmt: skip
     write_keys = [
         write_key(source.write_key, name, source.kind, source.rank, basis=source.basis,
@@ -78,6 +79,7 @@ def make_http(node: Node, base_url: str) -> Http:
         requests_max=settings.server.requests_max,
         requests_per_s_per_key=settings.server.requests_per_s_per_key,
         public_url=settings.server.public_url, watch=testing.journal if testing else None,
+        waits=node.engine.waits,
     )  # fmt: skip
     serving = ServingEdge(parts)
     app = Litestar(

@@ -44,6 +44,7 @@ from penstock.candidates import (
     make_candidate,
     standing_of,
 )
+from penstock.core.consent.suppression import Entries
 from penstock.core.decision.pace import parse_caps, zone_of
 from penstock.core.decision.record import decode_decision
 from penstock.core.definitions.changes import require_compatible
@@ -284,6 +285,8 @@ class Node:
     sources: dict[str, Source]
     """By name."""
     decider: Grouper[tuple[DecisionKey, bytes], Decided]
+    register: Grouper[Entries, None]
+    """Writes suppressions: one transaction for all that arrive meanwhile."""
     pump: OutboxPump
     history: History
     upkeep: Upkeep
@@ -340,6 +343,7 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.popular.close()
         await self.decider.close()
+        await self.register.close()
         await self.versions.stop()
         with suppress(Unavailable):
             await self.pump.pump()  # what stays in the outbox is pumped by the next start
@@ -376,11 +380,13 @@ def make_node(
         covered=standing.covered,
     )  # fmt: skip
     identifier_key = stores.keys.get(IDENTIFIER_KEY)
+    register = _register(stores.suppressions)
     collector = Collector(
         catalog=serving.catalog, protector=Protector(stores.keys.get(PSEUDONYM_KEY)),
         identity=serving.identity_rules(), consent=serving.consent_rules(),
         identifier_key=identifier_key, tenant=tenant, appender=engine.appender,
         suppressions=stores.suppressions, clock=clock, metrics=metrics, find_item=engine.find,
+        put_suppressions=lambda entries: register.submit([entries]),
     )  # fmt: skip
     decider: Grouper[tuple[DecisionKey, bytes], Decided] = Grouper(
         stores.decisions.put_if_absent, name="penstock-decide"
@@ -413,7 +419,7 @@ def make_node(
             name: source_of(name, source.kind, source.rank, source.basis, source.identity_keys)
             for name, source in settings.sources.items()
         },
-        decider=decider,
+        decider=decider, register=register,
         pump=OutboxPump(stores.decisions, engine.appender, to_record, metrics),
         history=History(stores.log, stores.index),
         upkeep=Upkeep(
@@ -423,6 +429,16 @@ def make_node(
         load=partial(load_changed, parts),
         pending=differs and wanted,
     )  # fmt: skip
+
+
+def _register(suppressions: Suppressions) -> Grouper[Entries, None]:
+    """Return the awaited way to write suppressions, in which as many may wait as memory holds."""
+
+    def put(some: Sequence[Entries]) -> list[None]:
+        suppressions.put([entry for entries in some for entry in entries])
+        return [None] * len(some)
+
+    return Grouper(put, name="penstock-register", waiting_max=1_000_000)
 
 
 def _jobs(

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ def command(folder: Path, port: int | None) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(project, project.settings.server.port if port is None else port))
 
+
+SWITCH_S = 0.001
+"""The longest that the loop keeps a thread waiting for the interpreter. While it is busy a commit waits
+so often as SQLite gives the interpreter back, a few times; Python's own 5 ms made most of a commit's time."""
 
 FILES_KEPT = 256
 """Open files that are no connections: the data folder's, an ESP's connections, a backup's."""
@@ -104,6 +109,7 @@ async def _run(node: Node, listener: socket.socket, url: str) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        sys.setswitchinterval(SWITCH_S)
         http = make_http(node, url)
         settings = node.project.settings.server
         fast = FastServer(http.hot, metrics=node.metrics, limits=_limits(settings))

@@ -527,8 +527,8 @@ CODES: dict[str, Code] = {
         "Retry, which is safe; check the folder or bucket, the endpoint and the credentials.",
     ),
     "E430": Code(
-        "More requests are in flight than the collector takes.",
-        "Retry after the time in `Retry-After`; raise `server.requests_max` if the machine can bear it.",
+        "More requests are in flight than the collector takes, or those before have waited too long.",
+        "Retry after the time in `Retry-After`; `penstock_requests_shed_total` says for what others wait.",
     ),
     "E431": Code(
         "A write key sends more requests a second than it may.",

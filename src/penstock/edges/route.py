@@ -139,11 +139,14 @@ class Route:
         body_bytes_max: Beyond it a request is refused before it is all read (E372).
         refuse: Makes answers of errors.
         seconds: A histogram with the label `route` that gets the time to each answer, in seconds.
+        shed: Asked before the function: the answer to a request that is not taken now, at the least
+            cost, or None.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a route may be told
         self, method: str, template: str, function: Hot, *, clock: Clock, metrics: Metrics,
         body_bytes_max: int = BODY_BYTES_MAX, refuse: Refuse = refuse, seconds: MetricName | None = None,
+        shed: Callable[[Request], Answer | None] | None = None,
     ) -> None:  # fmt: skip
         assert method in {"GET", "POST"}, "a hot route is asked by GET or POST"
         head, brace, name = template.partition("{")
@@ -156,6 +159,7 @@ class Route:
         self.function = function
         self.body_bytes_max = body_bytes_max
         self.refuse = refuse
+        self.shed = shed
         self.parameter = name.removesuffix("}")
         self.fixed = head
         """The template without its parameter."""
@@ -169,7 +173,9 @@ class Route:
         """Answer a request: `done` is called once with the answer, now or later, on the loop."""
         started_ms = self._now_ms()
         try:
-            result = self.function(request)
+            result = None if self.shed is None else self.shed(request)
+            if result is None:
+                result = self.function(request)
         except PenstockError as error:
             result = self.refuse(request, error)
         except Exception as error:  # noqa: BLE001 - whoever asks must hear what to do next

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from penstock.core.consent.purpose import ConsentRules
 from penstock.core.consent.suppression import (
     PERMISSION_EVENTS,
     PERMISSION_PROPERTIES,
+    Entries,
     Suppression,
     SuppressionKey,
     suppression_of,
@@ -98,6 +99,10 @@ FindItem = Callable[[LeafId], Leaf | None]
 """The leaf of an item as it is now, from memory or the store."""
 
 
+PutSuppressions = Callable[[Entries], Awaitable[object]]
+"""`Suppressions.put`, awaited: one group commit serves whoever writes meanwhile."""
+
+
 class _Stamp(NamedTuple):
     """A field that is filled from an item: its name, the item's attribute, and what names the item."""
 
@@ -131,12 +136,14 @@ class Collector:
         clock: Stamps `received_at_ms`.
         metrics: Where to count.
         find_item: Finds the items that events are stamped with.
+        put_suppressions: Writes to `suppressions`, awaited; a thread of its own for each by default.
     """
 
     def __init__(  # noqa: PLR0913 - the edge's one constructor; compose calls it once
         self, *, catalog: Catalog, protector: Protector, identity: IdentityRules, consent: ConsentRules,
         identifier_key: bytes, tenant: str, appender: Appender, suppressions: Suppressions, clock: Clock,
         metrics: Metrics, find_item: FindItem = lambda _: None,
+        put_suppressions: PutSuppressions | None = None,
     ) -> None:  # fmt: skip
         self.protector = protector
         self.tenant = tenant
@@ -146,6 +153,7 @@ class Collector:
         self.metrics = metrics
         self._count_accepted = metrics.bound("penstock_events_accepted_total")
         self.find_item = find_item
+        self.put_suppressions = put_suppressions or self._put_alone
         self.adopt(catalog, identity, consent)
 
         def make_leaf(id_type: str, value: str) -> LeafId:
@@ -193,11 +201,14 @@ class Collector:
         if shaped.records or shaped.letters:
             await self.appender.append(shaped.records, shaped.letters, urgent=shaped.urgent)
         if shaped.suppressions:
-            await asyncio.to_thread(self.suppressions.put, shaped.suppressions)
+            await self.put_suppressions(shaped.suppressions)
             for _, entry in shaped.suppressions:
                 self.metrics.count("penstock_suppressions_written_total", reason=entry.reason)
         self._count(shaped)
         return Intake(shaped.accepted, shaped.refused, shaped.discarded)
+
+    async def _put_alone(self, entries: Entries) -> None:
+        await asyncio.to_thread(self.suppressions.put, entries)
 
     def _count(self, shaped: _Shaped) -> None:
         kept = len(shaped.records) + len(shaped.letters)

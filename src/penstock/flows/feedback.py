@@ -6,11 +6,12 @@ import asyncio
 from typing import NamedTuple
 
 from penstock.core import tokens
-from penstock.core.consent.suppression import PURPOSE_PLANE, suppression_of
+from penstock.core.consent.suppression import PURPOSE_PLANE, Entries, suppression_of
 from penstock.core.decision.record import Decision, decode_decision
 from penstock.core.errors import EventRejected
 from penstock.core.ids import LeafId, event_id
 from penstock.core.record import Record
+from penstock.flows.collect import PutSuppressions
 from penstock.flows.serve import refused_topics
 from penstock.flows.track import CLICKED, OPENED, email_event, unsubscribe_record
 from penstock.ports.appender import Appender
@@ -63,11 +64,12 @@ class Feedback:
         tenant: Part of every record.
         clock: Tells now.
         metrics: Where to count.
+        put_suppressions: Writes to `suppressions`, awaited; a thread of its own for each by default.
     """
 
     def __init__(
         self, *, decisions: Decisions, appender: Appender, suppressions: Suppressions, token_key: bytes,
-        tenant: str, clock: Clock, metrics: Metrics,
+        tenant: str, clock: Clock, metrics: Metrics, put_suppressions: PutSuppressions | None = None,
     ) -> None:  # fmt: skip
         self.decisions = decisions
         self.appender = appender
@@ -76,6 +78,10 @@ class Feedback:
         self.tenant = tenant
         self.clock = clock
         self.metrics = metrics
+        self.put_suppressions = put_suppressions or self._put_alone
+
+    async def _put_alone(self, entries: Entries) -> None:
+        await asyncio.to_thread(self.suppressions.put, entries)
 
     def read_unsubscribe(self, token: str) -> tokens.Unsubscribe:
         """Return whom and what a token unsubscribes; changes nothing.
@@ -113,7 +119,7 @@ class Feedback:
         )  # fmt: skip
         await self.appender.append([record], urgent=True)
         entries = suppression_of(record)
-        await asyncio.to_thread(self.suppressions.put, entries)
+        await self.put_suppressions(entries)
         self.metrics.count("penstock_events_accepted_total")
         self.metrics.count(
             "penstock_suppressions_written_total", len(entries), reason="unsubscribe"

@@ -1,9 +1,21 @@
 """The async edge's way into the log: many callers, one durable group commit at a time."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
 from penstock.core.record import DeadLetter, Record
+
+
+class Waits(NamedTuple):
+    """How long the oldest of those that wait has waited, in ms; 0 if none waits."""
+
+    durable_ms: int
+    """To be on disk."""
+    folded_ms: int
+    """To be folded, since it is on disk."""
+
+
+NO_WAITS: Final = Waits(0, 0)
 
 
 class Appender(Protocol):

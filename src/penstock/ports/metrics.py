@@ -82,7 +82,10 @@ METRICS: dict[MetricName, Metric] = {
         "counter", ("route", "status"), "HTTP requests by route template and status."
     ),
     "penstock_requests_shed_total": Metric(
-        "counter", ("reason",), "Requests refused with 429 or 503."
+        "counter",
+        ("reason",),
+        "Requests refused with 429: for what others wait (`slow_loop`, `slow_append`, `slow_fold`), for want of room "
+        "(`in_flight`, `memory`, `connections`, `append_queue`, `fold_lag`), or for a key's `quota`.",
     ),
     "penstock_connections": Metric("gauge", (), "Connections that are open."),
     "penstock_connections_ended_total": Metric(

@@ -44,13 +44,15 @@ class _Call(NamedTuple):
 class _Lane:
     """The queue of one partition: whatever arrived while a commit ran becomes the next commit."""
 
-    __slots__ = ("busy", "bytes", "queue", "records")
+    __slots__ = ("busy", "bytes", "committing_since_ms", "queue", "records")
 
     def __init__(self) -> None:
         self.queue: deque[_Call] = deque()
         self.records = 0
         self.bytes = 0
         self.busy = False
+        self.committing_since_ms: int | None = None
+        """When the oldest call of the commit that runs was queued."""
 
 
 class GroupAppender:
@@ -124,6 +126,17 @@ class GroupAppender:
         failed_at_ms = self._failed_at_ms
         return failed_at_ms is not None and self._clock.monotonic_ms() - failed_at_ms < FAILING_MS
 
+    def waited_ms(self) -> int:
+        """Return how long the oldest call has waited for its commit; 0 if none waits."""
+        since = [
+            lane.queue[0].queued_at_ms
+            if lane.committing_since_ms is None
+            else lane.committing_since_ms
+            for lane in self._lanes
+            if lane.queue or lane.committing_since_ms is not None
+        ]
+        return self._clock.monotonic_ms() - min(since) if since else 0
+
     def backlog(self) -> int:
         """Return how many records wait for a commit."""
         return sum(lane.records for lane in self._lanes)
@@ -162,6 +175,7 @@ class GroupAppender:
         try:
             while lane.queue:
                 calls = self._next_group(lane)
+                lane.committing_since_ms = calls[0].queued_at_ms
                 values = [value for call in calls for value in call.values]
                 letters = [letter for call in calls for letter in call.letters]
                 started = self._clock.monotonic_ms()
@@ -194,8 +208,10 @@ class GroupAppender:
                     # A caller that went away must not take the group's answers with it.
                     if not call.waiter.done():
                         call.waiter.set_result(None)
+                lane.committing_since_ms = None
         finally:
             lane.busy = False
+            lane.committing_since_ms = None
 
     @staticmethod
     def _next_group(lane: _Lane) -> list[_Call]:

@@ -14,6 +14,7 @@ from penstock.core.leaf import Leaf
 from penstock.core.record import Kind, LogRecord, kind_of
 from penstock.core.step import Step
 from penstock.flows.process import Folded, PartitionFold
+from penstock.ports.appender import Waits
 from penstock.ports.clock import Clock
 from penstock.ports.log import Log
 from penstock.ports.metrics import Metrics
@@ -165,6 +166,12 @@ class EmbeddedEngine:
 
     def _waiting(self) -> int:
         return sum(len(lane.waiting) for lane in self._lanes)
+
+    def waits(self) -> Waits:
+        """Return how long the oldest has waited to be on disk, and to be folded."""
+        logged = [lane.waiting[0].logged_at_ms for lane in self._lanes if lane.waiting]
+        folded_ms = max(self.clock.now_ms() - min(logged), 0) if logged else 0
+        return Waits(self.appender.waited_ms(), folded_ms)
 
     def _on_appended(self, partition: int, records: list[LogRecord]) -> None:
         if self._caught_up:

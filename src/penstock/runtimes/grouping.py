@@ -22,6 +22,7 @@ class Grouper(Generic[Item, Result]):
         call: Takes a batch and returns a result an item, in order. Runs on one thread.
         name: The thread's name.
         batch_max: Items a call.
+        waiting_max: Items that may wait; beyond it none are taken.
     """
 
     def __init__(
@@ -30,9 +31,11 @@ class Grouper(Generic[Item, Result]):
         *,
         name: str,
         batch_max: int = 1_000,
+        waiting_max: int = WAITING_MAX,
     ) -> None:
         self._call = call
         self._batch_max = batch_max
+        self._waiting_max = waiting_max
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._task: asyncio.Task[None] | None = None
@@ -44,7 +47,7 @@ class Grouper(Generic[Item, Result]):
             Overloaded: Too many items wait (E412).
             PenstockError: What the call raised.
         """
-        if len(self._waiting) > WAITING_MAX:
+        if len(self._waiting) > self._waiting_max:
             raise Overloaded(
                 "E412", "more decisions wait than can be kept", fix="retry a moment later"
             )

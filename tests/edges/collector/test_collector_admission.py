@@ -6,11 +6,22 @@ from hypothesis import strategies as st
 
 from penstock.core.consent.suppression import PERMISSION_EVENTS
 from penstock.edges.collector.admission import (
+    BURST_MS_MAX,
+    CALM_MS,
+    DURABLE_MS_MAX,
+    HINTS_S,
+    LOOK_BYTES_PER_S,
+    LOOK_FREE_BYTES,
+    PLAIN_BYTES_MAX,
     RESERVE_FACTOR,
+    STANDING_MS_MAX,
+    TURN_MS_MAX,
     Admission,
     never_shed,
     over_quota,
+    overloaded,
 )
+from penstock.ports.appender import NO_WAITS, Waits
 from penstock.testing.clock import HandClock
 
 
@@ -64,11 +75,9 @@ def test_law_a_bucket_never_gives_more_than_its_rate_and_one_seconds_saving(rate
 
 
 def test_refusals_say_in_whole_seconds_when_to_come_again():
-    limits, _ = admission()
-    hints = {limits.overloaded().retry_after_s for _ in range(9)}
-    assert {1, 2, 3} == hints
+    assert [1, 2, 3] == [overloaded(seconds).retry_after_s for seconds in HINTS_S]
     assert 4 == over_quota(4).retry_after_s
-    assert "E431" == over_quota(1).code
+    assert ("E430", "E431") == (overloaded(1).code, over_quota(1).code)
 
 
 @pytest.mark.parametrize("name", sorted(PERMISSION_EVENTS))
@@ -97,7 +106,74 @@ def test_other_events_are_not_let_in_for_a_word_in_them(event):
 
 def test_what_is_never_shed_has_more_places_and_they_have_an_end():
     limits, _ = admission(requests_max=8)
-    limits.in_flight = 8
-    assert (True, False) == (limits.full(), limits.full_for_all())
-    limits.in_flight = 8 * RESERVE_FACTOR
-    assert (True, True) == (limits.full(), limits.full_for_all())
+    for _ in range(8):
+        limits.enter(10)
+    assert ("in_flight", False) == (limits.pressed(), limits.full_for_all())
+    for _ in range(8 * (RESERVE_FACTOR - 1)):
+        limits.enter(10)
+    assert ("in_flight", True) == (limits.pressed(), limits.full_for_all())
+
+
+def test_memory_is_set_aside_before_a_body_is_inflated_and_given_back():
+    limits, _ = admission()
+    places = [limits.enter(PLAIN_BYTES_MAX // 2) for _ in range(2)]
+    assert ("", "memory") == (limits.pressed(0), limits.pressed(1))
+    assert not limits.full_for_all(PLAIN_BYTES_MAX)
+    assert limits.full_for_all(PLAIN_BYTES_MAX + 1)
+    limits.leave(places[0])
+    assert "" == limits.pressed(PLAIN_BYTES_MAX // 2)
+
+
+def test_while_a_request_waits_too_long_for_its_turn_none_are_let_in():
+    limits, clock = admission()
+    oldest = limits.enter(0)
+    clock.advance(TURN_MS_MAX)
+    second = limits.enter(0)
+    assert "" == limits.pressed()
+    clock.advance(1)
+    assert "slow_loop" == limits.pressed()
+    limits.begin(oldest)
+    assert "" == limits.pressed()
+    limits.leave(oldest)
+    clock.advance(TURN_MS_MAX)
+    assert "slow_loop" == limits.pressed()
+    limits.leave(second)
+    assert ("", 0) == (limits.pressed(), limits.in_flight)
+
+
+def test_while_the_oldest_events_wait_too_long_to_be_on_disk_none_are_let_in():
+    waits = [Waits(DURABLE_MS_MAX, 0)]
+    limits, _ = admission(waits=lambda: waits[0])
+    assert "" == limits.pressed()
+    waits[0] = Waits(DURABLE_MS_MAX + 1, 0)
+    assert "slow_append" == limits.pressed()
+
+
+def test_a_burst_may_wait_longer_for_the_fold_than_a_standing_queue():
+    waits = [NO_WAITS]
+    limits, clock = admission(waits=lambda: waits[0])
+
+    def behind(ms: int) -> str:
+        waits[0] = Waits(0, ms)
+        return limits.pressed()
+
+    assert "" == behind(0)
+    clock.advance(BURST_MS_MAX - 1)
+    assert ["", "slow_fold"] == [behind(BURST_MS_MAX), behind(BURST_MS_MAX + 1)]
+    clock.advance(1)
+    assert ["slow_fold", ""] == [behind(STANDING_MS_MAX + 1), behind(STANDING_MS_MAX)]
+    assert ["", ""] == [behind(CALM_MS), behind(STANDING_MS_MAX + 1)], "a burst after a calm"
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 4_000_000)), max_size=200))
+def test_law_what_is_looked_into_is_at_most_the_rate_and_one_body(asked):
+    """While others are refused, inflating costs a bounded share, whatever is sent."""
+    limits, clock = admission()
+    looked = passed_ms = 0
+    for pause_ms, plain_bytes in asked:
+        clock.advance(pause_ms)
+        passed_ms += pause_ms
+        if plain_bytes > LOOK_FREE_BYTES and limits.may_look(plain_bytes):
+            looked += plain_bytes
+        assert looked <= 4_000_000 + LOOK_BYTES_PER_S * passed_ms // 1000
+        assert limits.may_look(LOOK_FREE_BYTES)

@@ -6,7 +6,7 @@ import pytest
 
 from penstock.core.errors import EventRejected
 from penstock.edges.body import read_body, require_length
-from penstock.edges.collector.body import inflate
+from penstock.edges.collector.body import FREE_BYTES, RATIO_MAX, inflate, plain_bytes_of
 
 PLAIN = b'{"event":"Product Viewed","userId":"u-1"}'
 CAP = 1000
@@ -153,3 +153,42 @@ def test_a_length_over_the_cap_is_refused_unread():
         require_length(b"1001", CAP)
     assert "E372" == caught.value.code
     assert "1000 bytes" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("raw", "encoding", "expected"),
+    [
+        (PLAIN, b"", len(PLAIN)),
+        (PLAIN, b"gzip", len(PLAIN)),
+        (packed(b" " * 900), b"gzip", 900),
+        (packed(b" " * 900), b"", 900),
+        (zlib.compress(b" " * 900), b"deflate", CAP),
+        (raw_deflate(b" " * 900), b"deflate", CAP),
+        # Several members, and padding: the last bytes tell too little, so the most is set aside.
+        (packed(b" " * 900) + packed(b" "), b"gzip", CAP),
+        (packed(b" " * 900) + bytes(9), b"gzip", CAP),
+    ],
+)
+def test_what_a_body_will_be_is_known_before_it_is_inflated(raw, encoding, expected):
+    assert expected == plain_bytes_of(raw, encoding, CAP)
+
+
+def test_a_bomb_that_says_so_is_refused_unread():
+    bomb = packed(bytes(50_000_000))
+    with pytest.raises(EventRejected) as refused:
+        plain_bytes_of(bomb, b"gzip", 512_000)
+    assert "E372" == refused.value.code
+
+
+@pytest.mark.parametrize("pack", [packed, zlib.compress])
+def test_a_body_that_shrank_to_less_than_a_hundredth_is_refused(pack):
+    """Whether or not it says how large it is, and though it is not larger than others may be."""
+    raw = pack(bytes(3_000_000))
+    assert len(raw) * RATIO_MAX < 3_000_000
+    lying = raw[:-4] + len(raw).to_bytes(4, "little") if pack is packed else raw
+    for body in (raw, lying):
+        with pytest.raises(EventRejected) as refused:
+            inflate(body, b"", 4_000_000)
+        assert refused.value.code == "E372"
+    small = pack(bytes(FREE_BYTES))
+    assert FREE_BYTES == len(inflate(small, b"", 4_000_000))

@@ -7,7 +7,10 @@ import zlib
 import pytest
 
 from penstock.core.record import Kind
+from penstock.edges.collector.admission import BURST_MS_MAX, LOOK_FREE_BYTES
+from penstock.edges.collector.body import plain_bytes_of
 from penstock.edges.collector.routes import ROWS
+from penstock.ports.appender import NO_WAITS, Waits
 
 BROWSER_KEY, SERVER_KEY, PINNED_KEY = "wk-browser", "wk-server", "wk-pinned"
 TYPES = {"identify": "i", "track": "t", "page": "p", "screen": "s", "group": "g", "alias": "a"}
@@ -342,3 +345,46 @@ async def test_every_route_is_documented(collecting):
         assert ("batch" in fields) == row.batch
     assert not any("options" in item for item in schema["paths"].values())
     assert "Answer" not in schema["components"]["schemas"]
+
+
+async def test_under_pressure_nothing_is_inflated_beyond_a_share_and_one_event_always_is(
+    collecting,
+):
+    """A compressed batch may hold a consent; to look is worth a bounded share of the time."""
+    behind = [Waits(0, BURST_MS_MAX + 1)]
+    gone = track("gone", "Unsubscribed", properties={})
+    filler = [track(f"m-{n}", context={"page": {"title": str(n) * 500}}) for n in range(100)]
+    batch = gzip.compress(json.dumps({"batch": [*filler, gone]}).encode())
+    assert plain_bytes_of(batch, b"gzip", 4_000_000) > LOOK_FREE_BYTES
+    async with collecting(waits=lambda: behind[0]) as shop:
+        assert 429 == (await shop.send("/v1/track", track())).status_code
+        assert 200 == (await shop.send("/v1/batch", batch)).status_code
+        again = await shop.send("/v1/batch", batch)
+        assert (429, "E430") == (again.status_code, again.json()["code"])
+        assert int(again.headers["retry-after"]) >= 1
+        one = gzip.compress(json.dumps(gone | {"messageId": "gone-2"}).encode())
+        assert 200 == (await shop.send("/v1/track", one)).status_code
+        shop.clock.advance(seconds=1)
+        assert 200 == (await shop.send("/v1/batch", batch)).status_code
+        assert 2 == shop.metrics.value("penstock_requests_shed_total", reason="slow_fold")
+        behind[0] = NO_WAITS
+        assert 200 == (await shop.send("/v1/track", track("after"))).status_code
+
+
+async def test_a_pixel_under_pressure_is_refused_unless_it_carries_consent(collecting):
+    async with collecting(waits=lambda: Waits(0, BURST_MS_MAX + 1)) as shop:
+        for name, status in (("Product Viewed", 429), ("Unsubscribed", 200)):
+            query = {"writeKey": BROWSER_KEY, "anonymousId": "a-1", "event": name}
+            answer = await shop.client.get("/pixel/v1/track", params=query)
+            assert (status, "image/gif") == (answer.status_code, answer.headers["content-type"])
+
+
+async def test_what_is_refused_for_others_is_refused_before_its_key_is_looked_up(collecting):
+    async with collecting(waits=lambda: Waits(0, BURST_MS_MAX + 1)) as shop:
+        assert 429 == (await shop.send("/v1/track", track(), key="wk-nobody")).status_code
+        assert (
+            400
+            == (
+                await shop.send("/v1/track", track(name="Unsubscribed"), key="wk-nobody")
+            ).status_code
+        )

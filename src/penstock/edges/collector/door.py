@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
 import msgspec
 
-from penstock.core.errors import EventRejected, Overloaded, PenstockError
+from penstock.core.errors import EventRejected, PenstockError
 from penstock.core.event import SEGMENT, Decoded, Limits, decode_batch, decode_single
 from penstock.edges.asgi import Answer, json_answer
-from penstock.edges.collector.admission import Admission, never_shed, over_quota
-from penstock.edges.collector.body import inflate
+from penstock.edges.collector.admission import Admission, Place, never_shed, over_quota
+from penstock.edges.collector.body import inflate, is_packed, plain_bytes_of
 from penstock.edges.collector.keys import KeyRing, WriteKey, require_origin
 from penstock.edges.route import Request
 from penstock.flows.collect import Collector, Intake, answer
@@ -107,60 +107,78 @@ class Door:
         self.admission = admission
         self.metrics = metrics
         self.watch = watch
+        self._shed: dict[str, Callable[[float], None]] = {}
 
-    async def take(self, row: Row, request: Request) -> Answer:
-        """Take a request in and return the 200: everything in it is durable by then.
+    def turns_away(self, row: Row, request: Request) -> bool:
+        """Return whether a request is not let in, since others wait and nothing is reserved for it.
 
-        It is judged by key, origin, places and quota, in that order, before it is decoded.
+        This is asked first, and costs little: nothing is looked up, decoded, or, but for a bounded
+        share of the time, inflated.
+
+        Raises:
+            EventRejected: It cannot be inflated (E372, E373, E374).
+        """
+        raw, admission = request.body, self.admission
+        encoding = request.headers.get(b"content-encoding", b"")
+        plain_bytes = plain_bytes_of(raw, encoding, row.body_bytes_max)
+        reason = admission.pressed(plain_bytes)
+        if not reason:
+            return False
+        if not admission.full_for_all(plain_bytes):
+            packed = is_packed(raw, encoding)
+            if packed and admission.may_look(plain_bytes):
+                raw, packed = inflate(raw, encoding, row.body_bytes_max), False
+            if not packed and never_shed(raw):
+                return False
+        count = self._shed.get(reason)
+        if count is None:
+            count = self.metrics.bound("penstock_requests_shed_total", reason=reason)
+            self._shed[reason] = count
+        count(1)
+        return True
+
+    def take(self, row: Row, request: Request) -> Awaitable[Answer]:
+        """Let a request in; awaited, it is the 200: everything in it is durable by then.
+
+        It is judged by key, origin and quota before there is anything to await, and then decoded.
 
         Raises:
             EventRejected: Nothing in it can be read, or no key is shown (E3xx).
-            Overloaded: Nothing was kept; retry later (E410, E430, E431).
+            Overloaded: Nothing was kept; retry later (E410, E431).
             Unavailable: It is not durable (E401, E403).
         """
         headers = request.headers
+        encoding = headers.get(b"content-encoding", b"")
         key = self.ring.of_request(headers, request.query)
         if key is not None:
             require_origin(key, headers.get(b"origin", b""))
-        body = inflate(request.body, headers.get(b"content-encoding", b""), row.body_bytes_max)
+        body = inflate(request.body, encoding, row.body_bytes_max)
         envelope = read_envelope(body) if key is None or row.imports else _NO_ENVELOPE
         if key is None:
             key = self.ring.of_body(envelope.writeKey)
             require_origin(key, headers.get(b"origin", b""))
-        self._require_room(key, body)
+        seconds = self.admission.spend(key.key)
+        if seconds and not never_shed(body):
+            self.metrics.count("penstock_requests_shed_total", reason="quota")
+            raise over_quota(seconds)
         job = job_of(key, request.query, envelope.job) if row.imports else ""
-        decoded = row.decode(body, key.source.name)
-        gpc = headers.get(b"sec-gpc", b"").strip() == b"1"
-        self.admission.in_flight += 1
+        return self._keep(row, request, key, body, job, self.admission.enter(len(body)))
+
+    async def _keep(
+        self, row: Row, request: Request, key: WriteKey, body: bytes, job: str, place: Place
+    ) -> Answer:
+        self.admission.begin(place)
         try:
+            decoded = row.decode(body, key.source.name)
+            gpc = request.headers.get(b"sec-gpc", b"").strip() == b"1"
             intake = await self.collector.take(key.source, decoded, gpc=gpc, job=job)
         finally:
-            self.admission.in_flight -= 1
+            self.admission.leave(place)
         if self.watch is not None:
             self.watch.took(key.source.name, decoded, intake)
         if intake.refused or intake.discarded:
             return json_answer(200, answer(intake))
         return _all_accepted(intake.accepted)
-
-    def _require_room(self, key: WriteKey, body: bytes) -> None:
-        """Refuse a request over the limits, unless what is in it never is.
-
-        Raises:
-            Overloaded: It is not taken now (E430, E431).
-        """
-        admission = self.admission
-        if admission.full():
-            if admission.full_for_all() or not never_shed(body):
-                raise self._shed(admission.overloaded())
-            return
-        seconds = admission.spend(key.key)
-        if seconds and not never_shed(body):
-            raise self._shed(over_quota(seconds))
-
-    def _shed(self, over: Overloaded) -> Overloaded:
-        reason = "quota" if over.code == "E431" else "in_flight"
-        self.metrics.count("penstock_requests_shed_total", reason=reason)
-        return over
 
 
 @lru_cache(maxsize=4_096)

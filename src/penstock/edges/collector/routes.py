@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import secrets
 import traceback
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import cycle
 from typing import Any
 
 from litestar import Request as LitestarRequest
@@ -17,7 +18,7 @@ from litestar.params import FromPath
 
 from penstock.core.errors import EventRejected, PenstockError, Unavailable
 from penstock.edges.asgi import Answer, ErrorBody, Scope, error_answer, json_answer, log_access
-from penstock.edges.collector.admission import Admission
+from penstock.edges.collector.admission import HINTS_S, Admission, overloaded
 from penstock.edges.collector.cors import cors_headers, preflight
 from penstock.edges.collector.door import Door, Row, Watch
 from penstock.edges.collector.jitsu import JITSU_ROWS
@@ -41,6 +42,7 @@ from penstock.edges.collector.rudderstack import (
 from penstock.edges.collector.segment import SEGMENT_ROWS, settings_body
 from penstock.edges.route import Request, Route, mounted
 from penstock.flows.collect import Collector
+from penstock.ports.appender import NO_WAITS, Waits
 from penstock.ports.clock import Clock
 from penstock.ports.metrics import Metrics
 
@@ -75,6 +77,7 @@ class CollectorEdge:
         self.clock = clock
         self.metrics = metrics
         self.public_url = public_url
+        self._busy = cycle([error_answer(overloaded(seconds)) for seconds in HINTS_S])
         self.posts = [self._post_route(row) for row in self.rows]
         """The hot routes of the rows, in their order."""
         self.pixels = [self._pixel_route(row) for row in PIXEL_ROWS]
@@ -85,20 +88,18 @@ class CollectorEdge:
         return [*self.posts, *self.pixels]
 
     def _post_route(self, row: Row) -> Route:
-        async def collect(request: Request) -> Answer:
-            try:
-                return with_cors(request, await self.door.take(row, request))
-            except PenstockError:
-                raise
-            except Exception as error:  # noqa: BLE001 - an SDK must always hear what to do next
-                raise _unforeseen(error) from None
+        def collect(request: Request) -> Awaitable[Answer]:
+            return self._taken(request, self._take(row, request))
 
         def refuse_post(request: Request, error: PenstockError) -> Answer:
             self._tell(row.path, error)
             return refuse(request, error)
 
+        def shed(request: Request) -> Answer | None:
+            return self._overloaded(row, request) if self.door.turns_away(row, request) else None
+
         return Route("POST", row.path, collect, clock=self.clock, metrics=self.metrics,
-                     body_bytes_max=row.body_bytes_max, refuse=refuse_post)  # fmt: skip
+                     body_bytes_max=row.body_bytes_max, refuse=refuse_post, shed=shed)  # fmt: skip
 
     def _pixel_route(self, row: Row) -> Route:
         """Return the route of an event in an image's query: the image, and a status that is true."""
@@ -110,18 +111,40 @@ class CollectorEdge:
             self._tell(row.path, error)
             return image(request, refuse(request, error).status)
 
-        async def pixel(request: Request) -> Answer:
+        def pixel(request: Request) -> Awaitable[Answer]:
             body = pixel_body(request.query, f"pixel-{secrets.token_hex(16)}")
             asked = Request(pixel_headers(request.headers), request.query, body)
-            try:
-                return image(request, (await self.door.take(row, asked)).status)
-            except PenstockError:
-                raise
-            except Exception as error:  # noqa: BLE001 - a page must always hear what became of it
-                raise _unforeseen(error) from None
+            if self.door.turns_away(row, asked):
+                raise overloaded(HINTS_S[0])
+            return shown(request, self._take(row, asked))
+
+        async def shown(request: Request, taking: Awaitable[Answer]) -> Answer:
+            return image(request, (await self._taken(request, taking)).status)
 
         return Route("GET", row.path, pixel, clock=self.clock, metrics=self.metrics,
                      refuse=refuse_pixel)  # fmt: skip
+
+    def _overloaded(self, row: Row, request: Request) -> Answer:
+        """Return the answer to a request that is not let in: made once, since it is to cost little."""
+        if self.door.watch is not None:
+            self._tell(row.path, overloaded(HINTS_S[0]))
+        return with_cors(request, next(self._busy))
+
+    def _take(self, row: Row, request: Request) -> Awaitable[Answer]:
+        try:
+            return self.door.take(row, request)
+        except PenstockError:
+            raise
+        except Exception as error:  # noqa: BLE001 - an SDK must always hear what to do next
+            raise _unforeseen(error) from None
+
+    async def _taken(self, request: Request, taking: Awaitable[Answer]) -> Answer:
+        try:
+            return with_cors(request, await taking)
+        except PenstockError:
+            raise
+        except Exception as error:  # noqa: BLE001 - an SDK must always hear what to do next
+            raise _unforeseen(error) from None
 
     def _tell(self, route: str, error: PenstockError) -> None:
         if self.door.watch is not None:
@@ -187,10 +210,10 @@ def refuse(request: Request, error: PenstockError) -> Answer:
     return with_cors(request, error_answer(error, {"E377": 408, "E383": 431}.get(error.code, 0)))
 
 
-def collector_edge(
+def collector_edge(  # noqa: PLR0913 - all that a collector may be told
     collector: Collector, keys: Iterable[WriteKey], *, clock: Clock, metrics: Metrics,
     requests_max: int = 1024, requests_per_s_per_key: int = 0, public_url: str = "",
-    watch: Watch | None = None,
+    watch: Watch | None = None, waits: Callable[[], Waits] = lambda: NO_WAITS,
 ) -> CollectorEdge:  # fmt: skip
     """Return the collector's edge, whose hot routes are `.routes`.
 
@@ -203,8 +226,11 @@ def collector_edge(
         requests_per_s_per_key: Requests a second of each write key; 0 is no limit.
         public_url: How clients reach this server, such as `https://events.example.com`.
         watch: Told of every request, if anybody is.
+        waits: How long others wait, in the engine.
     """
-    admission = Admission(clock, requests_max=requests_max, per_key_per_s=requests_per_s_per_key)
+    admission = Admission(
+        clock, requests_max=requests_max, per_key_per_s=requests_per_s_per_key, waits=waits
+    )
     door = Door(collector, KeyRing(keys), admission, metrics, watch)
     return CollectorEdge(door, ROWS, clock, metrics, public_url)
 
