@@ -74,7 +74,7 @@ def measure(sizes: Sizes, work: Path) -> tuple[list[Row], list[str]]:
         notes.append("wrk is not installed: a Python client loads the servers, and costs more")
     with ExitStack() as stack:
         ours = _started(stack, sizes, work, "penstock", servers.penstock)
-        _fill(ours, people)
+        fill(ours, people)
         known = _answers(ours, sent["profile"])
         decided = _answers(ours, sent["again"])
         found = {
@@ -96,7 +96,7 @@ def measure(sizes: Sizes, work: Path) -> tuple[list[Row], list[str]]:
         # Afresh: what the loads above left behind is more than a shop's day.
         ours.stop()
         again = _started(stack, sizes, work, "freshness", servers.penstock)
-        _fill(again, people)
+        fill(again, people)
         capacity_s = rows["single folded"].wall_rate
         fresh = measure_freshness(sizes, again, sent["single"], capacity_s)
     return [*rows.values(), fresh], notes
@@ -148,7 +148,7 @@ def _rates(sizes: Sizes, sent: dict[str, Load], found: dict[str, Server]) -> dic
     return rows
 
 
-def _fill(server: Server, people: int) -> None:
+def fill(server: Server, people: int) -> None:
     """Load the catalogue, and one view of everybody."""
     rows = workload.items()
     for first in range(0, len(rows), 500):
