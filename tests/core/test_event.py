@@ -65,8 +65,6 @@ def refusal(raw: bytes, limits: Limits = SEGMENT) -> tuple[str, str]:
 def test_the_batch_of_the_python_sdk() -> None:
     decoded = decode_batch(PYTHON_BATCH, SEGMENT)
     assert [] == decoded.rejected
-    assert "WK1" == decoded.write_key
-    assert parse_instant("2026-11-23T03:52:40.321Z") == decoded.sent_at_ms
     events = [event for _, event in decoded.events]
     types = ["identify", "track", "alias", "group", "page", "screen"]
     assert types == [event.type for event in events]
@@ -95,17 +93,12 @@ def test_the_page_of_the_browser_sdk() -> None:
     decoded = decode_single(BROWSER_PAGE, "page", SEGMENT)
     event = decoded.events[0][1]
     assert (None, "2ef6c1be-6a70") == (event.user_id, event.anonymous_id)
-    assert "WKB" == decoded.write_key
 
 
 def test_an_empty_user_id_is_none() -> None:
     event = decode_single(RUDDER_BROWSER_PAGE, "page", SEGMENT).events[0][1]
     assert event.user_id is None
     assert "6624eeb6" == event.anonymous_id
-
-
-def test_a_masked_write_key_is_none() -> None:
-    assert decode_single(JITSU_IDENTIFY, "identify", SEGMENT).write_key is None
 
 
 def test_the_path_decides_the_type() -> None:
@@ -209,7 +202,6 @@ def test_what_is_wrong_is_refused_with_its_place_and_the_rest_goes_on(
         (one.index, one.error.code, one.error.where) for one in decoded.rejected
     ]
     assert event.encode() == decoded.rejected[0].raw
-    assert "K" == decoded.write_key
 
 
 def test_bytes_that_are_no_utf8_reject_their_event_only() -> None:

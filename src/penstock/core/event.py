@@ -115,8 +115,6 @@ class Decoded(NamedTuple):
 
     events: list[tuple[int, Event]]
     rejected: list[Rejected]
-    write_key: str | None
-    sent_at_ms: int | None
     bodies: list[bytes]
     """The bytes of every event, by index."""
     type_name: str | None = None
@@ -130,15 +128,10 @@ class Decoded(NamedTuple):
 
 
 class _Beside(msgspec.Struct, rename="camel"):
-    """What stands beside the events: of a batch, or in the body of one event."""
+    """What stands beside the events of a batch."""
 
-    write_key: Any = None
     sent_at: Any = None
     context: Any = None
-
-
-class _Key(msgspec.Struct, rename="camel"):
-    write_key: Any = None
 
 
 class _Batch(_Beside, kw_only=True, rename="camel"):
@@ -151,7 +144,6 @@ class _MessageId(msgspec.Struct, rename="camel"):
 
 _event_decoder = msgspec.json.Decoder(Event, float_hook=Literal)
 _beside_decoder = msgspec.json.Decoder(_Beside, float_hook=Literal)
-_key_decoder = msgspec.json.Decoder(_Key, float_hook=Literal)
 _batch_decoder = msgspec.json.Decoder(_Batch, float_hook=Literal)
 _members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _message_id_decoder = msgspec.json.Decoder(_MessageId)
@@ -185,11 +177,8 @@ def decode_single(
     """
     if len(body) > limits.event_bytes_max:
         raise _too_big(len(body), limits.event_bytes_max)
-    beside = _Beside()
     try:
         event = _decode_event(body, type_name, limits)
-        # `context` and `sentAt` are the event's own; only the key is beside it.
-        beside = _Beside(_key_decoder.decode(body).write_key, event.sent_at)
         _settle(event, _NOTHING_BESIDE)
         if not event.message_id:
             force_setattr(event, "message_id", f"{_derived_id(source, body)}-0")
@@ -198,8 +187,8 @@ def decode_single(
         if error.code in _NOT_AN_EVENT:
             raise
         refused = Rejected(0, _message_id(body), error, body)
-        return Decoded([], [refused], *_key_and_time(beside), [body], type_name)
-    return Decoded([(0, event)], [], *_key_and_time(beside), [body], type_name)
+        return Decoded([], [refused], [body], type_name)
+    return Decoded([(0, event)], [], [body], type_name)
 
 
 def decode_batch(body: bytes, limits: Limits, *, source: str = "") -> Decoded:
@@ -242,7 +231,7 @@ def decode_batch(body: bytes, limits: Limits, *, source: str = "") -> Decoded:
         else:
             events.append((index, event))
     shared = {"context": beside.context, "sentAt": beside.sent_at}
-    return Decoded(events, rejected, *_key_and_time(beside), bodies, None, shared)
+    return Decoded(events, rejected, bodies, None, shared)
 
 
 def kept_body(raw: bytes, decoded: Decoded, message_id: str, *, gpc: bool) -> bytes:
@@ -532,13 +521,6 @@ def _open_batch(body: bytes) -> tuple[_Beside, list[bytes]]:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
             raise syntax_fault(rest, fault) from None
     return batch, [bytes(item) for item in batch.batch]
-
-
-def _key_and_time(beside: _Beside) -> tuple[str | None, int | None]:
-    key, sent_at = beside.write_key, beside.sent_at
-    # Jitsu's browser SDK masks the secret half: such a key authenticates nobody.
-    usable = type(key) is str and key != "" and "***" not in key
-    return key if usable else None, instant_or_none(sent_at) if type(sent_at) is str else None
 
 
 def _derived_id(source: str, body: bytes) -> str:

@@ -13,6 +13,7 @@ import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from penstock.core.time import EPOCH
 
 PSEUDONYM_BYTES: Final = 16
 PSEUDONYM_KEY_BYTES_MIN: Final = 16
+PSEUDONYMS_MAX: Final = 50_000
 TEXT_CHARS_KEPT: Final = 3
 """How much of a text `truncate` keeps: the area of most postal codes, the start of a name."""
 
@@ -34,11 +36,13 @@ class Protector:
         pseudonym_key: 16 bytes or more, secret, made at `init`. Another key gives other pseudonyms.
     """
 
-    __slots__ = ("_key",)
+    __slots__ = ("_key", "_remembered")
 
     def __init__(self, pseudonym_key: bytes) -> None:
         assert len(pseudonym_key) >= PSEUDONYM_KEY_BYTES_MIN, "a pseudonym key has 16 bytes or more"
         self._key = pseudonym_key
+        # A device sends its id with every event. Typed: True, 1 and 1.0 are one key but three values.
+        self._remembered = lru_cache(PSEUDONYMS_MAX, typed=True)(self.pseudonym)
 
     def apply(self, protection: str, value: Any, path: str, *, kind: str = "string") -> Any:
         """Return a normalised value as it is kept; None for `drop`.
@@ -67,7 +71,7 @@ class Protector:
         if protection == "truncate":
             one = truncated_instant if kind == "datetime" else truncated_text
         elif protection == "pseudonym":
-            one = self.pseudonym
+            one = self._remembered
         elif protection == "encrypt":
             raise DefinitionError("E104", "the protection `encrypt` does not exist yet",
                                   fix="use `pseudonym` or `drop` until it does", where=path)  # fmt: skip

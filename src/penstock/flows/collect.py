@@ -360,7 +360,10 @@ class Collector:
         """Return the evidence to stamp and what to do with the event; few combinations occur."""
         said = tuple(preferences.items()) if preferences else ()
         # A list among the values is no key; True and 1 are one key but not one word.
-        plain = all(value.__class__ is bool for _, value in said)
+        plain = True
+        for _, value in said:
+            if value is not True and value is not False:
+                plain = False
         key = (source.name, gpc, said)
         found = self._evidences.get(key) if plain else None
         if found is None:

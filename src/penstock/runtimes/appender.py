@@ -87,7 +87,6 @@ class GroupAppender:
         self, records: Sequence[Record], letters: Sequence[DeadLetter] = (), *, urgent: bool = False
     ) -> None:
         """Append records and dead letters; durable on return. See `ports.appender.Appender`."""
-        self.require_clock()
         if self._closed:
             raise Unavailable("E401", "the log is closing", fix="retry; another process takes over")
         if len(self._lanes) == 1:
@@ -179,6 +178,11 @@ class GroupAppender:
                 values = [value for call in calls for value in call.values]
                 letters = [letter for call in calls for letter in call.letters]
                 started = self._clock.monotonic_ms()
+                try:
+                    self.require_clock()
+                except Unavailable as error:
+                    _fail(calls, error)
+                    continue
                 try:
                     landed = await loop.run_in_executor(
                         self._thread, self._log.append, partition, values, letters
