@@ -66,7 +66,7 @@ async def load_rows(
             continue
         events.append((index, event))
     intake = await collector.take(
-        source, Decoded(events, [], None, None, [b""] * len(rows)), job=job, letters=False
+        source, Decoded(events, [], [b""] * len(rows)), job=job, letters=False
     )
     return Loaded(intake.accepted, sorted([*refused, *intake.refused], key=lambda one: one.index))
 
