@@ -14,7 +14,9 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import IO, NamedTuple
 
 import msgspec
@@ -22,7 +24,12 @@ import msgspec
 from benchmarks import workload
 from benchmarks.durable import DurablePath
 from benchmarks.measure import Sample, like_the_server, resident_mb
+from benchmarks.sampling import shares
 from benchmarks.workload import Stream
+from penstock.core.leaf import Leaf
+
+SAMPLED = 1_000
+"""Leaves whose objects are counted."""
 
 
 class Mark(NamedTuple):
@@ -34,6 +41,10 @@ class Mark(NamedTuple):
     resident_mb: float
     leaves: int
     """Held decoded."""
+    leaves_mb: float
+    """What they take, as Python counts the bytes of objects."""
+    parts: dict[str, float]
+    """Part of a leaf -> its share of that."""
 
     @property
     def sample(self) -> Sample:
@@ -77,6 +88,32 @@ class Apart:
         self.process.communicate()
 
 
+def held(leaves: list[Leaf]) -> dict[str, float]:
+    """Return what a leaf takes on average: part -> bytes, of objects that no two leaves share."""
+    met = Counter(id(one) for leaf in leaves for one in _below(leaf))
+    parts: Counter[str] = Counter()
+    for leaf in leaves:
+        parts["the leaf itself"] += sys.getsizeof(leaf)
+        for name in Leaf.__slots__:
+            parts[name] += sum(
+                sys.getsizeof(one) for one in _below(getattr(leaf, name)) if met[id(one)] == 1
+            )
+    return {name: size / max(len(leaves), 1) for name, size in parts.items() if size}
+
+
+def _below(root: object) -> list[object]:
+    """Return an object and all that it alone reaches, each once."""
+    found: dict[int, object] = {}
+    waiting = [root]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in found or isinstance(one, (type, ModuleType, FunctionType)):
+            continue
+        found[id(one)] = one
+        waiting.extend(gc.get_referents(one))
+    return list(found.values())
+
+
 def run(folder: Path, cached_max: int, asked: IO[bytes]) -> None:
     """Take in what is asked until the input ends."""
     path = DurablePath(folder, workload.new_step(workload.project()), cached_max)
@@ -87,10 +124,13 @@ def run(folder: Path, cached_max: int, asked: IO[bytes]) -> None:
         message = asked.read(struct.unpack("<I", head)[0])
         if not message:
             gc.collect()
-            print(
-                json.dumps(Mark(count, cpu_s, wall_s, resident_mb(), len(path.fold.cache))),
-                flush=True,
-            )
+            resident, cache = resident_mb(), path.fold.cache
+            sizes = held(list(cache.values())[:: max(len(cache) // SAMPLED, 1)])
+            mark = Mark(
+                count, cpu_s, wall_s, resident, len(cache), sum(sizes.values()) * len(cache) / 1e6,
+                shares(sizes) if sizes else {},
+            )  # fmt: skip
+            print(json.dumps(mark), flush=True)
             count, cpu_s, wall_s = 0, 0.0, 0.0
             continue
         stream = Stream([], *decode(message))

@@ -38,23 +38,34 @@ class Crowd:
         self._weights: dict[int, list[float]] = {}
         self._did = [record for record in done if not record.bare]
 
-    def visit(self, person: int) -> bytes:
-        """Return the record of somebody's first visit."""
-        clone, who = divmod(person, self.base)
-        return encode_record(of_clone(self._who[who], clone))
+    def visits(self, first: int, end: int, at_ms: int = START_MS - 60_000) -> Stream:
+        """Return the first visits of people from `first` up to `end`, all at one instant."""
+        values: list[bytes] = []
+        for person in range(first, end):
+            clone, who = divmod(person, self.base)
+            visit = self._who[who]
+            values.append(encode_record(at(of_clone(visit, clone), visit, at_ms)))
+        return Stream([], values, [at_ms] * len(values))
 
-    def visits(self, first: int, end: int) -> Stream:
-        """Return the first visits of people from `first` up to `end`."""
-        values = [self.visit(person) for person in range(first, end)]
-        return Stream([], values, [START_MS - 60_000] * len(values))
+    def stream(
+        self, people: int, events: int, skew: str, turn: int, step_ms: int = workload.LIVE_STEP_MS
+    ) -> Stream:
+        """Return events of a crowd of some size; those of another turn are others, and come after.
 
-    def stream(self, people: int, events: int, skew: str, turn: int) -> Stream:
-        """Return events of a crowd of some size; those of another turn are others."""
+        Args:
+            people: How many there are.
+            events: How many events arrive, copies included.
+            skew: `zipf` or `uniform`.
+            turn: From 0.
+            step_ms: Between two events.
+        """
         assert skew in SKEWS, f"a skew is one of {SKEWS}"
         dice = random.Random(f"{SEED} {people} {events} {skew} {turn}")
         weights = self._weights_of(people) if skew == "zipf" else []
+        start_ms = START_MS + turn * events * step_ms
+        stamps = [start_ms + number * step_ms for number in range(events)]
         values: list[bytes] = []
-        for number in range(events):
+        for number, at_ms in enumerate(stamps):
             if values and dice.random() < DUPLICATES:
                 values.append(values[-dice.randrange(1, min(AMONG, len(values)) + 1)])
                 continue
@@ -62,17 +73,14 @@ class Crowd:
                 bisect(weights, dice.random() * weights[-1]) if weights else dice.randrange(people)
             )
             clone, who = divmod(rank * STRIDE % people, self.base)
-            values.append(encode_record(self._event(dice, who, clone, turn * events + number)))
-        return Stream([], values, [START_MS + number for number in range(events)])
-
-    def _event(self, dice: random.Random, who: int, clone: int, number: int) -> Record:
-        did = self._did[dice.randrange(len(self._did))]
-        person = self._who[who]
-        return replace(
-            of_clone(person, clone), event_id=dice.getrandbits(62), message_id=f"c{number}",
-            type=did.type, name=did.name, occurred_at_ms=did.occurred_at_ms,
-            received_at_ms=did.received_at_ms, properties={} if person.bare else did.properties,
-        )  # fmt: skip
+            did = self._did[dice.randrange(len(self._did))]
+            event = replace(
+                of_clone(self._who[who], clone), event_id=dice.getrandbits(62),
+                message_id=f"c{turn * events + number}", type=did.type, name=did.name,
+                properties={} if self._who[who].bare else did.properties,
+            )  # fmt: skip
+            values.append(encode_record(at(event, did, at_ms)))
+        return Stream([], values, stamps)
 
     def _weights_of(self, people: int) -> list[float]:
         if people not in self._weights:
@@ -92,6 +100,12 @@ def of_clone(record: Record, clone: int) -> Record:
         ),
         edges=tuple(edge_of_clone(edge, mask) for edge in record.edges),
     )  # fmt: skip
+
+
+def at(record: Record, like: Record, at_ms: int) -> Record:
+    """Return the record as received at an instant, as late as another was."""
+    late_ms = like.received_at_ms - like.occurred_at_ms
+    return replace(record, received_at_ms=at_ms, occurred_at_ms=at_ms - late_ms)
 
 
 def edge_of_clone(edge: Edge, mask: int) -> Edge:

@@ -81,7 +81,7 @@ class Row(msgspec.Struct, kw_only=True):
         """Return by how much a floor or a goal is missed, or a ceiling exceeded; empty if it is not."""
         if self.unit in CEILINGS:
             over = self.reached / wanted
-            return "" if over <= 1 else f"missed: {over:.2f} times the {wanted:g} {self.unit}"
+            return "" if over <= 1 else f"missed: {over:.2f} times the {wanted:.3g} {self.unit}"
         return _short(self.reached / wanted)
 
     def targets(self, which: int) -> list[str]:
@@ -94,7 +94,7 @@ class Row(msgspec.Struct, kw_only=True):
         if wanted:
             shown = f"{wanted:,.0f}"
             if self.unit in CEILINGS:
-                shown = f"{'p99 ' * (self.unit == 'ms')}{wanted:g} {self.unit}"
+                shown = f"{'p99 ' * (self.unit == 'ms')}{wanted:.3g} {self.unit}"
             said.append(f"{shown}: {self.missed(wanted) or 'kept'}")
         for peer, pair in self.against.items():
             if peer in self.beside and pair[which]:

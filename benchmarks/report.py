@@ -147,10 +147,11 @@ def _where(results: Results) -> list[str]:
     ]  # fmt: skip
     if not missing:
         return []
+    time = [row for row in missing if row.unit != "MB"]
+    memory = [row for row in missing if row.unit == "MB"]
     return [
-        ("Where the CPU time of what misses its floor goes, sampled in one more round of the same run "
-        "(`benchmarks/sampling.py`): a module stands for itself and for the C code that it calls."), "",
-        *(f"- {row.work} ({row.state}): {_spent(row)}." for row in missing), "",
+        SAMPLED, "", *(f"- {row.work} ({row.state}): {_spent(row)}." for row in time), "",
+        *(f"Where the memory of {row.work} goes: {_spent(row)}.\n" for row in memory),
     ]  # fmt: skip
 
 
@@ -161,6 +162,11 @@ def _spent(row: Row) -> str:
     )
     return ", ".join(parts)
 
+
+SAMPLED = (
+    "Where the CPU time of what misses its floor goes, sampled in one more round of the same run "
+    "(`benchmarks/sampling.py`): a module stands for itself and for the C code that it calls."
+)
 
 FIGURES = """<!-- Written by `make bench` from the newest file in benchmarks/results. Edit nothing here. -->
 # Measured figures

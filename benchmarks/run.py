@@ -68,7 +68,7 @@ def run(sizes: Sizes, only: list[str]) -> report.Results:
     left_out: list[str] = []
     SCRATCH.mkdir(exist_ok=True)
     for name in only:
-        print(f"{name} …", file=sys.stderr, flush=True)
+        print(f"{name} … at {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
             found, notes = (BENCHMARKS | LONG)[name](sizes, Path(folder))
         rows += found
@@ -101,7 +101,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(known)}")
     sizes = TINY if asked.tiny else FULL
     if asked.rounds:
-        sizes = replace(sizes, rounds=asked.rounds)
+        sizes = replace(
+            sizes, rounds=asked.rounds, http_rounds=asked.rounds, crowd_rounds=asked.rounds
+        )
     results = report.with_kept(run(sizes, only), report.newest(RESULTS), set(LONG))
     print(report.markdown(results))
     if not (asked.no_write or asked.tiny):

@@ -24,7 +24,7 @@ DEPTH_MAX = 60
 ROOT = f"{os.sep}penstock{os.sep}"
 LOOP = "the event loop"
 """uvloop, the kernel's sockets, and uvicorn: no module of ours is below them but the one that starts them."""
-SHOWN = 6
+SHOWN = 9
 """Parts that are named; the rest is summed up."""
 FILE = "BENCH_SAMPLES"
 """The environment variable that names the file which a sampled server writes."""

@@ -94,7 +94,7 @@ class Sizes:
 
 FULL: Final = Sizes(http_rounds=3)
 TINY: Final = Sizes(
-    people=200, events=600, durable_events=600, rounds=1, http_s=0.2, http_rounds=1, settle_s=0.05,
+    people=200, events=600, durable_events=600, rounds=1, http_s=0.4, http_rounds=1, settle_s=0.05,
     probes=5, clones=3, crowd_events=300, crowd_rounds=1, hot_people=400, logs=(1_000, 2_000),
     grown=(400, 800, 1_600), grown_events=15_000,
 )  # fmt: skip
