@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from penstock.core.consent.preferences import consent_preferences
 from penstock.core.errors import EventRejected
 from penstock.core.event import (
     RUDDERSTACK,
     SEGMENT,
     Event,
     Limits,
-    consent_preferences,
     decode_batch,
     decode_single,
     external_ids,
@@ -408,6 +408,22 @@ def test_consent_preferences() -> None:
         with pytest.raises(EventRejected) as caught:
             consent_preferences(Event(context=context))
         assert "E306" == caught.value.code
+
+
+def test_a_preference_as_a_text_is_what_it_says() -> None:
+    given = {"consent": {"categoryPreferences": {"a": "true", "b": "false", "c": None, "d": True}}}
+    said = {"a": True, "b": False, "c": None, "d": True}
+    assert said == consent_preferences(Event(context=given))
+
+
+@pytest.mark.parametrize("value", ["yes", "True", "", 1, 0, 1.0, [], {"x": 1}])
+def test_a_preference_that_cannot_be_read_is_refused_or_denies(value) -> None:
+    event = Event(context={"consent": {"categoryPreferences": {"a": True, "canary": value}}})
+    with pytest.raises(EventRejected) as caught:
+        consent_preferences(event)
+    assert "E306" == caught.value.code
+    assert "$.context.consent.categoryPreferences.<key 2>" == caught.value.where
+    assert {"a": True, "canary": False} == consent_preferences(event, deny_unreadable=True)
 
 
 @pytest.mark.parametrize(

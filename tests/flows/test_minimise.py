@@ -54,7 +54,7 @@ placed = event(
                    "drop": hidden("drop")}),
 )
 people = traits(
-    plan=integer(), email=hidden("{email}"), card=hidden("pseudonym"),
+    first_name=string(), plan=integer(), email=hidden("{email}"), card=hidden("pseudonym"),
     truncate=hidden("truncate"), pseudonym=hidden("pseudonym"), drop=hidden("drop"),
 )
 """

@@ -251,7 +251,7 @@ def kept_body(raw: bytes, decoded: Decoded, message_id: str, *, gpc: bool) -> by
         shared = decoded.shared or {}
         if type(shared.get("sentAt")) is str and "sentAt" not in members:
             members["sentAt"] = _raw(shared["sentAt"])
-        beside = _object(shared.get("context"))
+        beside = object_or_none(shared.get("context"))
         if beside:
             own = _members(bytes(members.get("context", b"{}")))
             members["context"] = _raw({name: _raw(one) for name, one in beside.items()} | own)
@@ -319,14 +319,14 @@ def external_ids(event: Event) -> tuple[ExternalId, ...]:
         return ()
     path = f"$.context.{key}"
     if type(listed) is not list:
-        raise _wrong_type(path, "a list of objects")
+        raise wrong_type(path, "a list of objects")
     found: list[ExternalId] = []
     for index, entry in enumerate(cast("list[Any]", listed)):
-        named = _object(entry)
+        named = object_or_none(entry)
         if named is None:
-            raise _wrong_type(f"{path}[{index}]", "an object")
+            raise wrong_type(f"{path}[{index}]", "an object")
         if type(named.get("type")) is not str:
-            raise _wrong_type(f"{path}[{index}].type", "a text")
+            raise wrong_type(f"{path}[{index}].type", "a text")
         plain = named.get("encoding") in (None, "", "none")
         if plain and named.get("collection") in (None, "", "users"):
             found.append(ExternalId(named["type"], named.get("id")))
@@ -340,59 +340,8 @@ def person_email(event: Event) -> Any:
     """
     if event.type != "group" and event.traits.get("email"):
         return event.traits["email"]
-    beside = _object(event.context.get("traits"))
+    beside = object_or_none(event.context.get("traits"))
     return beside.get("email") if beside else None
-
-
-def consent_preferences(event: Event) -> dict[str, Any] | None:
-    """Return what the event says of consent, by category, or None if it says nothing.
-
-    See `preferences_of`, which says what it raises.
-    """
-    return preferences_of(event.context)
-
-
-def preferences_of(context: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the consent in an event's context, by category, or None if there is none.
-
-    Segment's `consent.categoryPreferences` is read, and RudderStack's `consentManagement` with its
-    lists `allowedConsentIds` and `deniedConsentIds`. Where both speak of a category a denial wins.
-
-    Raises:
-        EventRejected: It is not what it should be (E306): a preference that cannot be read must not
-            count as none.
-    """
-    preferences: dict[str, Any] | None = None
-    value = context.get("consent")
-    if value is not None:
-        consent = _object(value)
-        if consent is None:
-            raise _wrong_type("$.context.consent", "an object")
-        value = consent.get("categoryPreferences")
-        preferences = _object(value)
-        if value is not None and preferences is None:
-            raise _wrong_type("$.context.consent.categoryPreferences", "an object")
-    if context.get("consentManagement") is None:
-        return preferences
-    allowed, denied = _listed_consent(context["consentManagement"])
-    said = dict.fromkeys(allowed, True) | (preferences or {}) | dict.fromkeys(denied, False)
-    return said or preferences
-
-
-def _listed_consent(value: Any) -> tuple[list[str], list[str]]:
-    """Return the categories that RudderStack's `consentManagement` allows, and those it denies."""
-    path = "$.context.consentManagement"
-    consent = _object(value)
-    if consent is None:
-        raise _wrong_type(path, "an object")
-    found: list[list[str]] = []
-    for name in ("allowedConsentIds", "deniedConsentIds"):
-        listed: Any = consent.get(name)
-        ids = cast("list[Any]", [] if listed is None else listed)
-        if type(ids) is not list or any(type(one) is not str for one in ids):
-            raise _wrong_type(f"{path}.{name}", "a list of texts")
-        found.append(ids)
-    return found[0], found[1]
 
 
 def instant_or_none(text: str | None) -> int | None:
@@ -443,9 +392,9 @@ def _repair(raw: bytes) -> Event:
             continue
         one = str(value) if name in _IDS and type(value) is int else value
         if name in _TEXTS and type(one) is not str:
-            raise _wrong_type(f"$.{name}", "a text")
+            raise wrong_type(f"$.{name}", "a text")
         if name in _OBJECTS and type(one) is not dict:
-            raise _wrong_type(f"$.{name}", "an object")
+            raise wrong_type(f"$.{name}", "an object")
         kept[name] = one
     return msgspec.convert(kept, Event)
 
@@ -458,11 +407,11 @@ def _settle(event: Event, beside: _Beside) -> None:
         force_setattr(event, "anonymous_id", None)
     if not event.sent_at and type(beside.sent_at) is str:
         force_setattr(event, "sent_at", beside.sent_at)
-    shared = _object(beside.context) if beside.context else None
+    shared = object_or_none(beside.context) if beside.context else None
     if shared:
         force_setattr(event, "context", {**shared, **event.context})
     if not event.traits and event.type != "group" and "traits" in event.context:
-        traits = _object(event.context["traits"])
+        traits = object_or_none(event.context["traits"])
         if traits:
             force_setattr(event, "traits", traits)
 
@@ -538,7 +487,8 @@ def _message_id(raw: bytes) -> str | None:
     return found if usable and found.isprintable() else None
 
 
-def _object(value: Any) -> dict[str, Any] | None:
+def object_or_none(value: Any) -> dict[str, Any] | None:
+    """Return a value that is a JSON object, or None."""
     return cast("dict[str, Any]", value) if type(value) is dict else None
 
 
@@ -552,7 +502,8 @@ def _too_many(events_max: int) -> EventRejected:
                          fix="send fewer events in one batch", where="$.batch")  # fmt: skip
 
 
-def _wrong_type(path: str, expected: str) -> EventRejected:
+def wrong_type(path: str, expected: str) -> EventRejected:
+    """Return the error of a field that is not what the spec says it is (E306)."""
     return EventRejected("E306", f"a field of the Segment spec is not {expected}",
                          fix=f"send {expected} here, or null", where=path)  # fmt: skip
 

@@ -13,6 +13,7 @@ import msgspec
 from penstock.core.catalog.catalog import Catalog
 from penstock.core.catalog.normalise import Normalised
 from penstock.core.consent import evidence as consent_evidence
+from penstock.core.consent.preferences import consent_preferences, preferences_of
 from penstock.core.consent.purpose import ConsentRules
 from penstock.core.consent.suppression import (
     PERMISSION_EVENTS,
@@ -27,12 +28,10 @@ from penstock.core.event import (
     Decoded,
     Event,
     Rejected,
-    consent_preferences,
     external_ids,
     kept_body,
     occurred_at_ms,
     person_email,
-    preferences_of,
 )
 from penstock.core.identity import vouch
 from penstock.core.identity.identifier import ITEM, IdentityRules
@@ -279,8 +278,11 @@ class Collector:
         said = _read_leniently(body)
         context = said.get("context")
         use = consent_evidence.DISCARD
+        spoken = str(said.get("event")) in PERMISSION_EVENTS
         try:
-            preferences = preferences_of(context if isinstance(context, dict) else {})
+            preferences = preferences_of(
+                context if isinstance(context, dict) else {}, deny_unreadable=spoken
+            )
         except EventRejected:
             pass  # a word about consent that cannot be read counts as a denial
         else:
@@ -288,7 +290,6 @@ class Collector:
         if use == consent_evidence.COLLECT:
             return use
         # A word about permission itself is kept in any case, and nothing else.
-        spoken = str(said.get("event")) in PERMISSION_EVENTS
         return consent_evidence.BARE if spoken else consent_evidence.DISCARD
 
     def record_of(
@@ -299,8 +300,10 @@ class Collector:
         Raises:
             EventRejected: The event breaks its declaration or names nobody (E3xx).
         """
-        evidence, use = self._evidence(source, consent_preferences(event), gpc=gpc)
         name = (event.event or "") if event.type == "track" else event.type
+        # A word about permission itself is not lost for a preference that can't be read: that denies.
+        said = consent_preferences(event, deny_unreadable=name in PERMISSION_EVENTS)
+        evidence, use = self._evidence(source, said, gpc=gpc)
         if use == consent_evidence.DISCARD and name not in PERMISSION_EVENTS:
             return "consent_unknown"
         occurred = occurred_at_ms(event, received_at_ms)

@@ -206,7 +206,7 @@ def _context(values: _Raws, traits: Callable[[_Raws], _Raws], guarded: set[str])
 
 def _consent(values: _Raws) -> _Raws:
     def preferences(said: _Raws) -> _Raws:
-        words = (b"true", b"false", b"null")
+        words = (b"true", b"false", b"null", b'"true"', b'"false"')
         return {name: one if bytes(one) in words else _TEXT for name, one in said.items()}
 
     return {name: _object(values[name], preferences)

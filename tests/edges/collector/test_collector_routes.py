@@ -286,6 +286,42 @@ async def test_the_browser_sdk_gets_its_settings(collecting):
         assert "https://shop.example" == response.headers["access-control-allow-origin"]
 
 
+def preferring(said: object, name: str = "Product Viewed", **more: object) -> dict:
+    preferences = {"personalisation": said, "measurement": said}
+    return {"event": name, "userId": "u-1", "messageId": "m-1",
+            "context": {"consent": {"categoryPreferences": preferences}}, **more}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", ["yes", 1, []])
+async def test_consent_that_cannot_be_read_is_told_and_not_silently_a_denial(collecting, said):
+    async with collecting() as shop:
+        answer = await shop.send("/v1/track", preferring(said))
+        unsubscribed = await shop.send(
+            "/v1/track", preferring(said, "Unsubscribed", properties={"topic": "t"})
+        )
+        changed = await shop.send(
+            "/v1/track", preferring(said, "Segment Consent Preference Updated")
+        )
+        (rejected,) = answer.json()["rejected"]
+        assert ("E306", "$.context.consent.categoryPreferences.<key 1>") == (
+            rejected["code"],
+            rejected["path"],
+        )
+        assert "true or false" in rejected["what"]
+        assert [1, 1] == [unsubscribed.json()["accepted"], changed.json()["accepted"]]
+        for record in shop.records():
+            assert {"personalisation", "measurement"} <= set(record.evidence.denied)
+
+
+async def test_consent_as_a_text_is_what_it_says(collecting):
+    async with collecting() as shop:
+        for said in ("true", "false"):
+            await shop.send("/v1/track", preferring(said, "Segment Consent Preference Updated"))
+        granted, denied = shop.records()
+        assert {"personalisation", "measurement"} <= set(granted.evidence.granted)
+        assert {"personalisation", "measurement"} <= set(denied.evidence.denied)
+
+
 async def test_the_public_url_of_the_settings_is_the_configured_one(collecting):
     async with collecting(public_url="https://events.shop.example/") as shop:
         response = await shop.client.get("/v1/projects/wk-browser/settings")

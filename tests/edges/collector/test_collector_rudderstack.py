@@ -163,11 +163,17 @@ async def test_a_pixel_is_an_event_and_a_transparent_image(collecting):
         assert 200 == again.status_code
 
 
-@pytest.mark.parametrize(("said", "wanted"), [("true", True), ("false", False), ("maybe", "maybe")])
-def test_a_pixels_consent_is_what_it_says(said: str, wanted: object) -> None:
-    query = f"anonymousId=a-1&context.consent.categoryPreferences.C0003={said}"
-    event = json.loads(pixel_body(query.encode(), "m"))
-    assert {"C0003": wanted} == event["context"]["consent"]["categoryPreferences"]
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [("true", [("measurement", True)]), ("false", [("measurement", False)]), ("maybe", [])],
+)
+async def test_a_pixels_consent_is_what_it_says(collecting, said: str, kept: list) -> None:
+    query = f"writeKey=wk-browser&anonymousId=a-1&context.consent.categoryPreferences.measurement={said}"
+    async with collecting() as shop:
+        await shop.client.get(f"/pixel/v1/page?{query}")
+        told = [(one.evidence.granted, one.evidence.denied) for one in shop.records()]
+    assert kept == [("measurement", "measurement" in granted) for granted, denied in told
+                    if "measurement" in (*granted, *denied)]  # fmt: skip
 
 
 async def test_a_pixel_that_brings_its_message_id_counts_once(collecting):

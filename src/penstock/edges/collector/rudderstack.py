@@ -65,8 +65,8 @@ def source_config(key: WriteKey) -> dict[str, Any]:
 def pixel_body(query: bytes, message_id: str) -> bytes:
     """Return the JSON of the event that a pixel's query spells.
 
-    A dotted name is a path: `properties.price=5` is the property `price`. All values are texts, but for
-    the preferences of `context.consent`, of which `true` and `false` are what they say. An
+    A dotted name is a path: `properties.price=5` is the property `price`. All values are texts; of
+    the preferences of `context.consent` the texts `true` and `false` are what they say. An
     image is loaded once for each time it is to count, and two loads look the same: an event without
     `messageId` gets the one given here, not one derived from its bytes.
 
@@ -91,21 +91,7 @@ def pixel_body(query: bytes, message_id: str) -> bytes:
     if isinstance(anonymous_id, str):
         event["anonymousId"] = anonymous_id.strip('"')
     event.setdefault("messageId", message_id)
-    preferences = _below(event, "context", "consent", "categoryPreferences")
-    # A text that says `true` would be no grant, and what is no grant is a denial, which empties a profile.
-    preferences.update({name: _BOOLEANS.get(value, value) for name, value in preferences.items()})
     return msgspec.json.encode(event)
-
-
-_BOOLEANS: dict[Any, bool] = {"true": True, "false": False}
-
-
-def _below(event: dict[str, Any], *path: str) -> dict[str, Any]:
-    """Return the object at a path, or an empty one that is not in the event."""
-    place: Any = event
-    for name in path:
-        place = place.get(name) if isinstance(place, dict) else None
-    return place if isinstance(place, dict) else {}
 
 
 def pixel_headers(headers: Headers) -> Headers:
