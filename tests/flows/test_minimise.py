@@ -34,7 +34,7 @@ HIDDEN = ("truncate", "pseudonym", "drop")
 
 EVENTS = """
 from penstock.dsl.events import (
-    datetime, event, integer, money, objects, private, string, strings, traits,
+    datetime, event, integer, items, money, objects, private, string, strings, traits,
 )
 from penstock.dsl.segment import product_viewed
 
@@ -53,8 +53,9 @@ placed = event(
     lines=objects({"sku": string(), "truncate": hidden("truncate"), "pseudonym": hidden("pseudonym"),
                    "drop": hidden("drop")}),
 )
+catalogue = items(title=string(), url=string(), price=money(), category=string(), stock=integer())
 people = traits(
-    first_name=string(), plan=integer(), email=hidden("{email}"), card=hidden("pseudonym"),
+    first_name=string(), timezone=string(), plan=integer(), email=hidden("{email}"), card=hidden("pseudonym"),
     truncate=hidden("truncate"), pseudonym=hidden("pseudonym"), drop=hidden("drop"),
 )
 """
