@@ -286,6 +286,34 @@ async def test_the_browser_sdk_gets_its_settings(collecting):
         assert "https://shop.example" == response.headers["access-control-allow-origin"]
 
 
+@pytest.mark.parametrize(
+    ("raw", "code", "where"),
+    [
+        (b'{"writeKey":"wk-server","event":"Product Viewed",}', "E300", "byte 4"),
+        (b'{"writeKey":"wk-server","batch":[{"event":"x"}', "E300", "the end"),
+        (b'{"writeKey":"\xff"}', "E314", "byte "),
+        (b'{"writeKey":"wk-server","event":"\\ud800"}', "E308", "$.event"),
+        (b'{"writeKey":"wk-server","event":' + b"[" * 5_000, "E304", "$"),
+        (b"user=7", "E300", "byte 0"),
+        (b"", "E370", "$.writeKey"),
+        (b" \n", "E370", "$.writeKey"),
+        (b"[1]", "E370", "$.writeKey"),
+        (b'"text"', "E370", "$.writeKey"),
+        (b'{"event":"Product Viewed"}', "E370", "$.writeKey"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/track", "/v1/batch", "/v1/import"])
+async def test_a_broken_body_is_told_as_broken_and_not_as_one_without_a_key(
+    collecting, path, raw, code, where
+):
+    async with collecting() as shop:
+        answer = await shop.send(path, raw, key="")
+        body = answer.json()
+        assert (400, code) == (answer.status_code, body["code"])
+        assert where in body["path"]
+        assert body["fix"]
+
+
 def preferring(said: object, name: str = "Product Viewed", **more: object) -> dict:
     preferences = {"personalisation": said, "measurement": said}
     return {"event": name, "userId": "u-1", "messageId": "m-1",

@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.core.errors import EventRejected, PenstockError
 from penstock.core.event import SEGMENT, Decoded, Limits, decode_batch, decode_single
+from penstock.core.json_faults import syntax_fault
 from penstock.edges.asgi import Answer, json_answer
 from penstock.edges.collector.admission import Admission, Place, never_shed, over_quota
 from penstock.edges.collector.body import inflate, is_packed, plain_bytes_of
@@ -143,7 +144,8 @@ class Door:
         It is judged by key, origin and quota before there is anything to await, and then decoded.
 
         Raises:
-            EventRejected: Nothing in it can be read, or no key is shown (E3xx).
+            EventRejected: Nothing in it can be read, or no key is shown (E3xx). Of a body that would show
+                the key and is broken, it is said where.
             Overloaded: Nothing was kept; retry later (E410, E431).
             Unavailable: It is not durable (E401, E403).
         """
@@ -155,6 +157,8 @@ class Door:
         body = inflate(request.body, encoding, row.body_bytes_max)
         envelope = read_envelope(body) if key is None or row.imports else _NO_ENVELOPE
         if key is None:
+            if envelope is _NO_ENVELOPE:
+                _require_readable(body)
             key = self.ring.of_body(envelope.writeKey)
             require_origin(key, headers.get(b"origin", b""))
         seconds = self.admission.spend(key.key)
@@ -196,6 +200,22 @@ def read_envelope(body: bytes) -> _Envelope:
         return _decode_envelope(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return _NO_ENVELOPE
+
+
+def _require_readable(body: bytes) -> None:
+    """Refuse a body that may show a key, if only it could be read.
+
+    Raises:
+        EventRejected: It is not well-formed JSON (E300, E304, E308, E314); `where` says from which byte on.
+    """
+    if not body.strip():
+        return
+    try:
+        _decode_envelope(body)
+    except msgspec.ValidationError:
+        return  # JSON, and no object: there is no key in it
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise syntax_fault(body, error) from None
 
 
 def job_of(key: WriteKey, query: bytes, in_body: object) -> str:
