@@ -30,4 +30,4 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     definitions: str
     """Fingerprint of the definitions the features were computed by."""
     withheld: tuple[str, ...] = ()
-    """Features and traits not served for lack of consent, by name."""
+    """Features and traits that are declared and not served for lack of consent, sorted by name."""

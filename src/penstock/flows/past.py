@@ -161,8 +161,7 @@ class Past:
                         names.append(name)
             if names:
                 differing[slot.name] = sorted(names)
-        withheld = {*profile.withheld, *self._step.plan.withheld(profile.permitted)}
-        unexplained = uncompared - withheld
+        unexplained = uncompared - set(profile.withheld)
         if decision.definitions != profile.definitions:
             state = "other_definitions"
         elif differing or unexplained:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from penstock.core.consent import ledger
@@ -173,7 +173,8 @@ def _known(
 def _assembled(
     person: Person, definitions: Definitions, known: _Known, features: dict[str, Any], as_of_ms: int
 ) -> Profile:
-    traits, withheld = _traits(person, definitions, known.permitted, known.purged)
+    traits, told = _traits(person, definitions, known.permitted, known.purged)
+    withheld = {*told, *withheld_of(definitions, known.permitted)}
     email_leaf = _email_leaf(person)
     identifiers: dict[str, list[str]] = {}
     for leaf in person.leaves:
@@ -191,8 +192,20 @@ def _assembled(
         clock_ms=known.clock_ms,
         as_of_ms=as_of_ms,
         definitions=definitions.plan.fingerprint,
-        withheld=tuple(withheld),
+        withheld=tuple(sorted(withheld)),
     )
+
+
+def withheld_of(definitions: Definitions, permitted: frozenset[str]) -> Iterator[str]:
+    """Yield the features and declared traits that need a purpose which is not permitted.
+
+    By what is declared, and not by what is there: a name in the list says nothing of the person but
+    their consent. Most of it is not there, since the step computes nothing that is denied.
+    """
+    yield from definitions.plan.withheld(permitted)
+    for name, purpose in definitions.trait_purposes.items():
+        if purpose not in permitted:
+            yield name
 
 
 def _withdrawn(

@@ -187,6 +187,47 @@ def test_consent_that_is_withdrawn_empties_the_profile_at_once(play) -> None:
     assert again["features"]["views_7d"] == 0  # what was computed before the withdrawal is gone
 
 
+def test_what_consent_does_not_permit_is_named_and_no_more_is(braze) -> None:
+    folder = braze.root
+    (folder / "features.py").write_text(
+        (folder / "features.py").read_text()
+        + '    measured = count(product_viewed, over=days(7), purpose="measurement")\n'
+    )
+    text = (folder / "events.py").read_text().replace("import integer", "import private, integer")
+    (folder / "events.py").write_text(
+        text.replace("timezone=string()", 'timezone=string(privacy=private(purpose="measurement"))')
+    )
+    project = load_project(folder)
+    only = {"consent": {"categoryPreferences": {"personalisation": True, "measurement": False}}}
+    denied = {"consent": {"categoryPreferences": {"personalisation": False, "measurement": True}}}
+
+    async def story() -> Any:
+        async with opened(project) as shop:
+            await shop.send(identify(), view("p1"))
+            await shop.send(identify("u2", "a2", "bob@example.com") | {"context": only})
+            await shop.send(identify("u3", "a3", "eve@example.com") | {"context": denied})
+            people = [
+                await shop.read(f"/v1/profiles/user_id:{one}")
+                for one in ("u1", "u2", "u3", "nobody")
+            ]
+            past = await shop.read("/v1/profiles/user_id:u2", as_of="2027-01-01T00:00:00Z")
+            tests = await shop.http.post("/v1/profiles", headers=READ,
+                                         json={"people": [{"user_id": "u2"}, {"user_id": "u3"}]})  # fmt: skip
+            return people, past, tests.json()["profiles"]
+
+    (all_, some, other, nobody), past, batch = asyncio.run(story())
+    for_measurement = ["measured", "timezone"]
+    for_personalisation = ["bought", "email", "first_name", "viewed", "views_7d"]
+
+    assert all_["withheld"] == []
+    assert some["withheld"] == past["withheld"] == for_measurement
+    assert other["withheld"] == for_personalisation
+    assert nobody["withheld"] == sorted(for_measurement + for_personalisation)
+    assert [one["withheld"] for one in batch] == [for_measurement, for_personalisation]
+    for one in (all_, some, other, nobody):
+        assert not {*one["features"], *one["traits"]} & {*one["withheld"]}
+
+
 def test_a_public_key_cannot_read_or_forge_a_customers_record(play) -> None:
     async def story(shop: Shop) -> list[Any]:
         await shop.send(identify(), view("p1"))

@@ -280,10 +280,12 @@ def value_of(operand: Operand, view: View) -> Any:
         value = view.item.fields.get(operand.name) if view.item is not None else None
     else:
         profile = view.profile
-        if profile is None or operand.name in profile.withheld:
+        if profile is None:
             return WITHHELD
         source = profile.features if operand.kind == "feature" else profile.traits
         value = source.get(operand.name)
+        if value is None and operand.name not in source and operand.name in profile.withheld:
+            return WITHHELD
     if not operand.key:
         return value
     groups = as_mapping(value)
