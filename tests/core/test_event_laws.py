@@ -116,7 +116,7 @@ def decoded_or_refused(raw: bytes) -> Decoded:
             assert event.message_id
             occurred_at_ms(event, 1_795_406_400_000)
     except EventRejected as error:
-        return Decoded([], [Rejected(-1, None, error, raw)], None, None, [raw])
+        return Decoded([], [Rejected(-1, None, error, raw)], [raw])
     return decoded
 
 
