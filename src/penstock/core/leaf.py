@@ -176,6 +176,9 @@ def _name_of(item: tuple[str, object]) -> str:
 def _ids_by_tile(leaf: Leaf) -> list[tuple[int, list[int]]]:
     """Return the ids that are remembered, by tile, both ascending."""
     floor = expired_id_tile(leaf.clock_ms)
+    live = set(leaf.ids.values())
+    if len(live) == 1 and (only := live.pop()) > floor:
+        return [(only, sorted(leaf.ids))]  # the most frequent case
     tiles: dict[int, list[int]] = {}
     for event, tile in leaf.ids.items():
         if tile > floor:

@@ -75,9 +75,12 @@ def encoded(kept: CapMap, encode: Callable[[Any], Any] | None) -> list[Any]:
     """Return a capped map as `[truncated, key, value, …]`, keys ascending; None: values as they are."""
     truncated = TRUNCATED in kept
     flat: list[Any] = [1 if truncated else 0]
+    if encode is None and len(kept) == 1 and not truncated:
+        for pair in kept.items():  # the most frequent case
+            flat += pair
+        return flat
     for key in sorted(key for key in kept if key is not TRUNCATED) if truncated else sorted(kept):
-        flat.append(key)
-        flat.append(encode(kept[key]) if encode else kept[key])
+        flat += (key, encode(kept[key]) if encode else kept[key])
     return flat
 
 

@@ -32,7 +32,16 @@ class Cell:
         needs: The purposes that must all be permitted.
     """
 
-    __slots__ = ("_tile_bytes", "aggregate", "grid", "groups_max", "key", "layout", "needs")
+    __slots__ = (
+        "_plain",
+        "_tile_bytes",
+        "aggregate",
+        "grid",
+        "groups_max",
+        "key",
+        "layout",
+        "needs",
+    )
 
     def __init__(
         self,
@@ -53,6 +62,8 @@ class Cell:
             self.layout = "register"
         else:
             self.layout = "tiled"
+        self._plain = type(aggregate).encode is Aggregate.encode
+        """An accumulator is its own encoding."""
         # Where every accumulator is charged the same, a leaf is measured without a look at them.
         fixed = type(aggregate).size_bytes is Aggregate.size_bytes
         self._tile_bytes = TILE_BYTES + aggregate.charge_bytes if fixed else 0
@@ -89,18 +100,20 @@ class Cell:
             state: A state, projected or not.
             floor: From `floor`.
         """
-        encode = self.aggregate.encode
-        if self.layout == "register":
-            acc = self._since(state, floor)
-            return None if acc is None else encode(acc)
-        grouped = self.layout == "grouped"
+        layout, encode = self.layout, self.aggregate.encode
+        if layout == "register":
+            acc = state if floor == FOREVER else self.aggregate.since(state, floor)
+            return acc if self._plain or acc is None else encode(acc)
         flat: list[Any] = []
         # One tile is the most frequent case.
         for tile in sorted(state) if len(state) > 1 else state:
             if tile >= floor:
                 acc = state[tile]
-                flat.append(tile)
-                flat.append(caps.encoded(acc, encode) if grouped else encode(acc))
+                if layout == "grouped":
+                    acc = caps.encoded(acc, None if self._plain else encode)
+                elif not self._plain:
+                    acc = encode(acc)
+                flat += (tile, acc)
         return flat or None
 
     def decode(self, raw: Any) -> Any:

@@ -177,15 +177,16 @@ class Plan:
         Laws:
             Equal sets of live events have equal encodings, in any order and batching.
         """
-        floors = self._floors_at(clock_ms) if not purged else None
-        raw: list[Any] = []
-        for index, state in enumerate(states):
-            if state is not None:
-                cell = self._cells[index]
-                floor = cell.floor(clock_ms, purged) if floors is None else floors[index]
-                state = cell.encode(state, floor)  # noqa: PLW2901 - None if nothing of it lives
-            raw.append(state)
-        return raw
+        floors = (
+            tuple(cell.floor(clock_ms, purged) for cell in self._cells)
+            if purged
+            else self._floors_at(clock_ms)
+        )
+        # None if nothing of it lives.
+        return [
+            None if state is None else cell.encode(state, floor)
+            for cell, state, floor in zip(self._cells, states, floors, strict=True)
+        ]
 
     def _floors_at(self, clock_ms: int) -> tuple[int, ...]:
         """Return each cell's floor at T without purges: leaves written together share few Ts."""

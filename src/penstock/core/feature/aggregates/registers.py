@@ -271,7 +271,7 @@ class LastK(Aggregate):
         """Return the entries that are recent enough; as they are if all of them are."""
         if not acc:
             return None
-        oldest = next(iter(self._entries(acc)))
+        oldest = next(iter(acc.values())) if self.distinct else acc[0]
         if oldest[0] >= floor_ms:
             return acc
         if self.distinct:
@@ -294,7 +294,7 @@ class LastK(Aggregate):
         """Return time, id and value of each entry, and its key if distinct, oldest first."""
         if self.keyed:
             return [part for key, entry in acc.items() for part in (*entry, key)]
-        return list(chain.from_iterable(self._entries(acc)))
+        return [*chain.from_iterable(acc.values() if self.distinct else acc)]
 
     def decode(self, raw: list[Any]) -> Any:
         """Return the entries of their encoding."""
