@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import workload
 from benchmarks.client import GZIP
 from benchmarks.measure import Sample
-from benchmarks.servers import TASKSET, Server
+from benchmarks.servers import SETTLE_S, TASKSET, Server
 from penstock.core.time import format_instant
 
 WRK = shutil.which("wrk")
@@ -31,6 +31,9 @@ READ = 2_000
 DECIDED = 500
 """People who are asked about again."""
 
+READS = frozenset({"profile", "many", "again"})
+"""Loads that leave nothing to do."""
+
 _tags = count()
 
 
@@ -44,6 +47,8 @@ class Load:
     authorization: str
     each: int = 1
     """Events or profiles in a request."""
+    after: bool = True
+    """Whether work follows the answer, such as leaves to write."""
 
 
 def server_core() -> int | None:
@@ -81,7 +86,8 @@ def run(load: Load, server: Server, seconds: float) -> Sample:
         command_of(load, server, seconds), cwd=Path(__file__).parent.parent, capture_output=True,
         text=True, check=True, timeout=seconds + 30,
     )  # fmt: skip
-    server.quiet()  # what is folded and written after the answer is part of the price
+    # What is folded and written after the answer is part of the price.
+    server.quiet(server.settle_s if load.after else min(server.settle_s, SETTLE_S))
     found = result_of(done.stdout)
     return Sample(
         found["requests"] * load.each, server.cpu_s() - before, found["duration_us"] / 1e6,
@@ -124,7 +130,7 @@ def write_loads(folder: Path, people: int, skew: str) -> dict[str, Load]:
     ) -> Load:
         file = folder / f"{name}.txt"
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return Load(method, path, file, key, each)
+        return Load(method, path, file, key, each, after=name not in READS)
 
     decide = "/v1/decide/offer?anonymous_id="
     return {

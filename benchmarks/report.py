@@ -102,6 +102,29 @@ def with_kept(results: Results, before: Results | None, long: set[str]) -> Resul
     return replace(results, kept=before.kept, kept_date=before.kept_date)
 
 
+def to_write(
+    found: Results, before: Results | None, *, whole: set[str], long: set[str], ran: set[str]
+) -> Results | None:
+    """Return what becomes the newest results: a whole run, or the one before with new long rows.
+
+    Args:
+        found: What a run found.
+        before: The newest results so far, if there are any.
+        whole: Names of the benchmarks of a whole run.
+        long: Names, and groups, of those that are not run each time.
+        ran: Names of those that ran.
+
+    Returns:
+        None if it was a part of a run, which says nothing of the rest.
+    """
+    if ran >= whole:
+        return with_kept(found, before, long)
+    if ran <= long and before is not None:
+        rows = [row for row in before.rows if row.group not in long]
+        return replace(before, rows=rows, kept=found.rows, kept_date=found.date)
+    return None
+
+
 def markdown(results: Results) -> str:
     """Return the page of a run."""
     here = results.machine

@@ -4,7 +4,8 @@
 
 Nothing but loopback is loaded, every load ends by itself, and only processes that were started here
 are ended. A run takes about seven minutes; with `--long`, which lets a shop grow to a million people
-and ten million events, a quarter of an hour more. What `--long` found stays in later results.
+and ten million events, a quarter of an hour more. What `--long` found stays in later results, and
+`--only growth` puts it beside those of the newest run. Of any other part nothing is written.
 """
 
 from __future__ import annotations
@@ -104,12 +105,16 @@ def main(arguments: list[str] | None = None) -> None:
         sizes = replace(
             sizes, rounds=asked.rounds, http_rounds=asked.rounds, crowd_rounds=asked.rounds
         )
-    results = report.with_kept(run(sizes, only), report.newest(RESULTS), set(LONG))
-    print(report.markdown(results))
-    if not (asked.no_write or asked.tiny):
-        print(
-            f"written to {report.write(results, RESULTS).relative_to(ROOT.parent)}", file=sys.stderr
-        )
+    found = run(sizes, only)
+    print(report.markdown(found))
+    results = report.to_write(
+        found, report.newest(RESULTS), whole=set(BENCHMARKS), long=set(LONG), ran=set(only)
+    )
+    if results is None:
+        print("not written: it is a part of a run", file=sys.stderr)
+    elif not (asked.no_write or asked.tiny):
+        path = report.write(results, RESULTS)
+        print(f"written to {path.relative_to(ROOT.parent)}", file=sys.stderr)
         newest = report.newest(RESULTS)
         assert newest is not None, "it was just written"
         FIGURES.write_text(report.figures(newest), encoding="utf-8")

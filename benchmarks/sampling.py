@@ -101,8 +101,10 @@ def sampled(work: Callable[[], Any]) -> dict[str, float]:
 
 
 def shares(spent: dict[str, float]) -> dict[str, float]:
-    """Return seconds as shares of their sum, the largest first; small ones are summed up as `the rest`."""
-    whole = sum(spent.values()) or 1.0
+    """Return seconds as shares of their sum, the largest first; small ones are summed up as `the rest`; none of nothing."""
+    whole = sum(spent.values())
+    if whole <= 0:
+        return {}
     ranked = sorted(spent.items(), key=lambda pair: -pair[1])
     found = {name: seconds / whole for name, seconds in ranked[:SHOWN]}
     rest = 1.0 - sum(found.values())

@@ -112,12 +112,12 @@ class Server:
             time.sleep(0.02)
         return json.loads(self._samples.read_text(encoding="utf-8"))
 
-    def quiet(self, limit_s: float = 10.0) -> None:
-        """Wait until it has had nothing to do for `settle_s`: by then leaves are written."""
+    def quiet(self, settle_s: float = 0.0, limit_s: float = 10.0) -> None:
+        """Wait until it has had nothing to do for as long as it settles: by then leaves are written."""
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             before = self.cpu_s()
-            time.sleep(self.settle_s)
+            time.sleep(settle_s or self.settle_s)
             if self.cpu_s() - before <= 0.03:
                 return
 
