@@ -115,6 +115,66 @@ def test_load_keeps_what_is_good_and_sets_the_rest_aside(folder: Path) -> None:
     assert aside.splitlines() == [ITEMS.splitlines()[0], ITEMS.splitlines()[2], "p3,a"]
 
 
+def test_what_is_set_aside_is_its_owners_alone(folder: Path) -> None:
+    (folder / "items.csv").write_text(ITEMS)
+    aside = folder / "items.rejected.csv"
+    aside.write_text("from before\n")
+    aside.chmod(0o644)
+
+    result_of("load", folder / "items.csv", "--as", "items", "--project", folder)
+    again = stat.S_IMODE(aside.stat().st_mode)
+    aside.unlink()
+    result_of("load", folder / "items.csv", "--as", "items", "--project", folder)
+
+    assert [again, stat.S_IMODE(aside.stat().st_mode)] == [0o600, 0o600]
+    assert "from before" not in aside.read_text()
+
+
+def test_load_says_which_columns_nothing_declares(folder: Path) -> None:
+    (folder / "items.csv").write_text("item_id,title,color,size\np1,Red,red,\np2,Blue,blue,L\n")
+    (folder / "people.csv").write_text("email,first_name,nickname\nann@example.com,Ann,An\n")
+
+    items = run("load", folder / "items.csv", "--as", "items", "--project", folder)
+    people = result_of("load", folder / "people.csv", "--as", "people", "--project", folder)
+
+    assert items.exit_code == 0
+    assert "2 items loaded" in items.stdout
+    assert "`color` is declared nowhere: its value was dropped in 2 rows" in items.stderr
+    assert "`size` is declared nowhere" in items.stderr
+    assert "declare them in events.py" in items.stderr
+    assert (people["kept"], people["undeclared"]) == (1, {"nickname": 1})
+
+
+def test_load_says_how_many_events_were_dropped_and_why(folder: Path) -> None:
+    granted = {"consent": {"categoryPreferences": {"personalisation": True}}}
+    events = [
+        {"type": "track", "event": "Product Viewed", "messageId": "1", "userId": "u1", "context": granted,
+         "properties": {"product_id": "p1", "colour": "red"}},
+        {"type": "track", "event": "Product Veiwed", "messageId": "2", "userId": "u1", "context": granted},
+        {"type": "track", "event": "Product Viewed", "messageId": "3", "userId": "u1"},
+    ]  # fmt: skip
+    (folder / "e.jsonl").write_text("\n".join(json.dumps(one) for one in events) + "\n")
+    args = (
+        "load",
+        folder / "e.jsonl",
+        "--as",
+        "events",
+        "--source",
+        "backend",
+        "--project",
+        folder,
+    )
+
+    said, told = run(*args), result_of(*args)
+
+    assert (told["kept"], told["rejected"]) == (1, 0)
+    assert told["dropped"] == {"consent_unknown": 1, "undeclared_event": 1}
+    assert told["undeclared"] == {"colour": 1}
+    assert "1 events loaded" in said.stdout
+    assert "1 dropped, and nothing of them kept: undeclared_event" in said.stderr
+    assert "1 dropped, and nothing of them kept: consent_unknown" in said.stderr
+
+
 def test_load_of_a_job_again_changes_nothing(loaded: Path) -> None:
     again = result_of("load", loaded / "events.jsonl", "--as", "events", "--source", "backend", "--job", "j1",
                       "--project", loaded)  # fmt: skip

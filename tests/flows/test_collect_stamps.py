@@ -131,7 +131,9 @@ def test_what_says_nothing_about_consent_is_discarded_and_counted() -> None:
 
     assert (intake.accepted, intake.discarded) == (1, [Discarded(0, "consent_unknown")])
     assert (kept.records, kept.letters) == ([], [])
-    assert answer(intake) == {"success": True, "accepted": 1, "discarded": 1}
+    assert answer(intake) == {
+        "success": True, "accepted": 1, "discarded": 1, "discarded_by_reason": {"consent_unknown": 1}
+    }  # fmt: skip
     assert metrics.value("penstock_events_discarded_total", reason="consent_unknown") == 1
 
 

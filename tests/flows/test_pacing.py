@@ -46,6 +46,33 @@ def test_a_cap_holds_over_sends_and_ends_with_its_days(play: Play) -> None:
     ] == play(paced(body, ONE, cap="marketing"))  # fmt: skip
 
 
+def test_a_dry_run_foresees_caps_and_quiet_hours_and_takes_no_place(play: Play) -> None:
+    async def foreseen(shop: Mailing, send: str) -> list[str]:
+        project = shop.shop.node.project
+        told = shop.campaigning.foresee(
+            project.audiences["viewers"], project.campaigns["spring"], send
+        )
+        return [outcome async for _, outcome in told]
+
+    async def body(shop: Mailing) -> list[Any]:
+        before = [await foreseen(shop, "s1"), await foreseen(shop, "s1")]
+        sent = await shop.send("s1")
+        # The same send repeats nobody's email: its own place is not counted against it.
+        return [*before, sent, await foreseen(shop, "s2"), await foreseen(shop, "s1")]
+
+    everybody = ["member"] * len(PEOPLE)
+    capped = ["deferred:cap"] * len(PEOPLE)
+    assert [everybody, everybody, {"accepted": len(PEOPLE)}, capped, everybody] == play(
+        paced(body, ONE, cap="marketing")
+    )
+
+    async def night(shop: Mailing) -> list[str]:
+        return await foreseen(shop, "s1")
+
+    quiet = ["deferred:quiet_hours"] * len(PEOPLE)
+    assert quiet == play(paced(night, ONE, quiet_hours="00:00-23:59"))
+
+
 def test_a_campaign_without_a_cap_is_not_counted(play: Play) -> None:
     async def body(shop: Mailing) -> list[dict[str, int]]:
         return [await shop.send("s1"), await shop.send("s2")]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO
 
@@ -18,6 +20,11 @@ ROWS_A_CALL = 500
 CHARS_A_CALL = 1 << 20
 SHOWN = 10
 REPORTED = 1_000
+WHY_DROPPED = {
+    "consent_unknown": "their consent, or their source's basis, lets nothing be kept",
+    "undeclared_event": "declare the event in events.py, or set project.undeclared",
+}
+"""What to know of each reason."""
 
 
 class Aside(NamedTuple):
@@ -56,10 +63,23 @@ def command(file: Path, kind: str, source: str, job: str, project_dir: Path, as_
         "kept": loading.kept, "rejected": rejected.count, "job": name,
         "rejected_file": str(beside) if rejected.count else "",
         "reasons": [one._asdict() for one in rejected.reasons],
+        "dropped": dict(loading.dropped), "undeclared": dict(loading.undeclared),
     }  # fmt: skip
 
     def say() -> None:
         out.print(f"{loading.kept} {kind} loaded as job `{name}`")
+        for reason, number in loading.dropped.most_common():
+            err.print(
+                f"  {number} dropped, and nothing of them kept: {reason} ({WHY_DROPPED.get(reason, '')})"
+            )
+        for column, number in loading.undeclared.most_common(SHOWN):
+            err.print(f"  `{column}` is declared nowhere: its value was dropped in {number} rows")
+        if len(loading.undeclared) > SHOWN:
+            err.print(f"  … and {len(loading.undeclared) - SHOWN} more columns")
+        if loading.undeclared:
+            err.print(
+                "  fix: declare them in events.py and load the file again under another --job, or remove them"
+            )
         for one in rejected.reasons[:SHOWN]:
             err.print(f"  {file.name}:{one.line}: {one.code}: {one.what}")
         if rejected.count > SHOWN:
@@ -91,9 +111,7 @@ class _Rejected:
         """
         try:
             if self._file is None:
-                self._file = self.path.open(
-                    "w", newline="", encoding="utf-8", errors="surrogateescape"
-                )
+                self._file = _private(self.path)
                 self._file.write(self.reader.header(self.source))
             self._file.write(row.text if row.text.endswith(("\n", "\r")) else f"{row.text}\n")
         except OSError as error:
@@ -111,6 +129,13 @@ class _Rejected:
             self._file.close()
 
 
+def _private(path: Path) -> TextIO:
+    """Open a file for rows set aside: they hold what people did, and are their owner's alone."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)  # one that is there already may be readable by others
+    return os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="surrogateescape")
+
+
 class _Loading:
     """Rows on their way to the engine, in calls of rows that follow one another."""
 
@@ -120,6 +145,8 @@ class _Loading:
         self.admin = admin
         self.rejected = rejected
         self.kept = 0
+        self.dropped: Counter[str] = Counter()
+        self.undeclared: Counter[str] = Counter()
         self._what = {"kind": kind, "source": source, "job": job}
         self._batch: list[Row] = []
         self._chars = 0
@@ -155,6 +182,8 @@ class _Loading:
             place = f" at {refusal['path']}" if refusal["path"] else ""
             self.rejected.add(batch[refusal["index"]], refusal["code"], f"{refusal['what']}{place}")
         self.kept += answer["kept"]
+        self.dropped.update(answer["dropped"])
+        self.undeclared.update(answer["undeclared"])
 
 
 async def _load(loading: _Loading, file: Path, reader: Reader, *, quiet: bool) -> None:

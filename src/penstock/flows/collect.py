@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -84,6 +85,11 @@ class Discarded:
     reason: str
 
 
+def by_reason(discarded: Sequence[Discarded]) -> dict[str, int]:
+    """Return how many were discarded, by reason, sorted."""
+    return dict(sorted(Counter(one.reason for one in discarded).items()))
+
+
 class Intake(NamedTuple):
     """What became of a request's events: all of them are durable, in the log or as dead letters."""
 
@@ -92,6 +98,9 @@ class Intake(NamedTuple):
     discarded: Sequence[Discarded] = ()
     """Of the accepted: nothing of them was kept, since consent or the project's rule for undeclared
     events lets nothing be."""
+
+    undeclared: Mapping[str, int] = {}
+    """Fields that were dropped because nothing declares them, by name; of a load only."""
 
 
 FindItem = Callable[[LeafId], Leaf | None]
@@ -194,7 +203,8 @@ class Collector:
             Unavailable: It is not durable (E401, E403); a retry is safe.
         """
         at_ms = self.clock.now_ms() if received_at_ms is None else received_at_ms
-        shaped = self._shape(source, decoded, at_ms, gpc=gpc, job=job)
+        undeclared: dict[str, int] | None = {} if job else None
+        shaped = self._shape(source, decoded, at_ms, gpc=gpc, job=job, undeclared=undeclared)
         if not letters:
             shaped.letters.clear()
         if shaped.records or shaped.letters:
@@ -204,7 +214,7 @@ class Collector:
             for _, entry in shaped.suppressions:
                 self.metrics.count("penstock_suppressions_written_total", reason=entry.reason)
         self._count(shaped)
-        return Intake(shaped.accepted, shaped.refused, shaped.discarded)
+        return Intake(shaped.accepted, shaped.refused, shaped.discarded, undeclared or {})
 
     async def _put_alone(self, entries: Entries) -> None:
         await asyncio.to_thread(self.suppressions.put, entries)
@@ -219,15 +229,18 @@ class Collector:
             self.metrics.count("penstock_events_discarded_total", reason=one.reason)
 
     def _shape(
-        self, source: Source, decoded: Decoded, received_at_ms: int, *, gpc: bool, job: str
-    ) -> _Shaped:
+        self, source: Source, decoded: Decoded, received_at_ms: int, *, gpc: bool, job: str,
+        undeclared: dict[str, int] | None,
+    ) -> _Shaped:  # fmt: skip
         shaped = _Shaped([], [], [], [], [], urgent=False, accepted=0)
         urgent, accepted = False, 0
         for rejected in decoded.rejected:
             self._refuse(shaped, source, received_at_ms, rejected, decoded, gpc=gpc)
         for index, event in decoded.events:
             try:
-                record = self.record_of(source, event, received_at_ms, gpc=gpc, job=job)
+                record = self.record_of(
+                    source, event, received_at_ms, gpc=gpc, job=job, undeclared=undeclared
+                )
             except EventRejected as error:
                 rejected = Rejected(index, event.message_id, error, decoded.raw(index))
                 self._refuse(shaped, source, received_at_ms, rejected, decoded, gpc=gpc)
@@ -293,9 +306,12 @@ class Collector:
         return consent_evidence.BARE if spoken else consent_evidence.DISCARD
 
     def record_of(
-        self, source: Source, event: Event, received_at_ms: int, *, gpc: bool = False, job: str = ""
-    ) -> Record | str:
+        self, source: Source, event: Event, received_at_ms: int, *, gpc: bool = False, job: str = "",
+        undeclared: dict[str, int] | None = None,
+    ) -> Record | str:  # fmt: skip
         """Return the record of an event, or why consent or the catalog lets nothing of it be kept.
+
+        Fields that nothing declares are counted in `undeclared`, if it is given.
 
         Raises:
             EventRejected: The event breaks its declaration or names nobody (E3xx).
@@ -322,6 +338,9 @@ class Collector:
                 len(normalised.undeclared_fields),
                 event=name if name in self.catalog.event_types else event.type,
             )
+            if undeclared is not None:
+                for field in normalised.undeclared_fields:
+                    undeclared[field] = undeclared.get(field, 0) + 1
         properties, traits = normalised.properties, normalised.traits
         if name in self._stamps:
             self._stamp(properties, self._stamps[name])
@@ -503,4 +522,5 @@ def answer(intake: Intake) -> dict[str, Any]:
         ]
     if intake.discarded:
         body["discarded"] = len(intake.discarded)
+        body["discarded_by_reason"] = by_reason(intake.discarded)
     return body

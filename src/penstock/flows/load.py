@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from penstock.core.ids import event_id
 from penstock.core.literal import Literal
 from penstock.core.record import RECORD_FORMAT, Evidence, Identifier, Kind, Record
 from penstock.core.time import format_instant
-from penstock.flows.collect import Collector, Refusal, Source
+from penstock.flows.collect import Collector, Refusal, Source, by_reason
 
 KINDS = ("items", "people", "events")
 ITEM_ID_COLUMNS = ("item_id", "product_id", "sku", "id")
@@ -29,6 +30,10 @@ class Loaded(NamedTuple):
 
     kept: int
     refused: list[Refusal]
+    dropped: Mapping[str, int] = {}
+    """Rows of which nothing was kept, by reason: their consent, or that nothing declares the event."""
+    undeclared: Mapping[str, int] = {}
+    """Columns whose values were dropped because nothing declares them, with the number of rows."""
 
 
 async def load_rows(
@@ -68,7 +73,11 @@ async def load_rows(
     intake = await collector.take(
         source, Decoded(events, [], [b""] * len(rows)), job=job, letters=False
     )
-    return Loaded(intake.accepted, sorted([*refused, *intake.refused], key=lambda one: one.index))
+    return Loaded(
+        intake.accepted - len(intake.discarded),
+        sorted([*refused, *intake.refused], key=lambda one: one.index),
+        by_reason(intake.discarded), intake.undeclared,
+    )  # fmt: skip
 
 
 def _require_basis(collector: Collector, source: Source) -> None:
@@ -115,15 +124,18 @@ async def _load_items(
     type_items = collector.catalog.compile_items(collector.protector)
     records: list[Record] = []
     refused: list[Refusal] = []
+    undeclared: Counter[str] = Counter()
     for index, row in enumerate(rows):
         try:
-            records.append(_item(row, type_items, collector, source, job, first + index))
+            record, dropped = _item(row, type_items, collector, source, job, first + index)
+            records.append(record)
+            undeclared.update(dropped)
         except EventRejected as error:
             refused.append(_refusal(index, error))
     if records:
         await collector.appender.append(records)
         collector.metrics.count("penstock_events_accepted_total", len(records))
-    return Loaded(len(records), refused)
+    return Loaded(len(records), refused, undeclared=undeclared)
 
 
 def _item(
@@ -133,7 +145,8 @@ def _item(
     source: Source,
     job: str,
     number: int,
-) -> Record:
+) -> tuple[Record, Sequence[str]]:
+    """Return the record of an item's row, and the columns of it that nothing declares."""
     columns = dict(row)
     named = next((name for name in ITEM_ID_COLUMNS if columns.get(name) not in ("", None)), None)
     item_id = normalise(ITEM, columns.pop(named)) if named is not None else None
@@ -148,7 +161,7 @@ def _item(
     leaf = collector.make_leaf(ITEM, item_id)
     message_id = f"{job}:{number}"
     now = collector.clock.now_ms()
-    return Record(
+    record = Record(
         format=RECORD_FORMAT,
         kind=Kind.PRIMARY,
         tenant=collector.tenant,
@@ -168,6 +181,7 @@ def _item(
         traits=normalised.traits,
         job=job,
     )
+    return record, normalised.undeclared_fields
 
 
 def _not_personal(rules: ConsentRules) -> Evidence:

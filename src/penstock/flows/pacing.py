@@ -58,6 +58,15 @@ class Pacing(NamedTuple):
             until_ms=now_ms + RESERVED_MS, now_ms=now_ms,
         )  # fmt: skip
 
+    def has_room(
+        self, decisions: Decisions, campaign: Campaign, recipient: LeafId, token: str, now_ms: int
+    ) -> bool:
+        """Return what `reserve` would; nothing is reserved."""
+        cap = self.caps.get(campaign.cap)
+        return cap is None or decisions.has_room(
+            recipient, f"{campaign.channel}:{cap.name}", limit=cap.limit, token=token, now_ms=now_ms
+        )
+
     def settle(
         self, decisions: Decisions, campaign: Campaign, token: str, state: str, now_ms: int
     ) -> None:

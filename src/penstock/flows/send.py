@@ -14,7 +14,7 @@ from penstock.core.consent.suppression import may_send
 from penstock.core.decision.audience import Audience, matches
 from penstock.core.decision.campaign import Campaign
 from penstock.core.decision.mailbox import is_sender
-from penstock.core.decision.record import Decision
+from penstock.core.decision.record import Decision, decision_id_of
 from penstock.core.errors import DamagedLeaf, DefinitionError, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.profile import Profile
@@ -183,6 +183,29 @@ class Campaigning:
             audience, profile, refused_topics=refused_topics(register, campaign.channel)
         )
         return (Member(leaf, profile) if verdict.matches else None), verdict.reason
+
+    async def foresee(
+        self, audience: Audience, campaign: Campaign, send: str
+    ) -> AsyncIterator[tuple[Member | None, str]]:
+        """Yield what a send would do with each person if it began now; nothing is sent or reserved.
+
+        The word is `member`, or as in `Progress.outcomes`.
+        """
+        serving = self.serving
+        async for member, reason in self.members(audience, campaign):
+            if member is None:
+                yield None, f"skipped:{reason}"
+                continue
+            now = serving.clock.now_ms()
+            token = decision_id_of(serving.rules.tenant, member.recipient, campaign.name, send)
+            if self.pacing.quiet_until_ms(campaign, member.profile, now) is not None:
+                yield None, "deferred:quiet_hours"
+            elif not await asyncio.to_thread(
+                self.pacing.has_room, serving.decisions, campaign, member.recipient, token, now
+            ):
+                yield None, f"deferred:{CAPPED}"
+            else:
+                yield member, "member"
 
     async def send(
         self, campaign: Campaign, audience: Audience, send: str, *, retry_in_doubt: bool = False,

@@ -72,6 +72,10 @@ class Decisions(Protocol):
         """
         ...
 
+    def has_room(self, recipient: bytes, cap: str, *, limit: int, token: str, now_ms: int) -> bool:
+        """Return what `reserve` would; nothing is reserved."""
+        ...
+
     def confirm(self, token: str, until_ms: int) -> None:
         """Make a reservation last until `until_ms`: the email was sent."""
         ...

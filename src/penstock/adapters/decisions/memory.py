@@ -67,6 +67,14 @@ class MemoryDecisions:
             held[token] = until_ms
             return True
 
+    def has_room(self, recipient: bytes, cap: str, *, limit: int, token: str, now_ms: int) -> bool:
+        """Return what `reserve` would."""
+        with self._lock:
+            self._check_open()
+            held = self._reservations.get((recipient, cap), {})
+            standing = {one for one, until_ms in held.items() if until_ms > now_ms}
+            return token in standing or len(standing) < limit
+
     def confirm(self, token: str, until_ms: int) -> None:
         """Make a reservation last until `until_ms`."""
         with self._lock:

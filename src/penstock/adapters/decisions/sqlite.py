@@ -200,6 +200,12 @@ class SqliteDecisions:
             connection.execute(_RESERVE, (recipient, cap, token, until_ms))
             return True
 
+    def has_room(self, recipient: bytes, cap: str, *, limit: int, token: str, now_ms: int) -> bool:
+        """Return what `reserve` would."""
+        with self._reader.use() as connection:
+            held = dict(connection.execute(_HELD, (recipient, cap, now_ms)).fetchall())
+        return token in held or len(held) < limit
+
     def confirm(self, token: str, until_ms: int) -> None:
         """Make a reservation last until `until_ms`, also one that has lapsed meanwhile."""
         with self._writer.transaction() as connection:

@@ -33,6 +33,10 @@ class RowsLoaded(msgspec.Struct, frozen=True):
 
     kept: int
     refused: list[RowRefusal]
+    dropped: dict[str, int] = {}
+    """Rows of which nothing was kept, by reason."""
+    undeclared: dict[str, int] = {}
+    """Columns that nothing declares, with the number of rows whose value was dropped."""
 
 
 class AskProfiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

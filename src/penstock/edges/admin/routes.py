@@ -147,8 +147,9 @@ class AdminEdge:
             first=data.first,
         )
         return RowsLoaded(
-            loaded.kept, [RowRefusal(r.index, r.code, r.what, r.path) for r in loaded.refused]
-        )
+            loaded.kept, [RowRefusal(r.index, r.code, r.what, r.path) for r in loaded.refused],
+            dict(loaded.dropped), dict(loaded.undeclared),
+        )  # fmt: skip
 
     async def profiles(self, data: AskProfiles) -> ProfilesPage:
         """Return a page of people for export."""
@@ -288,9 +289,8 @@ class AdminEdge:
         await parts.definitions.versions.settled(edition)
         if data.dry_run:
             seen, outcomes, sample = 0, dict[str, int](), list[str]()
-            async for member, reason in campaigning.members(audience, campaign):
+            async for member, name in campaigning.foresee(audience, campaign, send):
                 seen += 1
-                name = "member" if member else f"skipped:{reason}"
                 outcomes[name] = outcomes.get(name, 0) + 1
                 if member and len(sample) < SAMPLE:
                     sample.append(tokens.email_token(campaigning.links.token_key, member.recipient))

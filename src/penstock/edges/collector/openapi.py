@@ -77,6 +77,8 @@ class Accepted(msgspec.Struct, frozen=True):
     rejected: list[Rejection] = []
     discarded: int = 0
     """Of the accepted, those of which consent or the project's rules let nothing be kept."""
+    discarded_by_reason: dict[str, int] = {}
+    """Such as `consent_unknown`, or `undeclared_event`."""
 
 
 @dataclass

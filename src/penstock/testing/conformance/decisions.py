@@ -148,6 +148,10 @@ class DecisionsConformance:
 
     def test_reservations_stop_at_the_limit(self, decisions: Decisions):
         assert [True, True, False] == [self.reserve(decisions, token) for token in ("a", "b", "c")]
+        room = [
+            decisions.has_room(WHO, "weekly", limit=2, token=one, now_ms=0) for one in ("a", "c")
+        ]
+        assert [True, False] == room
         assert not self.reserve(decisions, "z", limit=0, cap="never")
 
     def test_the_same_token_counts_once(self, decisions: Decisions):
