@@ -8,6 +8,7 @@ from typing import NamedTuple
 from litestar import Litestar
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 
 from penstock import __version__
 from penstock.adapters.content.html_to_text import html_to_text
@@ -92,7 +93,13 @@ def make_http(node: Node, base_url: str) -> Http:
             *(preview_handlers(preview_parts(node, links)) if development.preview else ()),
             *(test_api_handlers(testing) if testing else ()),
         ],
-        openapi_config=OpenAPIConfig(title="Penstock", version=__version__, path="/schema"),
+        # As JSON alone: a page to read it in would load its scripts from a third party.
+        openapi_config=OpenAPIConfig(
+            title="Penstock",
+            version=__version__,
+            path="/schema",
+            render_plugins=[JsonRenderPlugin()],
+        ),
         exception_handlers={HTTPException: refuse, Exception: refuse_fault},
         logging_config=None,
     )

@@ -254,6 +254,6 @@ def _say_up(project: Project, url: str) -> None:
     out.print(
         f"  why:     penstock explain user_id:… --campaign {next(iter(project.campaigns), '…')}"
     )
-    out.print(f"  API:     {url}/schema/swagger; the keys are in penstock.toml")
+    out.print(f"  API:     {url}/schema/openapi.json; the keys are in penstock.toml")
     out.print("  stop:    Ctrl-C")
     out.file.flush()

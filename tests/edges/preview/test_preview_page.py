@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, FrameLocator, Page, expect
@@ -135,6 +136,55 @@ def test_axe_finds_no_violation(page: Page, scheme: str) -> None:
     assert [] == [
         (one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]
     ]
+
+
+@pytest.mark.parametrize("width", [390, 320, 899])
+def test_the_page_is_no_wider_than_a_phone(chromium: Browser, shop_url: str, width: int) -> None:
+    page = chromium.new_page(viewport={"width": width, "height": 844})
+    page.goto(f"{shop_url}/preview")
+    page.locator("body[data-ready=true]").wait_for()
+    click(page, "p-402")
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    columns = page.evaluate(
+        "[...document.querySelectorAll('main > section')].map(one => one.getBoundingClientRect().right)"
+    )
+    page.close()
+    assert wide <= width
+    assert max(columns) <= width
+
+
+def test_no_page_asks_anybody_but_this_machine(chromium: Browser, shop_url: str) -> None:
+    """Every page that a browser is given: the preview with its email, the schema, unsubscribing."""
+    context = chromium.new_context(viewport=DESKTOP)
+    asked: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    page = context.new_page()
+    page.goto(f"{shop_url}/preview")
+    page.locator("body[data-ready=true]").wait_for()
+    click(page, "p-402")
+    expect(email(page).locator("img").first).to_be_visible()
+    answers = {
+        path: page.goto(f"{shop_url}{path}")
+        for path in (
+            "/schema",
+            "/schema/openapi.json",
+            "/v1/unsubscribe/none",
+            "/",
+            "/schema/swagger",
+        )
+    }
+    page.wait_for_load_state("networkidle")
+    context.close()
+
+    assert len(asked) > len(answers)
+    away = [
+        url for url in asked
+        if urlsplit(url).scheme in {"http", "https", "ws", "wss"}
+        and urlsplit(url).hostname not in {"127.0.0.1", "localhost", "::1"}
+    ]  # fmt: skip
+    assert [] == away
+    status = {path: answer.status for path, answer in answers.items() if answer is not None}
+    assert (200, 404) == (status["/schema/openapi.json"], status["/schema/swagger"])
 
 
 def test_no_script_runs_but_the_pages_own(chromium: Browser, shop_url: str) -> None:
