@@ -105,6 +105,10 @@ def declared(folder: Path, *, number: str = "integer()", email: str = "truncate"
         "    bought = last_k(placed.truncate, k=10, over=days(30))\n"
         "    views_7d = count(product_viewed, over=days(7))\n"
     )
+    for name in ("content/email.liquid", "campaigns/spring.toml"):
+        path = folder / name
+        path.write_text(path.read_text().replace("traits.first_name", "traits.email"))
+    (folder / "content" / "hero.liquid").write_text("{{ item.title }}")
     return load_project(folder)
 
 
