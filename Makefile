@@ -17,7 +17,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 help: ## list what you can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: $(ENV) ## see a click in the next email: engine, 10,000 events, a campaign, figures
+demo: $(ENV) ## see a click in the next email: engine, 12,000 events, a campaign, figures
 	$(BIN)/python -m examples.shop.demo
 
 test: $(ENV) test-sdk ## every fast test

@@ -283,7 +283,7 @@ def check_emails_of(edition: Edition) -> None:
     for name, campaign in serving.campaigns.items():
         if not campaign.template:
             continue
-        answer = serving.fallback(name, "check").answer
+        answer = serving.static(name, "check").answer
         rendered = render_email(
             serving.renderer, campaign, answer, None, links=Links("https://links.example", bytes(32)),
             recipient=None, text_of_html=html_to_text, track=False,

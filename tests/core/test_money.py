@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.core.money import EXPONENTS, exponent, minor_units
+from penstock.core.money import CURRENCIES, EXPONENTS, exponent, is_currency, minor_units
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,12 @@ def test_it_is_what_decimal_arithmetic_gives(amount: Decimal, currency: str) -> 
 def test_a_scale_takes_the_exponents_place(units: int, scale: int) -> None:
     literal = f"{Decimal(units).scaleb(-scale):f}"
     assert minor_units(literal, "JPY", scale=scale) == units
+
+
+def test_a_currency_is_one_that_there_is_or_was_lately() -> None:
+    assert all(map(is_currency, ["USD", "JPY", "GBP", "HRK", *EXPONENTS]))
+    assert not any(map(is_currency, ["XYZ", "usd", "", "US", "ABC", "EURO"]))
+    assert all(len(code) == 3 and code.isupper() for code in CURRENCIES)
 
 
 def test_exponents_are_those_of_iso_4217() -> None:

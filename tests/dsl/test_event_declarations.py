@@ -151,6 +151,7 @@ WRONG: list[tuple[Any, str]] = [
     (lambda: event("E", a=decimal(scale=10)), "E107"),
     (lambda: event("E", a=FieldSpec({"kind": "decimal"}, None)), "E107"),
     (lambda: event("E", a=money(currency="pounds")), "E107"),
+    (lambda: event("E", a=money(currency="XYZ")), "E107"),
     (lambda: event("E", a=money(scale=-1)), "E107"),
 ]  # fmt: skip
 

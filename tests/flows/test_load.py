@@ -54,6 +54,32 @@ def test_cells_of_a_csv_get_the_types_that_are_declared(play: Play) -> None:
     assert found == {"title": "Kettle", "price": [1999, "GBP"], "stock": -3, "category": None}
 
 
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        ({"url": "javascript:alert(1)"}, "E322"),
+        ({"url": " JavaScript\t:alert(1)"}, "E322"),
+        ({"url": "data:text/html,x"}, "E322"),
+        ({"price": "19.99", "currency": "XYZ"}, "E327"),
+        ({"price": "19.99", "currency": "JPY"}, "E322"),
+        ({"url": "https://shop.example/p1"}, ""),
+        ({"url": "/p1?x=a:b"}, ""),
+        ({"url": ""}, ""),
+        ({"price": "1999.00", "currency": "JPY"}, ""),
+        ({"price": "19.999", "currency": "USD"}, "E322"),
+        ({"price": "59.970000000000006", "currency": "USD"}, ""),
+    ],
+)
+def test_an_item_that_could_not_be_shown_as_it_is_is_refused(
+    play: Play, row: dict[str, str], code: str
+) -> None:
+    async def story(shop: Shop) -> Any:
+        return await load(shop, "items", {"item_id": "p1", "title": "Kettle", **row})
+
+    loaded = play(story)
+    assert [one.code for one in loaded.refused] == ([code] if code else [])
+
+
 def test_json_values_are_taken_as_they_are(play: Play) -> None:
     async def story(shop: Shop) -> Any:
         await load(

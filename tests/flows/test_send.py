@@ -454,6 +454,14 @@ def test_an_email_that_mail_clients_would_clip_is_not_sent(folder: Path) -> None
     )  # fmt: skip
 
 
+def test_a_look_at_the_emails_counts_as_no_answer(play: Play) -> None:
+    async def story(shop: Shop) -> float:
+        check_emails(shop.node)
+        return shop.node.metrics.value("penstock_served_total", served="fallback", reason="check")
+
+    assert play(story) == 0
+
+
 def test_a_campaign_without_a_template_is_refused(project: Project, folder: Path) -> None:
     path = folder / "campaigns" / "spring.toml"
     path.write_text(path.read_text().replace('template = "email"\n', ""))

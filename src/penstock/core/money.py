@@ -9,12 +9,31 @@ EXPONENTS = {
 }  # fmt: skip
 """ISO 4217 exponents that are not 2."""
 
+CURRENCIES = frozenset(
+    """
+    AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BYR
+    BZD CAD CDF CHE CHF CHW CLF CLP CNY COP COU CRC CUC CUP CVE CZK DJF DKK DOP DZD EEK EGP ERN ETB EUR FJD
+    FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HRK HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR
+    KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LTL LVL LYD MAD MDL MGA MKD MMK MNT MOP MRO MRU MUR MVR MWK
+    MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR
+    SDG SEK SGD SHP SLE SLL SOS SRD SSP STD STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD
+    USN UYI UYU UYW UZS VED VEF VES VND VUV WST XAD XAF XAG XAU XCD XCG XDR XOF XPD XPF XPT XSU XUA YER ZAR
+    ZMK ZMW ZWG ZWL
+    """.split()  # noqa: SIM905 - one word a line would fill a screen
+)
+"""The codes of ISO 4217, and those that were withdrawn since 2010: events may be older than a currency's end."""
+
 _LITERAL = re.compile(r"([+-]?)(\d{1,15})(?:\.(\d{1,40}))?(?:[eE]([+-]?\d{1,2}))?", re.ASCII)
 
 
 def exponent(currency: str) -> int:
     """Return how many decimal digits a currency's minor unit has: USD 2, JPY 0, KWD 3."""
     return EXPONENTS.get(currency, 2)
+
+
+def is_currency(code: str) -> bool:
+    """Return whether a text is a currency's code, in capital letters."""
+    return code in CURRENCIES
 
 
 def minor_units(literal: str, currency: str, *, scale: int | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,13 +17,19 @@ from penstock.core.event import SEGMENT, Decoded, Event, decode_single
 from penstock.core.identity.identifier import ITEM, normalise
 from penstock.core.ids import event_id
 from penstock.core.literal import Literal
+from penstock.core.money import exponent, minor_units
 from penstock.core.record import RECORD_FORMAT, Evidence, Identifier, Kind, Record
 from penstock.core.time import format_instant
+from penstock.core.tokens import is_web_url
 from penstock.flows.collect import Collector, Refusal, Source, by_reason
 
 KINDS = ("items", "people", "events")
 ITEM_ID_COLUMNS = ("item_id", "product_id", "sku", "id")
 ROWS_MAX = 2_000
+LINKS = ("url", "image_url")
+"""Attributes of an item that an email links to or loads."""
+SCHEME = re.compile(r"[^/?#]*:")
+"""A colon before any slash, question mark or hash sign names a scheme."""
 
 
 class Loaded(NamedTuple):
@@ -154,6 +161,14 @@ def _item(
         raise EventRejected("E363", "the row has no item id", where="$",
                             fix=f"name the column one of {', '.join(ITEM_ID_COLUMNS)}")  # fmt: skip
     normalised: Normalised = type_items(_typed(columns, collector.catalog.items))
+    for name in LINKS:
+        _require_link(name, normalised.traits.get(name))
+    for name, value in normalised.traits.items():
+        if (
+            collector.catalog.items[name].kind == "money"
+            and collector.catalog.items[name].scale is None
+        ):
+            _require_exact(name, columns.get(name), value)
     if normalised.undeclared_fields:
         collector.metrics.count(
             "penstock_fields_undeclared_total", len(normalised.undeclared_fields), event="item"
@@ -182,6 +197,32 @@ def _item(
         job=job,
     )
     return record, normalised.undeclared_fields
+
+
+def _require_exact(name: str, written: Any, kept: Any) -> None:
+    """Refuse a price that its currency cannot have: rounded it would be another, shown to everybody.
+
+    An event's amount may be the result of a sum in floating point, and is rounded.
+    """
+    match kept:
+        case [int(minor), str(currency)] if isinstance(written, str):
+            finer = minor_units(written.strip(), "", scale=exponent(currency) + 2)
+            if finer != minor * 100:
+                raise EventRejected("E322", f"`{name}` has more decimals than its currency", where=f"$.{name}",
+                                    fix="round it, or correct its currency; or declare `money(scale=…)`")  # fmt: skip
+        case _:
+            return
+
+
+def _require_link(name: str, value: Any) -> None:
+    """Refuse what a reader's click would run instead of open, such as `javascript:`."""
+    if not isinstance(value, str):
+        return
+    # As a browser reads it: blanks around and controls inside say nothing.
+    seen = "".join(char for char in value if char > " ")
+    if SCHEME.match(seen) and not is_web_url(seen):
+        raise EventRejected("E322", f"`{name}` is not a web address", where=f"$.{name}",
+                            fix="write it as https://…")  # fmt: skip
 
 
 def _not_personal(rules: ConsentRules) -> Evidence:

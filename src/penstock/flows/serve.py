@@ -273,10 +273,15 @@ class Serving:
             campaign_name: Which campaign.
             reason: Why, an error's code.
         """
+        if campaign_name in self.campaigns:
+            self.metrics.count("penstock_served_total", served="fallback", reason=reason)
+        return self.static(campaign_name, reason)
+
+    def static(self, campaign_name: str, reason: str) -> Outcome:
+        """Return the content that needs no person, for whoever only looks at it: nobody is served."""
         campaign = self.campaigns.get(campaign_name)
         if campaign is None:
             return _nothing("unknown_campaign")
-        self.metrics.count("penstock_served_total", served="fallback", reason=reason)
         return self._fallback(campaign, NOBODY, reason)
 
     async def _decide(self, campaign: Campaign, who: Who, send: str, *, preview: bool) -> Outcome:

@@ -115,6 +115,7 @@ def braze(folder) -> Project:
         ("/v1/decide/spring?email=ann@example.com", "E395", ""),
         ("/v1/decide/spring?user_id=u1&ann@example.com=1", "E397", ""),
         ("/v1/render/spring?userid=u1", "E397", "user_id"),
+        ("/v1/render/spring?user_id=u1&part=foo", "E397", ""),
     ],
 )
 def test_a_name_that_does_not_exist_is_told_with_the_one_that_was_meant(

@@ -19,11 +19,19 @@ _BLANKS: Final = re.compile(r"[^\S\n\u00a0]+")
 _INVISIBLE: Final = dict.fromkeys(map(ord, "\u00ad\u034f\u200b\u200c\u200d\u2060\ufeff"))
 _DEPTH_MAX: Final = 1_000
 
+_BEGIN, _END = "\ue000", "\ue001"
+"""Around a picture's text until all is read; of the private use area, where no text is."""
+_MARKS: Final = re.compile(f"[{_BEGIN}{_END}]")
+_ALT: Final = re.compile(f"{_BEGIN}([^{_BEGIN}{_END}]*){_END}( *\\[\\d+\\])?")
+_NEAR_CHARS: Final = 200
+_NUMBER: Final = re.compile(r" *\[\d+\]$")
+
 
 def html_to_text(html: str) -> str:
     """Return an email's HTML as plain text: links numbered and listed at the end.
 
-    Headings and paragraphs stand apart, list items have a dash, pictures give their `alt` text.
+    Headings and paragraphs stand apart, list items have a dash, pictures give their `alt` text, unless
+    the text beside them says the same.
     What is hidden from a reader of the HTML (`display: none`, a preview line) is left out.
     """
     reader = _Reader()
@@ -46,7 +54,8 @@ class _Reader(HTMLParser):
         self._targets: list[tuple[str, int]] = []
 
     def text(self) -> str:
-        lines = [_BLANKS.sub(" ", line).strip() for line in "".join(self._pieces).split("\n")]
+        written = _BLANKS.sub(" ", "".join(self._pieces))
+        lines = [_BLANKS.sub(" ", line).strip() for line in _with_pictures(written).split("\n")]
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip().replace("\u00a0", " ")
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -62,7 +71,8 @@ class _Reader(HTMLParser):
         elif tag in {"td", "th"}:
             self._pieces.append(" ")
         elif tag == "img" and named.get("alt", "").strip():
-            self._pieces.append(f" {named['alt'].strip()} ")
+            alt = " ".join(_MARKS.sub("", named["alt"].translate(_INVISIBLE)).split())
+            self._pieces.append(f" {_BEGIN}{alt}{_END} ")
         elif tag == "a":
             self._targets.append((named.get("href", "").strip(), len(self._pieces)))
 
@@ -88,14 +98,39 @@ class _Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._silent:
-            self._pieces.append(data.translate(_INVISIBLE).replace("\n", " "))
+            self._pieces.append(_MARKS.sub("", data.translate(_INVISIBLE)).replace("\n", " "))
 
     def _end_link(self) -> None:
         url, start = self._targets.pop()
-        shown = "".join(self._pieces[start:]).strip()
+        shown = _MARKS.sub("", "".join(self._pieces[start:])).strip()
         if not url.lower().startswith(_LINKS) or shown in (url, url.removeprefix("mailto:")):
             return
         if not shown:
             return
         number = self.links.setdefault(url, len(self.links) + 1)
         self._pieces.append(f" [{number}]")
+
+
+def _with_pictures(written: str) -> str:
+    """Return what is written with the texts of pictures in it, but for those that the words beside say."""
+    done: list[str] = []
+    end = 0
+    for found in _ALT.finditer(written):
+        done.append(written[end : found.start()])
+        end = found.end()
+        alt = found.group(1).strip()
+        near = len(alt) + _NEAR_CHARS
+        # Of two pictures with one text the first is told of.
+        after = _ALT.sub("", written[end : end + near]).lstrip(" \n-")
+        before = _NUMBER.sub("", "".join(done[-_NEAR_CHARS:])[-near:].rstrip(" \n-")).rstrip()
+        if not (_begins(after, alt) or _ends(before, alt)):
+            done.append(alt + (found.group(2) or ""))
+    return "".join([*done, written[end:]])
+
+
+def _begins(text: str, words: str) -> bool:
+    return text.startswith(words) and not text[len(words) :][:1].isalnum()
+
+
+def _ends(text: str, words: str) -> bool:
+    return text.endswith(words) and not text[: len(text) - len(words)][-1:].isalnum()

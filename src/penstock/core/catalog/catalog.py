@@ -11,7 +11,6 @@ import msgspec
 
 from penstock.core.catalog.builtin import BUILTIN
 from penstock.core.catalog.fields import (
-    CURRENCY_PATTERN,
     EventType,
     Field,
     canonical_event_type,
@@ -26,6 +25,7 @@ from penstock.core.catalog.normalise import (
     shown_name,
 )
 from penstock.core.errors import DefinitionError, EventRejected
+from penstock.core.money import is_currency
 from penstock.core.protect import Protector
 
 if TYPE_CHECKING:
@@ -204,6 +204,6 @@ def _check_options(undeclared: str, traits_undeclared: str, default_currency: st
     if traits_undeclared not in TRAIT_RULES:
         raise DefinitionError("E109", f"undeclared traits have no rule `{traits_undeclared}`",
                               fix=f"use one of {', '.join(TRAIT_RULES)}")  # fmt: skip
-    if default_currency and CURRENCY_PATTERN.fullmatch(default_currency) is None:
+    if default_currency and not is_currency(default_currency):
         raise DefinitionError("E109", "the default currency is not an ISO 4217 code",
                               fix='write three capital letters, such as "GBP"')  # fmt: skip

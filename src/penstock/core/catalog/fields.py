@@ -14,6 +14,7 @@ import msgspec
 from penstock.core.catalog.categories import CATEGORIES
 from penstock.core.catalog.expr_nodes import FieldRef
 from penstock.core.errors import DefinitionError
+from penstock.core.money import is_currency
 
 KINDS: Final = (
     "string", "integer", "decimal", "money", "boolean", "datetime", "enum", "strings", "objects",
@@ -40,7 +41,6 @@ INTEGER_MAX: Final = 2**53 - 1
 FIELDS_MAX: Final = 200
 
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ $.:-]{0,99}")
-CURRENCY_PATTERN: Final = re.compile(r"[A-Z]{3}")
 
 
 class Privacy(msgspec.Struct, frozen=True, kw_only=True):
@@ -255,7 +255,7 @@ def _check_shape(declared: Field, place: str) -> None:
     if declared.scale is not None and not 0 <= declared.scale <= SCALE_MAX:
         raise DefinitionError("E107", f"field `{declared.name}` has scale {declared.scale}",
                               fix=f"use a scale from 0 to {SCALE_MAX}", where=place)  # fmt: skip
-    if declared.currency and CURRENCY_PATTERN.fullmatch(declared.currency) is None:
+    if declared.currency and not is_currency(declared.currency):
         raise DefinitionError("E107", f"field `{declared.name}` has a currency that is no ISO 4217 code",
                               fix='write three capital letters, such as "GBP"', where=place)  # fmt: skip
 

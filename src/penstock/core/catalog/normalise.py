@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
-from penstock.core.catalog.fields import CURRENCY_PATTERN, INTEGER_MAX, Field
+from penstock.core.catalog.fields import INTEGER_MAX, Field
 from penstock.core.errors import EventRejected
 from penstock.core.literal import Literal
-from penstock.core.money import exponent, minor_units
+from penstock.core.money import exponent, is_currency, minor_units
 from penstock.core.protect import Protector
 from penstock.core.time import INSTANT_MS_MAX, parse_instant
 
@@ -361,7 +361,7 @@ def currency_code(named: object) -> tuple[str, int]:
 @lru_cache(maxsize=256)
 def _currency(named: str) -> tuple[str, int]:
     code = named.upper()
-    return (code, exponent(code)) if CURRENCY_PATTERN.fullmatch(code) else ("", 0)
+    return (code, exponent(code)) if is_currency(code) else ("", 0)
 
 
 def _check_list(value: Any, items_max: int, path: str) -> None:

@@ -48,6 +48,7 @@ from penstock.ports.metrics import Metrics
 
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 HTML = (b"content-type", b"text/html; charset=utf-8")
+PARTS = ("html", "text")
 RECIPIENTS_AT_ONCE = 100
 OFFSET_DIGITS = 15
 
@@ -206,6 +207,9 @@ class ServingEdge:
     ) -> Reply:
         """Return the whole email of one recipient, as HTML or text."""
         parts = self.parts
+        if part not in PARTS:
+            raise EventRejected("E397", "an email has no such part", where="part",
+                                fix=f"ask for `part={PARTS[0]}`, which it is without one, or `part={PARTS[1]}`")  # fmt: skip
         serving = await parts.serving.serving(campaign_name, preview=preview)
         outcome = await self._decided(serving, campaign_name, asked, send, preview=preview)
         campaign = serving.campaigns.get(campaign_name)
