@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,14 +11,16 @@ from typing import NamedTuple
 from penstock.adapters.content.html_to_text import html_to_text
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.core.decision.popular import tallies_of
+from penstock.core.definitions.retention import whole_reach
 from penstock.core.definitions.versions import Table, Version, first, rebuilt
 from penstock.core.errors import DefinitionError
+from penstock.core.feature.lasting import ALWAYS
 from penstock.core.ids import LeafId
 from penstock.core.step import Step
 from penstock.edges.asgi import log_fault
 from penstock.flows.collect import Collector
 from penstock.flows.editions import Edition
-from penstock.flows.person import Definitions
+from penstock.flows.person import Definitions, Since
 from penstock.flows.render import Links, render_email
 from penstock.flows.replay import (
     LIVE_EPOCH,
@@ -28,6 +30,7 @@ from penstock.flows.replay import (
     fingerprint_name,
 )
 from penstock.flows.serve import PutDecisions, ServeRules, Serving
+from penstock.flows.snapshot import begin, since_by_feature, since_of
 from penstock.ports.clock import Clock
 from penstock.ports.decisions import Decisions
 from penstock.ports.log import Log
@@ -65,6 +68,7 @@ def standing_of(
 
     Raises:
         DefinitionError: What would be the first version has a template that shows a hole (E197).
+        SettingsError: Leaves would have to be made from a log whose beginning is gone (E275).
     """
     table = versions.load()
     active = table.active
@@ -72,6 +76,8 @@ def standing_of(
         require_templates(project)
         live = int(store.get_meta(LIVE_EPOCH) or 0)
         epoch = choose_epoch(store, project.fingerprint)
+        if not epoch.current:
+            begin(log, store, epoch.number, project.plan, None)
         table = first(table, digest=project.digest, fingerprint=project.fingerprint, epoch=epoch.number,
                       now_ms=clock.now_ms())  # fmt: skip
         standing = table.active
@@ -90,6 +96,8 @@ def standing_of(
     if active.fingerprint != serving.fingerprint:
         # Another version of Penstock computes these definitions in another way: all leaves anew.
         taken = [*store.epochs(), *(one.epoch for one in table.versions)]
+        # Or it is refused: no snapshot is of these.
+        begin(log, store, max(taken) + 1, serving.plan, None)
         known = [*table.covered] if table.generation == log.generation else [-1] * log.partitions
         durable = covered_offsets(log, store, active.epoch)
         table = rebuilt(table, active.number, max(taken) + 1, serving.fingerprint,
@@ -99,6 +107,7 @@ def standing_of(
     name = fingerprint_name(active.epoch)
     current = store.get_meta(name) == active.fingerprint
     if not current:
+        begin(log, store, active.epoch, serving.plan, None)
         store.put_meta(name, active.fingerprint)
     covered = [*table.covered] if table.generation == log.generation else []
     return Standing(table, serving, content, Epoch(active.epoch, current), covered)
@@ -164,6 +173,24 @@ def load_applied(root: Path) -> Project:
     return project
 
 
+def steps_of(project: Project, versions: Versions) -> dict[int, Step]:
+    """Return what folds each set of leaves that is kept, by epoch.
+
+    Raises:
+        DefinitionError: The kept files of one do not load with this version of Penstock (E1xx).
+    """
+    steps: dict[int, Step] = {}
+    for version in versions.load().versions:
+        if version.state == "dropped" or version.epoch in steps:
+            continue
+        loaded, folder = load_version(
+            versions.files(version.number), project.root, project.settings
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        steps[version.epoch] = Step(loaded.plan, loaded.step_rules())
+    return steps
+
+
 @dataclass(frozen=True)
 class CandidateParts:
     """What every version of the definitions of one node shares.
@@ -182,6 +209,7 @@ class CandidateParts:
     clock: Clock
     metrics: Metrics
     popular: PopularFollowers
+    store: Store
 
 
 def load_kept(parts: CandidateParts, version: Version) -> Candidate:
@@ -240,7 +268,7 @@ def make_candidate(
         serving = Serving(
             profiles=leaves, decisions=parts.decisions, put_decisions=parts.put_decisions,
             suppressions=parts.suppressions, renderer=renderer, campaigns=project.campaigns,
-            definitions=definitions_of(project),
+            definitions=definitions_of(project, since_of(parts.store, epoch)),
             rules=ServeRules(
                 settings.project.tenant, parts.identifier_key,
                 global_holdout_ppm=round(settings.decision.global_holdout_share * 1_000_000),
@@ -270,11 +298,21 @@ class NoLeaves:
         return LeafRead([None] * len(leaves), 0, live=False)
 
 
-def definitions_of(project: Project) -> Definitions:
-    """Return what a read needs to know of a project."""
+def definitions_of(project: Project, since: Mapping[str, int] | None = None) -> Definitions:
+    """Return what a read needs to know of a project.
+
+    Args:
+        project: The project.
+        since: From when the states of its leaves are complete, of those that lack history.
+    """
+    late: dict[str, Since] = {}
+    reaches = {feature.name: whole_reach(feature) for feature in project.plan.features}
+    for name, since_ms in since_by_feature(project.plan, since or {}).items():
+        reach_ms = reaches[name]
+        late[name] = Since(since_ms, ALWAYS if reach_ms is None else since_ms + reach_ms)
     return Definitions(
-        project.plan, project.identity_rules(), project.consent_rules(), project.trait_purposes()
-    )
+        project.plan, project.identity_rules(), project.consent_rules(), project.trait_purposes(), late
+    )  # fmt: skip
 
 
 def check_emails_of(edition: Edition) -> None:

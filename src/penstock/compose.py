@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -61,17 +62,18 @@ from penstock.flows.agree import measure
 from penstock.flows.archiving import ArchivedLog
 from penstock.flows.collect import Collector, Source, source_of
 from penstock.flows.editions import Edition, Editions
-from penstock.flows.history import History, index_closed
+from penstock.flows.history import History
 from penstock.flows.pacing import Pacing
 from penstock.flows.past import Past
 from penstock.flows.render import Links
 from penstock.flows.replay import Epoch
 from penstock.flows.send import Campaigning, Sender
 from penstock.flows.serve import Serving, Who
+from penstock.flows.snapshot import Snapshot
 from penstock.flows.status import conservation
 from penstock.flows.tiered import TieredLog
 from penstock.flows.track import decision_record
-from penstock.flows.truncating import Serves, Truncator
+from penstock.housekeeping import begin_beside, upkeep_jobs
 from penstock.ports.clock import Clock
 from penstock.ports.decisions import Decided, DecisionKey, Decisions
 from penstock.ports.esp import Esp
@@ -89,7 +91,7 @@ from penstock.runtimes.grouping import Grouper
 from penstock.runtimes.outbox import OutboxPump
 from penstock.runtimes.popular import PopularFollowers
 from penstock.runtimes.side_by_side import Candidate, SideBySide
-from penstock.runtimes.upkeep import Job, Upkeep
+from penstock.runtimes.upkeep import Upkeep
 from penstock.settings import EspSettings, Settings
 
 KEY_BYTES = 32
@@ -113,6 +115,8 @@ class Stores:
     versions: Versions = field(default_factory=MemoryVersions)
     archived: ArchivedLog | None = None
     """The log in the archive, if the project has one; `log` reads from it what it was truncated of."""
+    snapshots: Lock = field(default_factory=Lock)
+    """Held while snapshots of leaves move on, or new leaves begin from one."""
 
     def close(self) -> None:
         """Release files and connections."""
@@ -317,7 +321,8 @@ class Node:
     def past(self, edition: Edition | None = None) -> Past:
         """Return what answers about the past, by the definitions that serve or others that are kept."""
         edition = edition or self.editions.active
-        return Past(edition.serving, self.history, edition.step)
+        snapshot = Snapshot(self.stores.store, edition.epoch, edition.step.plan)
+        return Past(edition.serving, self.history, edition.step, snapshot)
 
     async def start(self) -> None:
         """Catch up with the log, take up what is kept beside, and begin to pump decisions."""
@@ -396,7 +401,7 @@ def make_node(
     parts = CandidateParts(
         project=project, identifier_key=identifier_key, decisions=stores.decisions,
         suppressions=stores.suppressions, versions=stores.versions, collector=collector,
-        put_decisions=decider.submit, clock=clock, metrics=metrics, popular=popular,
+        put_decisions=decider.submit, clock=clock, metrics=metrics, popular=popular, store=stores.store,
     )  # fmt: skip
     definitions = settings.definitions
     active = make_candidate(parts, serving, content=standing.content)
@@ -405,6 +410,7 @@ def make_node(
         load=partial(load_kept, parts), clock=clock, metrics=metrics,
         keep_ms=definitions.keep_hours * HOUR_MS, share=definitions.build_share,
         cached_max=max(settings.store.cached_leaves_max // CACHED_BESIDE, 1),
+        begin=partial(begin_beside, stores, engine),
     )  # fmt: skip
 
     def to_record(raw: bytes) -> Record:
@@ -423,7 +429,7 @@ def make_node(
         pump=OutboxPump(stores.decisions, engine.appender, to_record, metrics),
         history=History(stores.log, stores.index),
         upkeep=Upkeep(
-            _jobs(project, stores, metrics, clock, versions), idle=lambda: engine.lag() == 0, metrics=metrics
+            upkeep_jobs(project, stores, metrics, clock, versions), idle=lambda: engine.lag() == 0, metrics=metrics
         ),
         popular=popular,
         load=partial(load_changed, parts),
@@ -439,55 +445,6 @@ def _register(suppressions: Suppressions) -> Grouper[Entries, None]:
         return [None] * len(some)
 
     return Grouper(put, name="penstock-register", waiting_max=1_000_000)
-
-
-def _jobs(
-    project: Project, stores: Stores, metrics: Metrics, clock: Clock, versions: SideBySide
-) -> list[Job]:  # fmt: skip
-    """Return what upkeep does: a segment at a time."""
-    archived = stores.archived
-    jobs: list[Job] = [partial(index_closed, stores.log, stores.index, segments_max=1)]
-    if archived is None:
-        return jobs
-
-    def archive() -> int:
-        count = archived.archive_closed(stores.log, closed=stores.index.covered, segments_max=1)
-        metrics.count("penstock_archived_records_total", count)
-        metrics.gauge("penstock_archive_behind_records", archived.behind(stores.log))
-        return count
-
-    def serves() -> Serves:
-        return Serves(versions.engine.epoch, versions.engine.step)
-
-    def epochs() -> frozenset[int]:
-        return versions.table.epochs()  # the table is another after each change
-
-    truncator = make_truncator(project, stores, clock, serves, epochs)
-    if truncator is None:
-        return [*jobs, archive]
-
-    def truncate() -> int:
-        count = truncator.once()
-        metrics.count("penstock_log_truncated_records_total", count)
-        for partition in range(stores.log.partitions):
-            end = stores.log.truncation(partition).end
-            metrics.gauge("penstock_log_first_offset", end, partition=str(partition))
-        return count
-
-    return [*jobs, archive, truncate]
-
-
-def make_truncator(
-    project: Project, stores: Stores, clock: Clock, serves: Callable[[], Serves], epochs: Callable[[], Iterable[int]]
-) -> Truncator | None:  # fmt: skip
-    """Return what truncates a project's log, or None if all of it is kept."""
-    keep_ms = project.settings.log.keep_ms
-    if stores.archived is None or not keep_ms:
-        return None
-    return Truncator(
-        stores.log, stores.archived, stores.index, store=stores.store, serves=serves, epochs=epochs,
-        clock=clock, keep_ms=keep_ms,
-    )  # fmt: skip
 
 
 def make_links(node: Node, base_url: str) -> Links:

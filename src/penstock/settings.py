@@ -49,6 +49,7 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: str = "sqlite"
     partitions: int = 1
     keep: str = ""
+    forget: bool = False
 
     @property
     def keep_ms(self) -> int:
@@ -196,6 +197,7 @@ DOCS: dict[str, str] = {
     "log.partitions": "Partitions of a new log; fixed for a generation.",
     "log.keep": 'How long records stay in the log at least, such as `"90d"` or `"36h"`; what is older and in the archive is '
     "removed from it. Empty keeps all.",
+    "log.forget": "Truncate the log though there is no archive: what is older than `log.keep` is gone for good.",
     "archive.place": "Where closed segments of the log are copied: a folder, relative to the project, or `s3://BUCKET/PREFIX`; "
     "empty is nowhere.",
     "store.kind": "Which store adapter: `sqlite` or `memory`.",
@@ -452,9 +454,9 @@ def _require_keep(settings: Settings, places: Places) -> None:
     if settings.log.keep and not settings.log.keep_ms:
         raise SettingsError("E270", "setting `log.keep` is no span of days or hours", where=places.of("log", "keep"),
                             fix='write it such as "90d" or "36h"; remove it to keep all')  # fmt: skip
-    if settings.log.keep and not settings.archive.place:
+    if settings.log.keep and not (settings.archive.place or settings.log.forget):
         raise SettingsError("E272", "the log is to be truncated, and there is no archive that would have the rest",
-                            where=places.of("log", "keep"), fix="set `archive.place`, or remove `log.keep`")  # fmt: skip
+                            where=places.of("log", "keep"), fix="set `archive.place`; or `log.forget = true` if history may go")  # fmt: skip
 
 
 def _require_addresses(email: EmailSettings, places: Places) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -20,7 +22,10 @@ from penstock.adapters.log.sqlite import SqliteLog, checksum
 from penstock.cli.main import main
 from penstock.compose import Node, make_node, open_stores
 from penstock.core import segment
+from penstock.core.errors import EventRejected
 from penstock.core.time import DAY_MS
+from penstock.edges.serving.shown import people_json
+from penstock.edges.serving.views import profile_view
 from penstock.flows.history import Known
 from penstock.flows.serve import Who
 from penstock.project import load_project
@@ -259,3 +264,141 @@ def test_how_long_is_said_in_days_or_hours_and_only_with_an_archive(whole: Path)
         toml.partition("\n[archive]")[0] + '\n[log]\nkeep = "36h"\n'
     )
     assert "E272" in run("archive", "--project", whole, code=3)
+
+
+# -- without an archive
+
+
+@pytest.fixture
+def forgot(whole: Path) -> Path:
+    """The same shop without an archive, of which all that is old is gone."""
+    shop = whole.parent / "forgot"
+    shutil.copytree(whole, shop, ignore=shutil.ignore_patterns("archive"))
+    toml = (shop / "penstock.toml").read_text().partition("\n[archive]")[0]
+    (shop / "penstock.toml").write_text(f'{toml}\n[log]\nkeep = "90d"\nforget = true\n')
+    lived(shop, days=100)
+    assert head_of(shop) - SIZE <= first_of(shop)
+    return shop
+
+
+def profile_of(shop: Path, user: str) -> Any:
+    async def read(node: Node) -> Any:
+        profile, person = await node.serving.profile(who(node, user))
+        view = profile_view(profile, person, now_ms=0, token_key=bytes(32))
+        shown = people_json(await node.serving.look([who(node, user)]), bytes(32))[0]
+        assert json.loads(shown).get("complete_since", {}) == view.complete_since
+        return msgspec.structs.replace(view, as_of="", profile_as_of="", age_ms=0, definitions="")
+
+    return lived(shop, read)
+
+
+def test_what_is_gone_is_in_the_snapshot_that_leaves_begin_from(forgot: Path, whole: Path) -> None:
+    assert leaves_of(forgot) == leaves_of(whole)
+    done = told(forgot, "replay")
+    assert (True, 0, len(leaves_of(whole))) == (
+        done["switched"],
+        done["leaves_different"],
+        done["leaves_equal"],
+    )
+    assert leaves_of(forgot) == leaves_of(whole)
+    assert profile_of(forgot, "u1") == profile_of(whole, "u1")
+    assert [] == [one for one in told(forgot, "doctor") if one["state"] != "ok"]
+    # And once more, with what came after.
+    for shop in (forgot, whole):
+        load(shop, 200, 3)
+    lived(forgot, days=200)
+    assert 0 == told(forgot, "replay")["leaves_different"]
+    assert 0 < told(forgot, "backup", forgot.parent / "backup")["leaves_refolded"]
+
+
+LATE = "    spent_views = count(product_viewed, over=lifetime())\n    views_1d = count(product_viewed, over=days(1))\n"
+
+
+def test_a_new_feature_is_complete_from_where_the_log_begins(forgot: Path, whole: Path) -> None:
+    for shop in (forgot, whole):
+        features = shop / "features.py"
+        text = features.read_text().replace("    views_7d =", f"{LATE}    views_7d =")
+        text = re.sub(r"import (Profile.*)", r"import lifetime, \1", text)
+        features.write_text(text)
+    planned = run("plan", "--project", forgot, code=2)
+    assert {} == json.loads(run("plan", "--project", whole, code=2))["complete_since"]
+    assert ["spent_views", "views_1d"] == sorted(json.loads(planned)["complete_since"])
+    for shop in (forgot, whole):
+        told(shop, "apply")
+    mine, other = profile_of(forgot, "u1"), profile_of(whole, "u1")
+    assert mine.features["spent_views"] < other.features["spent_views"]
+    since = mine.complete_since
+    assert {"spent_views": since["spent_views"], "views_1d": since["views_1d"]} == since
+    assert {} == other.complete_since
+    for name in other.features.keys() - since:
+        assert mine.features[name] == other.features[name]
+    # A replay keeps both what is there and the word on what is not.
+    assert 0 == told(forgot, "replay")["leaves_different"]
+    assert since == profile_of(forgot, "u1").complete_since
+    # Once its window begins later, a feature lacks nothing.
+    later = lived(forgot, lambda node: node.serving.profile(who(node, "u1")), days=2)[0]
+    assert ["spent_views"] == [*later.complete_since]
+    assert "E271" not in json.dumps(told(forgot, "doctor"))
+
+
+def test_a_rollback_and_the_version_rolled_back_from_keep_their_snapshots(forgot: Path) -> None:
+    features = forgot / "features.py"
+    before = profile_of(forgot, "u1")
+    features.write_text(features.read_text().replace("over=days(7)", "over=days(14)"))
+    told(forgot, "apply")
+    load(forgot, 300, 2 * SIZE)
+    lived(forgot, days=0.5)
+    told(forgot, "rollback")
+    assert {} == profile_of(forgot, "u1").complete_since == before.complete_since
+    assert 0 == told(forgot, "replay")["leaves_different"]
+    told(forgot, "doctor")
+
+
+def test_the_past_before_the_snapshot_is_refused_and_after_it_is_the_same(
+    forgot: Path, whole: Path
+) -> None:
+    with closing(SqliteLog(forgot / "data" / "log.db", SystemClock(), read_only=True)) as log:
+        end = log.truncation(0).end
+    for offset in (end - 1, end, head_of(forgot) - 1):
+        for index in ("kept", "lost"):
+            then = [
+                lived(shop, lambda node, at=offset: known_at(node, "u0", at))
+                for shop in (forgot, whole)
+            ]
+            assert then[0] == then[1]
+            if index == "kept":
+                for path in (forgot / "data").glob("index.db*"):
+                    path.unlink()
+    with pytest.raises(EventRejected) as caught:
+        lived(forgot, lambda node: known_at(node, "u0", end - 2))
+    assert "E388" == caught.value.code
+    with pytest.raises(EventRejected) as caught:
+        lived(forgot, lambda node: past_at(node, "u0", 1))
+    assert "E388" == caught.value.code
+
+
+async def past_at(node: Node, user: str, at_ms: int) -> Any:
+    return await node.past().profile(who(node, user), Known(at_ms=at_ms))
+
+
+def test_without_the_snapshot_it_is_said_what_is_missing(forgot: Path) -> None:
+    for path in (forgot / "data").glob("store.db*"):
+        path.rename(path.with_suffix(".away"))
+    for command in ("replay", "export"):
+        assert "E275" in run(
+            command,
+            *(["people.parquet"] if command == "export" else []),
+            "--project",
+            forgot,
+            code=3,
+        )
+
+
+def test_an_archive_that_has_the_rest_is_not_forgotten(cut: Path) -> None:
+    toml = (cut / "penstock.toml").read_text().replace('place = "archive"', 'place = ""')
+    (cut / "penstock.toml").write_text(toml.replace('keep = "90d"', 'keep = "1h"\nforget = true'))
+    first = first_of(cut)
+    load(cut, 400, 2 * SIZE)
+    lived(cut, days=1)
+    assert first == first_of(cut)
+    assert "E276" in run("truncate", "--project", cut, code=3)

@@ -98,6 +98,7 @@ def test_a_segment_is_closed_by_records_or_by_bytes():
     small = [b"x"] * (SEGMENT_RECORDS + 9)
     assert SEGMENT_RECORDS == len(next_segment(log(small), 0, len(small)))
     assert next_segment(log(small), 10, len(small)) is None
+    assert next_segment(log(small), 0, SEGMENT_RECORDS - 1) is None
     large = [bytes(SEGMENT_BYTES // 4)] * 6
     assert 4 == len(next_segment(log(large), 0, 6))
     assert next_segment(log(large), 4, 6) is None

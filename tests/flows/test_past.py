@@ -84,6 +84,9 @@ def test_the_index_and_the_tail_together_find_what_reading_everything_finds(
         class Counted:
             partitions = 1
 
+            def first(self, partition: int) -> int:
+                return log.first(partition)
+
             def head(self, partition: int) -> int:
                 return log.head(partition)
 

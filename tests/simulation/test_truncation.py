@@ -15,13 +15,17 @@ from penstock.core import segment
 from penstock.core.errors import Conflict, DataCorrupt, PenstockError, Unavailable
 from penstock.core.feature.plan import Plan
 from penstock.core.ids import LeafId
+from penstock.core.leaf import Leaf
 from penstock.core.record import Version
 from penstock.dsl.events import event, string
 from penstock.dsl.features import Profile, compile_plan, count, days, last_k, lifetime
 from penstock.flows.archiving import ArchivedLog, Kept
+from penstock.flows.forgetting import Forgetter
 from penstock.flows.history import History, Known, PastProfiles, index_closed
-from penstock.flows.refold import sample
+from penstock.flows.refold import refold, reread, sample
 from penstock.flows.replay import replay
+from penstock.flows.snapshot import Snapshot, begin
+from penstock.flows.status import conservation
 from penstock.flows.tiered import TieredLog
 from penstock.flows.truncating import Serves, Truncator
 from penstock.ports.archive import Stored
@@ -141,8 +145,40 @@ class Truncating(Simulation):
             self.inner.stop = ""
 
 
-def lived(seed: int, plan: Plan, steps: int = 120) -> Truncating:
-    world = Truncating(seed, plan)
+class Forgetting(Truncating):
+    """The same without an archive: what is truncated is gone, and a snapshot stands for it."""
+
+    def __init__(self, seed: int, plan: Plan) -> None:
+        super().__init__(seed, plan)
+        self.log = self.inner
+
+    def keep_up(self) -> ArchivedLog:
+        index_closed(self.log, self.index)
+        return self.archived()
+
+    def truncator(self, archived: ArchivedLog | None = None, keep_ms: int = 1_000) -> Truncator:
+        return Forgetter(
+            self.log, self.index, store=self.store.inner, serves=lambda: Serves(1, self.step),
+            steps=lambda: {1: self.step}, epochs=lambda: {1}, clock=self.clock, keep_ms=keep_ms,
+        )  # fmt: skip
+
+    def check(self) -> None:
+        store, plan = self.store.inner, self.step.plan
+        begin(self.log, store, 99, plan, Snapshot(store, 1, plan))
+        super().check()
+        leaves = sample(store, 1, 1_000, 0)
+        refold(reread(self.log, leaves), self.log, store, self.step, 1, leaves)
+
+    def _check_events(self, leaves: dict[LeafId, Leaf]) -> None:
+        law = conservation(self.log, self.store.inner, 1, self.step.plan)
+        assert law.holds
+        assert law.in_flight == 0
+
+
+def lived(
+    seed: int, plan: Plan, steps: int = 120, world_of: type[Truncating] = Truncating
+) -> Truncating:
+    world = world_of(seed, plan)
     world.run(steps)
     return world
 
@@ -152,6 +188,16 @@ def test_promises_hold_in_every_history(plan: Plan) -> None:
     for seed in range(SEEDS):
         world = lived(seed, plan)
         assert [one.offset for one in world.log.read(0, 0, 1 << 30)] == [*range(world.log.head(0))]
+        truncated, crashes = truncated + world.truncated, crashes + world.crashes
+    assert truncated > 20 * SEEDS
+    assert crashes > SEEDS
+
+
+def test_promises_hold_where_what_was_truncated_is_gone(plan: Plan) -> None:
+    truncated = crashes = 0
+    for seed in range(SEEDS):
+        world = lived(seed, plan, world_of=Forgetting)
+        assert world.inner.first(0) == world.inner.truncation(0).end
         truncated, crashes = truncated + world.truncated, crashes + world.crashes
     assert truncated > 20 * SEEDS
     assert crashes > SEEDS

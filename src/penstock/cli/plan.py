@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import click
 import msgspec
 
+from penstock.adapters.clock import SystemClock
 from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.versions.folder import FolderVersions
@@ -17,10 +18,13 @@ from penstock.archives import open_log_beside
 from penstock.candidates import VERSIONS_FOLDER, serving_of
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.core.definitions.changes import Change, Changes, changes_of
+from penstock.core.definitions.retention import whole_reach
 from penstock.core.definitions.versions import Table, Version
 from penstock.core.errors import DefinitionError, PenstockError
 from penstock.core.step import Step
+from penstock.core.time import format_instant
 from penstock.flows.estimate import Estimate, estimate
+from penstock.flows.snapshot import Snapshot, since_by_feature, since_from
 from penstock.project import Project, load_project
 from penstock.templates import template_faults
 
@@ -42,6 +46,8 @@ class Planned(NamedTuple):
     faults: list[DefinitionError]
     cost: Estimate | None
     """None if no leaves are to be folded, or there is no log."""
+    complete_since: dict[str, int] = {}  # noqa: RUF012 - never changed
+    """Features that would lack history, since the log was truncated without an archive, ms UTC."""
 
 
 @click.command()
@@ -78,14 +84,16 @@ def plan(project: Project, faults: list[DefinitionError]) -> Planned:
     serving = serving_of(project, versions)
     mode = project.settings.definitions.compatibility
     changes = changes_of(serving.declared(), project.declared(), mode)
-    cost = _cost(project, serving, active) if changes.rebuilds and not faults else None
-    return Planned(table, active, changes, faults, cost)
+    if not changes.rebuilds or faults or not (project.data_dir / "log.db").exists():
+        return Planned(table, active, changes, faults, None)
+    cost, late = _build(project, serving, active)
+    return Planned(table, active, changes, faults, cost, late)
 
 
-def _cost(project: Project, serving: Project, active: Version) -> Estimate | None:
-    log_path, store_path = project.data_dir / "log.db", project.data_dir / "store.db"
-    if not log_path.exists():
-        return None
+def _build(project: Project, serving: Project, active: Version) -> tuple[Estimate, dict[str, int]]:
+    """Return what folding the new leaves will take, and which features will lack history."""
+    store_path = project.data_dir / "store.db"
+    late: dict[str, int] = {}
     with ExitStack() as opened:
         log = opened.enter_context(open_log_beside(project))
         old = None
@@ -93,10 +101,33 @@ def _cost(project: Project, serving: Project, active: Version) -> Estimate | Non
             store = SqliteStore(store_path, tenant=project.settings.project.tenant, read_only=True)
             opened.callback(store.close)
             old = (store, active.epoch, _step(serving))
-        return estimate(
+            snapshot = Snapshot(store, active.epoch, serving.plan)
+            since = since_from(log, snapshot, project.plan)
+            late = since_by_feature(project.plan, since)
+        cost = estimate(
             log, _step(project), MemoryStore, time.process_time, old=old,
             share=project.settings.definitions.build_share,
         )  # fmt: skip
+        return cost, {name: at_ms for name, at_ms in late.items() if _lacks(project, name, at_ms)}
+
+
+def _lacks(project: Project, name: str, since_ms: int) -> bool:
+    """Return whether a feature looks back beyond an instant now."""
+    (feature,) = [one for one in project.plan.features if one.name == name]
+    reach_ms = whole_reach(feature)
+    return reach_ms is None or SystemClock().now_ms() - reach_ms < since_ms
+
+
+def _outliving(planned: Planned, project: Project) -> list[str]:
+    """Return the new and changed features that look back further than the log is kept, with no archive."""
+    log, changes = project.settings.log, planned.changes
+    if changes is None or not log.forget or not log.keep_ms or project.settings.archive.place:
+        return []
+    touched = {one.name for one in changes.changes if one.what == "feature" and one.how != "dropped"}  # fmt: skip
+    return sorted(
+        one.name for one in project.plan.features
+        if one.name in touched and ((far := whole_reach(one)) is None or far > log.keep_ms)
+    )  # fmt: skip
 
 
 def _step(project: Project) -> Step:
@@ -119,6 +150,8 @@ def _plain(planned: Planned, project: Project) -> dict[str, Any]:
         "broken": [_fault(error) for error in planned.faults],
         **(msgspec.to_builtins(changes) if changes is not None else {}),
         "backfill": None if planned.cost is None else planned.cost._asdict(),
+        "complete_since": {name: format_instant(at) for name, at in planned.complete_since.items()},
+        "outliving": _outliving(planned, project),
         "pinned_campaigns": _pins(planned, project),
         "kept_versions": [one.number for one in planned.table.retiring],
     }
@@ -154,8 +187,9 @@ def _say(planned: Planned, project: Project) -> None:
         _say_changes(changes)
         _say_privacy(changes)
         _say_build(planned, changes)
+        _say_late(planned)
         _say_campaigns(planned, project)
-    _say_wrong(planned)
+    _say_wrong(planned, project)
     if _differs(planned) and changes is not None and not planned.faults and not changes.breaks:
         out.print("\n`penstock apply` goes over to them; what serves goes on serving until then.")
 
@@ -212,6 +246,11 @@ def _say_build(planned: Planned, changes: Changes) -> None:
         )
 
 
+def _say_late(planned: Planned) -> None:
+    for name, at_ms in planned.complete_since.items():
+        out.print(f"  {name} is complete since {format_instant(at_ms)} only: the log was truncated of what was before")  # fmt: skip
+
+
 def _duration(seconds: float) -> str:
     if seconds < 1:
         return "a second"
@@ -229,12 +268,16 @@ def _say_campaigns(planned: Planned, project: Project) -> None:
                       "are kept; raise its `version`, or apply with --republish")  # fmt: skip
 
 
-def _say_wrong(planned: Planned) -> None:
+def _say_wrong(planned: Planned, project: Project) -> None:
     changes = planned.changes
-    if changes is not None and changes.doubts:
+    outliving = _outliving(planned, project)
+    if outliving or (changes is not None and changes.doubts):
         out.print("\nlook at")
-        for doubt in changes.doubts:
+        for doubt in changes.doubts if changes is not None else ():
             out.print(f"  ? {doubt.owner} {doubt.what}   ({doubt.where})")
+        for name in outliving:
+            out.print(f"  ? feature {name} looks back further than the log is kept (`log.keep`), and there is no archive: "
+                      "whenever it is built anew, what is older is missing")  # fmt: skip
     if changes is not None and changes.breaks:
         out.print("\nbreaks events")
         for path, what in changes.breaks:

@@ -22,6 +22,7 @@ from penstock.flows.replay import (
     make_live,
     replay,
 )
+from penstock.flows.snapshot import Snapshot, begin
 
 
 @click.command()
@@ -51,8 +52,10 @@ def command(accept: bool, project_dir: Path, as_json: bool) -> None:
             replay(log, store, step, live, covered=covered, keep=keep)
             covered = None
         epoch = max([live, *store.epochs(), *table.epochs()]) + 1
+        snapshot = Snapshot(store, live, project.plan) if known else None
+        begin(log, store, epoch, project.plan, snapshot)
         store.put_meta(fingerprint_name(epoch), project.fingerprint)
-        total = sum(log.head(partition) for partition in range(log.partitions))
+        total = sum(log.head(one) - log.first(one) for one in range(log.partitions))
         with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                       TimeRemainingColumn(), disable=as_json or not err.is_terminal, transient=True, console=err) as bar:  # fmt: skip
             task = bar.add_task("replaying", total=total)

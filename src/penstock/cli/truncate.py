@@ -15,16 +15,18 @@ from penstock.adapters.leaf_index.memory import MemoryLeafIndex
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.archives import open_log_beside
-from penstock.candidates import VERSIONS_FOLDER, load_serving, serving_of
+from penstock.candidates import VERSIONS_FOLDER, load_serving, serving_of, steps_of
 from penstock.cli.main import JSON, PROJECT, out, show
-from penstock.compose import Stores, make_truncator, open_stores
+from penstock.compose import Stores, open_stores
 from penstock.core.errors import SettingsError
 from penstock.core.step import Step
 from penstock.core.time import format_instant
+from penstock.flows.forgetting import Forgetter
 from penstock.flows.history import index_closed
 from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
 from penstock.flows.tiered import TieredLog
 from penstock.flows.truncating import Cut, Serves, Truncator
+from penstock.housekeeping import make_truncator
 from penstock.project import Project
 from penstock.settings import keep_ms
 
@@ -37,7 +39,8 @@ from penstock.settings import keep_ms
 def command(dry_run: bool, keep: str, project_dir: Path, as_json: bool) -> None:
     """Remove from the log what is older than `log.keep`, in every leaf, and in the archive.
 
-    `penstock up` does it by itself while it runs. Whatever reads the log reads on in the archive.
+    `penstock up` does it by itself while it runs. Whatever reads the log reads on in the archive. If
+    there is none, and `log.forget` is set, what is removed is gone, and leaves begin from a snapshot.
     """
     project = _with_keep(load_serving(project_dir, always=True)[0], keep)
     with (_beside if dry_run else _owned)(project) as truncator:
@@ -52,7 +55,10 @@ def command(dry_run: bool, keep: str, project_dir: Path, as_json: bool) -> None:
         if not records:
             out.print("Nothing of the log can go: see `penstock_log_first_offset` and the guide on the archive.")  # fmt: skip
             return
-        out.print(f"{records} records {'would be' if dry_run else 'were'} removed from the log; the archive has them")  # fmt: skip
+        where = (
+            "the archive has them" if project.settings.archive.place else "nothing else has them"
+        )
+        out.print(f"{records} records {'would be' if dry_run else 'were'} removed from the log; {where}")  # fmt: skip
         for cut in cuts:
             out.print(f"  partition {cut.partition}: offsets {cut.first} to {cut.end - 1}, "
                       f"logged until {format_instant(cut.until_ms)}")  # fmt: skip
@@ -71,9 +77,10 @@ def _with_keep(project: Project, keep: str) -> Project:
             raise SettingsError("E270", "--keep is no span of days or hours", where="--keep",
                                 fix='write it such as "90d" or "36h"')  # fmt: skip
         log = msgspec.structs.replace(log, keep=keep)
-    if not log.keep or not project.settings.archive.place or log.kind != "sqlite":
+    somewhere = bool(project.settings.archive.place) or log.forget
+    if not log.keep or not somewhere or log.kind != "sqlite":
         raise SettingsError("E273", "nothing says how long the log is kept, or where the rest of it is", where="log.keep",
-                            fix="set `log.keep` and `archive.place`, or give --keep")  # fmt: skip
+                            fix="set `archive.place` (or `log.forget`), and `log.keep` or --keep")  # fmt: skip
     return replace(project, settings=msgspec.structs.replace(project.settings, log=log))
 
 
@@ -88,14 +95,18 @@ def _owned(project: Project) -> Iterator[Truncator]:
                                 fix="let `penstock up` replay the log first")  # fmt: skip
         index_closed(stores.log, stores.index)
         serves = Serves(live, Step(serving.plan, serving.step_rules()))
-        yield _truncator(project, stores, serves)
+        yield _truncator(project, stores, serves, steps_of(project, stores.versions))
     finally:
         stores.close()
 
 
-def _truncator(project: Project, stores: Stores, serves: Serves) -> Truncator:
+def _truncator(
+    project: Project, stores: Stores, serves: Serves, steps: dict[int, Step]
+) -> Truncator:
     epochs = {serves.epoch, *stores.versions.load().epochs()}
-    made = make_truncator(project, stores, SystemClock(), lambda: serves, lambda: epochs)
+    made = make_truncator(
+        project, stores, SystemClock(), lambda: serves, lambda: epochs, lambda: steps
+    )
     assert made is not None, "it was looked at before"
     return made
 
@@ -104,15 +115,18 @@ def _truncator(project: Project, stores: Stores, serves: Serves) -> Truncator:
 def _beside(project: Project) -> Iterator[Truncator]:
     folder, tenant = project.data_dir, project.settings.project.tenant
     with open_log_beside(project) as log:
-        assert isinstance(log, TieredLog), "the project has an archive"
         store = SqliteStore(folder / "store.db", tenant=tenant, read_only=True)
         try:
             epochs = FolderVersions(folder / VERSIONS_FOLDER).load().epochs()
             live = int(store.get_meta(LIVE_EPOCH) or 0)
-            yield Truncator(
-                log, log.archive, MemoryLeafIndex(), store=store, epochs=lambda: {live, *epochs},
-                serves=_nothing, clock=SystemClock(), keep_ms=project.settings.log.keep_ms,
-            )  # fmt: skip
+            shared = {
+                "store": store, "epochs": lambda: {live, *epochs}, "serves": _nothing, "clock": SystemClock(),
+                "keep_ms": project.settings.log.keep_ms,
+            }  # fmt: skip
+            if isinstance(log, TieredLog):
+                yield Truncator(log, log.archive, MemoryLeafIndex(), **shared)
+            else:
+                yield Forgetter(log, MemoryLeafIndex(), steps=dict, **shared)
         finally:
             store.close()
 

@@ -31,3 +31,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Fingerprint of the definitions the features were computed by."""
     withheld: tuple[str, ...] = ()
     """Features and traits that are declared and not served for lack of consent, sorted by name."""
+    complete_since: dict[str, int] = {}
+    """Features whose window reaches back beyond what is known of anybody, with the instant from which
+    they are complete, ms UTC: the log had been truncated when they were new."""

@@ -105,7 +105,7 @@ def next_segment(
     records: list[LogRecord] = []
     size = 0
     while len(records) < SEGMENT_RECORDS and first + len(records) < head:
-        limit = min(5_000, SEGMENT_RECORDS - len(records))
+        limit = min(5_000, SEGMENT_RECORDS - len(records), head - first - len(records))
         for record in read(first + len(records), limit):
             records.append(record)
             size += len(record.value)

@@ -21,11 +21,19 @@ STORED: dict[str, Code] = {
     ),
     "E272": Code(
         "`log.keep` asks for a log that is truncated, and there is no archive that would have the rest.",
-        "Set `archive.place`, or remove `log.keep`.",
+        "Set `archive.place`; or `log.forget = true` if history may go for good.",
     ),
     "E273": Code(
         "`penstock truncate` is asked, and nothing says how long the log is kept or where the rest of it is.",
         "Set `log.keep` and `archive.place`, or give --keep.",
+    ),
+    "E275": Code(
+        "The log was truncated without an archive, and leaves are to be made that no snapshot could begin.",
+        "Restore a backup of the store, or go back to the version of Penstock that made the leaves.",
+    ),
+    "E276": Code(
+        "The log goes on in an archive that is not named any more, and is to be truncated without one.",
+        "Set `archive.place` back, or remove `log.keep`.",
     ),
     "E274": Code(
         "The log is to be truncated, and the leaves that serve are not those of this version.",

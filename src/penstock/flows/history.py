@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from penstock.core.ids import LeafId, partition_of
@@ -101,8 +101,10 @@ class History:
         ]
 
     def _records(self, partition: int, leaves: set[LeafId], known: Known) -> Iterator[LogRecord]:
-        covered = self.index.covered(partition)
-        offsets = sorted({one for leaf in leaves for one in self.index.find(partition, leaf)})
+        first = self.log.first(partition)
+        covered = max(self.index.covered(partition), first)
+        found = {one for leaf in leaves for one in self.index.find(partition, leaf)}
+        offsets = sorted(one for one in found if one >= first)
         for offset in offsets:
             record = self.log.read(partition, offset, 1)[0]
             if not known.holds(record):
@@ -130,13 +132,18 @@ class PastProfiles:
         step: The step of the definitions that are asked.
         known: Up to where the log is known.
         as_of_ms: The instant that it is known as of.
+        snapshot: What the leaves began from, if the log does not have their beginning.
     """
 
-    def __init__(self, history: History, step: Step, known: Known, as_of_ms: int) -> None:
+    def __init__(
+        self, history: History, step: Step, known: Known, as_of_ms: int,
+        snapshot: Callable[[Sequence[LeafId]], dict[LeafId, Leaf]] = lambda _: {},
+    ) -> None:  # fmt: skip
         self.history = history
         self.step = step
         self.known = known
         self.as_of_ms = as_of_ms
+        self.snapshot = snapshot
 
     async def read(self, leaves: Sequence[LeafId]) -> LeafRead:
         """Return the leaves as they were; None where nothing was known. Reads on another thread."""
@@ -146,7 +153,7 @@ class PastProfiles:
     def fold(self, leaves: Sequence[LeafId]) -> dict[LeafId, Leaf]:
         """Return the leaves of which anything was known, folded from their records."""
         step, generation = self.step, self.history.log.generation
-        folded: dict[LeafId, Leaf] = {}
+        folded = self.snapshot(leaves)
         for _, (offset, logged_at_ms, value) in self.history.entries(leaves, self.known):
             record = decode_record(value)
             leaf_id = LeafId(record.leaf)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from penstock.core.decision.record import Decision
 from penstock.core.errors import EventRejected
+from penstock.core.ids import LeafId
+from penstock.core.leaf import Leaf
 from penstock.core.profile import Profile
 from penstock.core.step import Step
 from penstock.core.time import format_instant
 from penstock.flows.history import History, Known, PastProfiles
 from penstock.flows.person import Person
 from penstock.flows.serve import Serving, Who
+from penstock.flows.snapshot import Snapshot
 
 _canonical = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -37,8 +40,8 @@ class Checked(msgspec.Struct, frozen=True):
     """What a replay says of a recorded decision.
 
     `state` is `agrees`, `differs`, `withheld` (what can be compared agrees, and consent withholds the
-    rest now), `other_definitions` (what both have agrees; the rest can't be compared) or
-    `nothing_read` (a holdout or a fallback: no value was used).
+    rest now), `other_definitions` (what both have agrees; the rest can't be compared), `gone` (the log
+    was truncated of what was known then) or `nothing_read` (a holdout or a fallback: no value was used).
     """
 
     state: str
@@ -54,6 +57,8 @@ class Checked(msgspec.Struct, frozen=True):
         where = f"replayed from the log up to offset {self.known_at}"
         if self.state == "nothing_read":
             return "no value of the person was used, so there is nothing to replay"
+        if self.state == "gone":
+            return "not replayed: the log was truncated of what was known then"
         if self.state == "differs":
             names = sorted({name for names in self.differing.values() for name in names})
             return f"{where}: the recorded values DIFFER in {', '.join(names)}"
@@ -75,19 +80,24 @@ class Past:
         serving: The serving of the present.
         history: Finds records.
         step: The step of the live definitions.
+        snapshot: What their leaves began from, where the log does not have their beginning.
     """
 
-    def __init__(self, serving: Serving, history: History, step: Step) -> None:
+    def __init__(
+        self, serving: Serving, history: History, step: Step, snapshot: Snapshot | None = None
+    ) -> None:
         self._serving = serving
         self._history = history
         self._step = step
+        self._snapshot = snapshot
 
     def serving(self, known: Known, at_ms: int) -> Serving:
         """Return a serving whose profiles are those of then and whose clock stands.
 
         It must only be asked for previews and profiles: decisions belong to the present.
         """
-        profiles = PastProfiles(self._history, self._step, known, at_ms)
+        begun = self._snapshot.leaves if self._snapshot is not None else _nobody
+        profiles = PastProfiles(self._history, self._step, known, at_ms, begun)
         return self._serving.over(profiles, clock=StoppedClock(at_ms))
 
     async def profile(
@@ -111,8 +121,11 @@ class Past:
         """Return the instant of a point of the log: of an offset, the stamp of its record.
 
         Raises:
-            EventRejected: The point is beyond the log or the present (E388).
+            EventRejected: The point is beyond the log or the present, or before what the log holds (E388).
         """
+        if not self._holds(known):
+            raise EventRejected("E388", "`known_at` is before what the log still holds", where="known_at",
+                                fix="ask for a later point: without an archive, what was truncated is gone")  # fmt: skip
         log = self._history.log
         now_ms = self._serving.clock.now_ms()
         if known.offset is None:
@@ -130,6 +143,22 @@ class Past:
             raise _beyond("the newest record")
         return max(stamps, default=0)
 
+    def _holds(self, known: Known) -> bool:
+        """Return whether no partition was truncated, without an archive, of what was known at a point."""
+        log = self._history.log
+        for partition in range(log.partitions):
+            end = self._snapshot.end(log, partition) if self._snapshot is not None else 0
+            if not end:
+                continue
+            # The snapshot is what was known at its last record, if that still has its stamp.
+            if known.offset is not None and known.offset < max(end - 1, log.first(partition)):
+                return False
+            if known.offset is None and known.at_ms is not None:
+                kept = log.read(partition, end, 1)
+                if known.at_ms < (kept[0].logged_at_ms if kept else log.last_logged_at_ms(partition)):  # fmt: skip
+                    return False
+        return True
+
     async def check(self, decision: Decision, who: Who) -> Checked:
         """Return whether a recorded decision's values are those of a replay.
 
@@ -144,6 +173,8 @@ class Past:
         # of the decision bounds the others.
         several = self._history.log.partitions > 1
         known = Known(decision.known_at, decision.decided_at_ms if several else None)
+        if not self._holds(known):
+            return Checked("gone", decision.known_at)
         profile, _ = await self.serving(known, at_ms).profile(who, at_ms)
         differing: dict[str, list[str]] = {}
         uncompared: set[str] = set()
@@ -171,6 +202,10 @@ class Past:
         else:
             state = "withheld" if uncompared else "agrees"
         return Checked(state, decision.known_at, differing, sorted(uncompared))
+
+
+def _nobody(_: Sequence[LeafId]) -> dict[LeafId, Leaf]:
+    return {}
 
 
 def _equal(recorded: Any, replayed: Mapping[str, Any], name: str) -> bool:

@@ -22,6 +22,14 @@ READS_MAX = 4
 """The leaf asked for and at most three hops from it; beyond is `identity_bound`."""
 
 
+class Since(NamedTuple):
+    """A feature that was built when the log had been truncated: from when it is complete."""
+
+    since_ms: int
+    until_ms: int
+    """From this `as_of` on its window begins at `since_ms` or later: nothing is missing any more."""
+
+
 class Definitions(NamedTuple):
     """What a read needs to know: the plan and the rules, all of one epoch."""
 
@@ -29,6 +37,8 @@ class Definitions(NamedTuple):
     identity: IdentityRules
     consent: ConsentRules
     trait_purposes: Mapping[str, str]
+    since: Mapping[str, Since] = {}
+    """The features whose leaves lack history."""
 
 
 class Person(NamedTuple):
@@ -132,6 +142,9 @@ def lasting_profile_of(
     lasting = definitions.plan.read_lasting(
         known.states, as_of_ms, known.clock_ms, known.purged, known.permitted
     )
+    ends = [one.until_ms for one in definitions.since.values() if one.until_ms > as_of_ms]
+    if ends:
+        lasting = lasting._replace(until_ms=min(lasting.until_ms, *ends))
     return _assembled(person, definitions, known, lasting.values, as_of_ms), lasting
 
 
@@ -193,6 +206,11 @@ def _assembled(
         as_of_ms=as_of_ms,
         definitions=definitions.plan.fingerprint,
         withheld=tuple(sorted(withheld)),
+        complete_since={
+            name: one.since_ms
+            for name, one in definitions.since.items()
+            if name in features and as_of_ms < one.until_ms
+        },
     )
 
 

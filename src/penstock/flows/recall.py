@@ -106,7 +106,7 @@ class Seen(NamedTuple):
             leaves=old.leaves, identifiers=old.identifiers, features=features, traits=old.traits,
             consent=old.consent, permitted=old.permitted, email=old.email,
             email_leaf=old.email_leaf, clock_ms=old.clock_ms, as_of_ms=self.as_of_ms,
-            definitions=old.definitions, withheld=old.withheld,
+            definitions=old.definitions, withheld=old.withheld, complete_since=old.complete_since,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from penstock.core.leaf import Leaf, encode_leaf
 from penstock.core.record import NO_VERSION, Version, decode_record, leaf_of
 from penstock.core.step import Step
 from penstock.flows.history import READ_RECORDS, Entry
+from penstock.flows.snapshot import Snapshot
 from penstock.ports.log import Log
 from penstock.ports.store import Store, StoredLeaf
 
@@ -69,7 +70,8 @@ def refold(
     """Fold leaves again from their records, and compare them with what was stored.
 
     A leaf was stored at the version of its last record. It is folded up to there, or up to what the
-    partition has applied if that is further: a record in between is one that the leaf lacks.
+    partition has applied if that is further: a record in between is one that the leaf lacks. Where the
+    log was truncated without an archive it is folded on from its snapshot.
 
     Args:
         entries: All records of these leaves, by `reread` or found by an index.
@@ -88,6 +90,7 @@ def refold(
         applied = [store.applied(epoch, partition) for partition in range(log.partitions)]
     until = {leaf: _until(log, applied, leaf, stored) for leaf, stored in leaves.items()}
     folded = {leaf: Leaf(leaf, step.plan.new_states()) for leaf in leaves}
+    folded |= Snapshot(store, epoch, step.plan).leaves(leaves)
     for _, (offset, logged_at_ms, value) in entries:
         record = decode_record(value)
         leaf_id = LeafId(record.leaf)

@@ -49,7 +49,8 @@ def make_live(store: Store, epoch: int, keep: Container[int] = ()) -> None:
     """Switch serving to an epoch and drop the others, but for those to keep."""
     store.put_meta(LIVE_EPOCH, str(epoch))
     for other in store.epochs():
-        if other != epoch and other not in keep:
+        # A set of leaves goes with its snapshot.
+        if abs(other) != epoch and abs(other) not in keep:
             store.drop(other)
 
 

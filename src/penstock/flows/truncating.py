@@ -54,7 +54,7 @@ class Truncator:
 
     Args:
         log: In two tiers, so that a leaf's records are found wherever they are.
-        archived: Where the segments are.
+        archived: Where the segments are; None only for `Forgetter`.
         index: Says which segments are closed, and finds a leaf's records.
         store: The leaves.
         serves: Which of them serve.
@@ -64,11 +64,11 @@ class Truncator:
     """
 
     def __init__(
-        self, log: Log, archived: ArchivedLog, index: LeafIndex, *, store: Store,
+        self, log: Log, archived: ArchivedLog | None, index: LeafIndex, *, store: Store,
         serves: Callable[[], Serves], epochs: Callable[[], Iterable[int]], clock: Clock, keep_ms: int,
     ) -> None:  # fmt: skip
         self.log = log
-        self.archived = archived
+        self._archived = archived
         self.index = index
         self.store = store
         self.serves = serves
@@ -114,6 +114,12 @@ class Truncator:
         return 0
 
     # -- what can go
+
+    @property
+    def archived(self) -> ArchivedLog:
+        """Where the segments are."""
+        assert self._archived is not None, "what truncates into an archive has one"
+        return self._archived
 
     def _start(self, partition: int) -> int:
         named = self.log.archived(partition)

@@ -42,7 +42,8 @@ class Store(Protocol):
     (an absent leaf has version `NO_VERSION`), a no-op if it is at or past `new`, else refused.
     Versions compare as (generation, offset). An embedded store commits the leaf writes and the
     applied offset of one call in one transaction; a remote store decides leaf by leaf and keeps
-    the applied offset only if no write of the call was refused.
+    the applied offset only if no write of the call was refused. An epoch is a number other than 0: the
+    snapshot that a set of leaves begins from is kept under its number with the other sign.
 
     Conformance: `penstock.testing.conformance.store`.
     """

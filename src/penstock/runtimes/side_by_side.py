@@ -10,6 +10,7 @@ from penstock.core.definitions import versions as table_of
 from penstock.core.definitions.changes import Declared
 from penstock.core.definitions.versions import Table, Version
 from penstock.core.errors import Conflict, DataCorrupt, PenstockError
+from penstock.core.feature.plan import Plan
 from penstock.core.ids import LeafId
 from penstock.flows.agree import PAGE, agree
 from penstock.flows.editions import Candidate, Cost, Edition, Editions, Progress
@@ -44,12 +45,13 @@ class SideBySide:
         keep_ms: How long a version can be rolled back to.
         share: Of the loop, for folding beside; see `Follower`.
         cached_max: Decoded leaves held a partition, of each set beside.
+        begin: Lets a set of leaves begin where the log does, if that is not at its first record.
     """
 
     def __init__(  # noqa: PLR0913 - the one place where its parts meet
         self, *, engine: EmbeddedEngine, versions: Versions, table: Table, active: Candidate,
         load: Callable[[Version], Candidate], clock: Clock, metrics: Metrics, keep_ms: int,
-        share: float, cached_max: int,
+        share: float, cached_max: int, begin: Callable[[int, Plan], None] = lambda *_: None,
     ) -> None:  # fmt: skip
         self.engine = engine
         self.versions = versions
@@ -59,6 +61,7 @@ class SideBySide:
         self.metrics = metrics
         self.keep_ms = keep_ms
         self.cached_max = cached_max
+        self._begin = begin
         self.follower = Follower(engine, share=share, on_failure=self._note_failure)
         serving = table.active
         assert serving is not None, "one version serves from the start"
@@ -115,6 +118,7 @@ class SideBySide:
     async def _keep(self, version: Version) -> None:
         candidate = await asyncio.to_thread(self.load, version)
         self._candidates[version.number] = candidate
+        await asyncio.to_thread(self._begin, version.epoch, candidate.step.plan)
         leaves = self._beside(version, candidate)
         self.editions.keep(candidate.edition(version.number, leaves, version.epoch))
 
@@ -196,6 +200,7 @@ class SideBySide:
                 if version.state == "active":
                     self._say(Progress(number, "active", *self._extent(None), 0, 0))
                     return
+                await asyncio.to_thread(self._begin, version.epoch, candidate.step.plan)
                 leaves = self._beside(version, candidate)
                 await self._build(version, leaves)
                 agreed = await self._agreed(version, candidate)
@@ -411,7 +416,7 @@ class SideBySide:
                 self._cleaned.add(version.number)
         store = self.engine.store
         for epoch in await asyncio.to_thread(store.epochs):
-            if epoch not in self.table.epochs():
+            if abs(epoch) not in self.table.epochs():  # a snapshot goes with its leaves
                 await asyncio.to_thread(store.drop, epoch)
 
     # -- parts

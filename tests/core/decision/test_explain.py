@@ -45,6 +45,12 @@ def test_it_reads_as_a_story(person, an, decided) -> None:
     assert ["b", "a", "gone"] == [one.key.removeprefix("item:") for one in story.candidates]
 
 
+def test_a_feature_that_lacks_history_says_since_when_it_is_complete(person, decided) -> None:
+    decision = decided(HERO, person({"seen": [], "mine": [], "risk": 3}), [])
+    lines = explain(decision, complete_since={"risk": 1_000}).lines
+    assert "  feature risk = 3, complete since 1970-01-01T00:00:01.000Z" in lines
+
+
 def test_a_holdout_and_a_refusal_say_so(person, decided) -> None:
     held = explain(decided(HERO, person(), [], holdout="global")).lines
     assert (

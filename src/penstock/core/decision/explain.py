@@ -87,12 +87,16 @@ class Explanation(msgspec.Struct, frozen=True):
     lines: tuple[str, ...]
 
 
-def explain(decision: Decision, evidence: Mapping[str, Sequence[str]] | None = None) -> Explanation:
+def explain(
+    decision: Decision, evidence: Mapping[str, Sequence[str]] | None = None,
+    complete_since: Mapping[str, int] | None = None,
+) -> Explanation:  # fmt: skip
     """Return why a decision came out as it did.
 
     Args:
         decision: The record.
         evidence: Per feature, one line per event behind it, for a caller who has read the log.
+        complete_since: Features that lack history, with the instant from which they are complete.
 
     Laws:
         every candidate that a slot considered is in it with its fate.
@@ -109,7 +113,7 @@ def explain(decision: Decision, evidence: Mapping[str, Sequence[str]] | None = N
         evidence=found,
         lines=(
             *_opening(decision),
-            *(line for story in stories for line in slot_lines(story, found)),
+            *(line for story in stories for line in slot_lines(story, found, complete_since or {})),
         ),
     )
 
@@ -160,12 +164,15 @@ def _opening(decision: Decision) -> list[str]:
     ]
 
 
-def slot_lines(story: SlotStory, evidence: Mapping[str, Sequence[str]]) -> list[str]:
+def slot_lines(
+    story: SlotStory, evidence: Mapping[str, Sequence[str]], since: Mapping[str, int] | None = None
+) -> list[str]:
     """Return a slot's story as lines; what belongs to a line is indented below it.
 
     Args:
         story: The slot's.
         evidence: Per feature, one line per event behind it.
+        since: Features that lack history, with the instant from which they are complete.
     """
     shown = ", ".join(
         f"{key} (probability {share})"
@@ -188,7 +195,9 @@ def slot_lines(story: SlotStory, evidence: Mapping[str, Sequence[str]]) -> list[
         lines.append(f"  {story.beyond} more were offered and not considered")
     for kind, values in (("feature", story.features), ("trait", story.traits)):
         for name, value in values.items():
-            lines.append(f"  {kind} {name} = {_short(value)}")
+            at_ms = (since or {}).get(name) if kind == "feature" else None
+            late = f", complete since {format_instant(at_ms)}" if at_ms is not None else ""
+            lines.append(f"  {kind} {name} = {_short(value)}{late}")
             lines += (
                 [f"    {event}" for event in evidence.get(name, ())] if kind == "feature" else []
             )

@@ -54,6 +54,12 @@ def reach(window: Window) -> int | None:
             return None
 
 
+def whole_reach(feature: Feature) -> int | None:
+    """Return how far back a feature looks, with all that it is computed from, in ms; None for ever."""
+    reaches = [whole_reach(part) for part in feature.parts] or [reach(feature.window)]
+    return None if None in reaches else max(one or 0 for one in reaches)
+
+
 def _field(ref: FieldRef, catalog: Catalog) -> Field | None:
     declared = catalog.event_types.get(ref.event)
     if declared is None:

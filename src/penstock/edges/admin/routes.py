@@ -211,7 +211,7 @@ class AdminEdge:
         evidence = await asyncio.to_thread(
             events_behind, parts.history, profile.leaves, decision, edition.plan.features
         )
-        story = explain(decision, evidence)
+        story = explain(decision, evidence, profile.complete_since)
         lines = [*([since_line(at_ms)] if at_ms is not None else []), *story.lines]
         if checked is not None:
             lines.append(checked.line)

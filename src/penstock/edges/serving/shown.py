@@ -9,7 +9,7 @@ import msgspec
 from penstock.core import tokens
 from penstock.core.profile import Profile
 from penstock.core.time import format_instant
-from penstock.edges.serving.views import freshness_of, unread_view
+from penstock.edges.serving.views import complete_since, freshness_of, unread_view
 from penstock.flows.recall import Look, Recalled, Seen, Unread
 
 _encode = msgspec.json.Encoder().encode
@@ -42,8 +42,10 @@ class Shown:
                 piece += _encode(value)
         self.before = (*before, piece + b"}" + _tail_of_features(profile, token_key))
         self.whole = self.before[0] if not moving else b""
-        self.after = b',"definitions":%s,"withheld":%s}' % (
+        late = complete_since(profile)
+        self.after = b',"definitions":%s,"withheld":%s%s}' % (
             _encode(profile.definitions), _encode(list(profile.withheld)),
+            b',"complete_since":' + _encode(late) if late else b"",
         )  # fmt: skip
 
 

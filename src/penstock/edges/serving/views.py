@@ -13,7 +13,7 @@ from penstock.flows.person import Person
 from penstock.flows.serve import Answer
 
 
-class ProfileView(msgspec.Struct, frozen=True):
+class ProfileView(msgspec.Struct, frozen=True, omit_defaults=True):
     """A person as of an instant; what consent forbids is not in it but named in `withheld`."""
 
     found: bool
@@ -33,6 +33,9 @@ class ProfileView(msgspec.Struct, frozen=True):
     age_ms: int
     definitions: str
     withheld: list[str]
+    complete_since: dict[str, str] = {}
+    """Features whose window reaches back beyond what the log held when they were new, and from when they
+    are complete; left out if there are none."""
 
 
 class ManyProfiles(msgspec.Struct, frozen=True):
@@ -75,7 +78,13 @@ def profile_view(
         age_ms=max(0, now_ms - person.as_of_ms),
         definitions=profile.definitions,
         withheld=list(profile.withheld),
+        complete_since=complete_since(profile),
     )
+
+
+def complete_since(profile: Profile) -> dict[str, str]:
+    """Return from when features are complete that are not."""
+    return {name: format_instant(at_ms) for name, at_ms in profile.complete_since.items()}
 
 
 def unread_view(reason: str, now_ms: int) -> ProfileView:

@@ -165,6 +165,19 @@ class StoreConformance:
         assert (at(5), at(3)) == (store.applied(1, 0), store.applied(2, 0))
         assert [1, 2] == store.epochs()
 
+    def test_the_snapshot_of_an_epoch_is_beside_it_and_shares_nothing_with_it(self, store: Store):
+        store.write(1, [a_write(1, NO_VERSION, at(5), b"live")], partition=0, applied=at(5))
+        store.write(-1, [a_write(1, NO_VERSION, at(3), b"then")], partition=0, applied=at(3))
+        assert [StoredLeaf(at(3), (b"then",))] == store.read(-1, [a_leaf(1)])
+        assert [(a_leaf(1), StoredLeaf(at(3), (b"then",)))] == store.scan(-1, None, 9)
+        assert (at(5), at(3)) == (store.applied(1, 0), store.applied(-1, 0))
+        assert [-1, 1] == store.epochs()
+        store.drop(-1)
+        assert ([1], [StoredLeaf(at(5), (b"live",))]) == (
+            store.epochs(),
+            store.read(1, [a_leaf(1)]),
+        )
+
     def test_a_dropped_epoch_is_gone_and_the_others_stay(self, store: Store):
         store.write(1, [a_write(1, NO_VERSION, at(5))], partition=0, applied=at(5))
         store.write(2, [a_write(1, NO_VERSION, at(5))], partition=0, applied=at(5))
