@@ -277,7 +277,7 @@ def _one_sided(
 
 
 def _entries(log: Log, partition: int) -> Iterator[LogRecord]:
-    offset = 0
+    offset = log.first(partition)
     while batch := log.read(partition, offset, READ_RECORDS):
         yield from batch
         offset = batch[-1].offset + 1

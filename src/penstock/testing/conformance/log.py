@@ -326,10 +326,26 @@ class DurableLogConformance(LogConformance):
             log.close()
         assert batches >= 30, "every round went on from where the last one stopped"
 
-    def _append_until_killed(self, folder: Path, kill_after: int) -> int:
-        """Run a writer, kill -9 it after some acknowledgements; return how many batches it acked."""
+    def test_killed_while_it_is_truncated_it_lacks_only_what_it_says_it_lacks(
+        self, tmp_path: Path, clock: HandClock
+    ):
+        for kill_after in (1, 4, 9, 15):
+            acknowledged = self._append_until_killed(tmp_path, kill_after, _TRUNCATING)
+            log = self.make(tmp_path, clock)
+            first, truncation, head = log.first(0), log.truncation(0), log.head(0)
+            assert acknowledged <= truncation.end, "an acknowledged truncation was lost"
+            assert 0 < first <= truncation.end < head
+            assert truncation.primaries == truncation.end
+            assert [(0, truncation.end)] == [(log.archived(0)[0].first, log.archived(0)[-1].end)]
+            kept = read(log, 0, first, 1 << 20)
+            assert [b"%d" % offset for offset in range(first, head)] == [one.value for one in kept]
+            log.close()
+
+    def _append_until_killed(self, folder: Path, kill_after: int, writer: str = "") -> int:
+        """Run a writer, kill -9 it after some acknowledgements; return the last number that it acked."""
+        source = (writer or _WRITER).format(opened_by=self.opened_by)
         child = subprocess.Popen(  # noqa: S603 - our own source
-            [sys.executable, "-c", _WRITER.format(opened_by=self.opened_by), str(folder)],
+            [sys.executable, "-c", source, str(folder)],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -365,4 +381,21 @@ while True:
     log.append(0, killed_batch(batch), [a_letter(str(batch))])
     batch += 1
     print(batch, flush=True)
+"""
+
+_TRUNCATING = """
+import sys
+from pathlib import Path
+from penstock.adapters.clock import SystemClock
+from penstock.ports.log import Archived, Truncation
+
+folder, clock = Path(sys.argv[1]), SystemClock()
+{opened_by}
+while True:
+    head, gone = log.head(0), log.truncation(0).end
+    for place in range(head, head + 60, 3):
+        log.append(0, [b"%d" % offset for offset in range(place, place + 3)])
+    end = head + 50
+    log.truncate(0, Truncation(end, end), [Archived(gone, end, "segment", 1)])
+    print(end, flush=True)
 """
