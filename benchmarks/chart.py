@@ -12,7 +12,7 @@ WIDTH, LEFT, RIGHT = 860, 410, 60
 TOP, STEP, BAR = 78, 26, 14
 MOST = 2.0
 """Times the floor that fit; what is longer ends in an arrow."""
-NAME_MAX = 52
+NAME_MAX = 54
 
 STYLE = """
   text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #14211c; }

@@ -215,6 +215,7 @@ lets a shop grow to a million people.
 - The collector alone stands beside FastAPI: a process of the same routes and the same log, from which
   another would fold. What is *folded, linked and written too* is `penstock up`, and everything that it
   does for an event, after the answer too, is in its CPU time.
+- *killed → …* counts from the start of the process that follows: its last 2,000 events are folded anew.
 - A million people are the workload's and their clones, who differ in ids alone (`benchmarks/crowd.py`).
 - Loopback without TLS. Rates between processes that share two cores are reported, never gated.
 

@@ -72,15 +72,15 @@ def measure(sizes: Sizes, work: Path) -> list[Row]:
         _lengthen(project, crowd, records)
         started = [_restarted(project, who, turn + 1) for turn in range(sizes.rounds)]
         cpu_s = median(one.cpu_s for one in started)
-        state = f"log of {records:,} records"
+        log = f"log of {records:,} records"
         rows += [
-            amount("restart", "restart after a kill, until ready and live", state, "s",
+            amount("restart", f"killed → ready and live, {log}", "cold", "s",
                    [one.ready_s for one in started], floor=READY_S[0], goal=READY_S[1],
                    note=f"{TAIL:,} events were taken in just before the kill; {cpu_s:.2f} s of CPU time"),
-            amount("restart", "restart after a kill, until the first answer", state, "s",
+            amount("restart", f"killed → first answer, {log}", "cold", "s",
                    [one.answer_s for one in started], floor=ANSWER_S[0], goal=ANSWER_S[1]),
         ]  # fmt: skip
-        rows[-1].spent = _stages(project, cpu_s)
+        rows[-1].spent = rows[-2].spent = _stages(project, cpu_s)
     return rows
 
 
