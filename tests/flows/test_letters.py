@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests_serving import GRANTED, Shop, opened
+from tests_serving import GRANTED, Shop, opened, view
 
 from penstock.core.errors import Unavailable
 from penstock.core.record import DeadLetter, decode_record
-from penstock.flows.letters import QUARANTINED, Replayed, replay_letters
+from penstock.flows.letters import Replayed, replay_letters
+from penstock.flows.process import QUARANTINE_CODE
 from penstock.project import Project, load_project
 
 Play = Callable[..., Any]
@@ -48,7 +49,9 @@ async def post(shop: Shop, path: str, body: dict[str, Any], **headers: str) -> d
 async def again(shop: Shop) -> Replayed:
     node = shop.node
     log = node.stores.log
-    done = await replay_letters(node.collector, log, list(log.dead_letters()), node.sources)
+    done = await replay_letters(
+        node.collector, log, list(log.dead_letters()), node.sources, find_leaf=node.engine.find
+    )
     await node.engine.settled()
     return done
 
@@ -94,7 +97,9 @@ def test_a_letter_replayed_twice_counts_once_however_late(play: Play, folder: Pa
         mended(shop, folder)
         node = shop.node
         for _ in range(2):
-            done = await replay_letters(node.collector, node.stores.log, letters, node.sources)
+            done = await replay_letters(
+                node.collector, node.stores.log, letters, node.sources, find_leaf=node.engine.find
+            )
             assert done.accepted == 1
             shop.clock.advance(days=30)
             await shop.send(
@@ -181,15 +186,53 @@ def test_a_quarantined_letter_is_left_and_a_source_that_is_gone_is_said(play: Pl
             DeadLetter(letter_id=name, source=source, received_at_ms=1, reason=reason, path="$",
                        what="w", message_id="m", body=body)
             for name, source, reason, body in (
-                ("1", "backend", QUARANTINED, b"\x00"), ("2", "gone", "E322", b"{}"),
+                ("1", "backend", QUARANTINE_CODE, b"\x00"), ("fold-0-0-0", "backend", QUARANTINE_CODE, b"\x00"), ("2", "gone", "E322", b"{}"),
                 ("3", "backend", "E300", b"{nonsense"), ("4", "backend", "E305", b'{"type":"x"}'),
             )
         ])  # fmt: skip
         return await again(shop), [one.letter_id for one in log.dead_letters()]
 
     done, left = play(story)
-    assert done == Replayed(0, {"E364": 1, "E300": 1, "E305": 1}, 1)
-    assert left == ["1", "2", "3", "4"]
+    assert done == Replayed(0, {"E364": 1, "E300": 1, "E305": 1}, 2)
+    assert left == ["1", "fold-0-0-0", "2", "3", "4"]
+
+
+def test_letters_of_a_quarantined_identifier_are_settled_when_the_applied_limit_lets_them_count(
+    folder: Path,
+) -> None:
+    settings = folder / "penstock.toml"
+    wide = settings.read_text()
+    settings.write_text(wide.replace("[store]", "[store]\nleaf_bytes_max = 4096"))
+
+    async def story() -> Any:
+        async with opened(load_project(folder)) as shop:
+            node, log = shop.node, shop.node.stores.log
+            for number in range(6):
+                await shop.send(
+                    *(
+                        view(f"p{n}", "u1", number=n)
+                        for n in range(number * 100, number * 100 + 100)
+                    )
+                )
+            aside = [one.message_id for one in log.dead_letters(reason=QUARANTINE_CODE)]
+            head, first = log.head(0), await again(shop)
+            settings.write_text(wide)
+            node.versions.begin(node.load(load_project(folder)))
+            ended = await node.versions.ended()
+            assert ended is not None
+            assert ended.error is None
+            second, third = await again(shop), await again(shop)
+            views = (await shop.read("/v1/profiles/user_id:u1"))["features"]["views_7d"]
+            return aside, first, second, third, views, log.head(0) - head, log.counts()
+
+    aside, first, second, third, views, appended, counts = asyncio.run(story())
+    assert 0 < len(aside) < 600
+    assert first == Replayed(0, {}, len(aside))
+    assert second == Replayed(0, {}, 0, counted=len(aside))
+    assert third == Replayed(0, {}, 0)
+    # Every event counts once: the log's own record, and no second one.
+    assert (views, appended) == (600, 0)
+    assert counts["replayed"] == len(aside)
 
 
 def test_a_log_that_fails_leaves_the_letter_pending(project: Project, folder: Path) -> None:

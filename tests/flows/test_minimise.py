@@ -205,7 +205,13 @@ def test_a_letter_goes_in_as_the_event_itself_would_have(folder: Path) -> None:
             node.collector.adopt(mended, node.collector.identity, node.collector.consent)
             await shop.send(sent)
             log = node.stores.log
-            done = await replay_letters(node.collector, log, list(log.dead_letters()), node.sources)
+            done = await replay_letters(
+                node.collector,
+                log,
+                list(log.dead_letters()),
+                node.sources,
+                find_leaf=node.engine.find,
+            )
             return done, [decode_record(one.value) for one in log.read(0, 0, 9)]
 
     done, (direct, again) = asyncio.run(story())

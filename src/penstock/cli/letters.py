@@ -45,7 +45,11 @@ def list_letters(reason: str, project_dir: Path, as_json: bool) -> None:
 @PROJECT
 @JSON
 def replay_letters(reason: str, project_dir: Path, as_json: bool) -> None:
-    """Send pending dead letters in again, by today's definitions and with their own message ids."""
+    """Send pending dead letters in again, by today's definitions and with their own message ids.
+
+    Those of a quarantined identifier (E360) are not sent: the log has their events, and counts them once
+    `store.leaf_bytes_max` is raised and applied.
+    """
 
     async def work(admin: Admin) -> dict[str, Any]:
         return await admin.post("/v1/admin/dead-letters/replay", {"reason": reason})
@@ -57,6 +61,13 @@ def replay_letters(reason: str, project_dir: Path, as_json: bool) -> None:
         for code, number in sorted(done["refused"].items()):
             out.print(f"{number} refused again: {code}")
         if done["quarantined"]:
-            out.print(f"{done['quarantined']} left: their identifiers are quarantined")
+            out.print(f"{done['quarantined']} not sent: their identifiers are over `store.leaf_bytes_max` (E360), "
+                      "and their events are in the log.\n  Is it no person, such as `guest` or a crawler: add the "
+                      "value to `identity.blocked_values`.\n  Is it one: raise the limit and run `penstock apply`; "
+                      "the log's events then count, and the next replay settles the letters.")  # fmt: skip
+        if done["counted"]:
+            out.print(
+                f"{done['counted']} settled: their identifiers are quarantined no more, and their events count"
+            )
 
     show(done, as_json, say)

@@ -435,7 +435,7 @@ CODES: dict[str, Code] = {
     "E354": Code("A click names no target.", "Follow the link as it stands in the email."),
     "E360": Code(
         "An identifier's leaf is over its size limit: it is quarantined, and its events are kept as dead letters.",
-        "Find what sends so much under one identifier, such as `guest` or a crawler, and block the value in `identity.blocked_values`.",
+        "Find what sends so much under one identifier, such as `guest` or a crawler, and block the value in `identity.blocked_values`. If it is a person, raise `store.leaf_bytes_max` and run `penstock apply`: the events are in the log, and count then.",
     ),
     "E361": Code(
         "Rows to load are of no known kind, or too many for one call.",

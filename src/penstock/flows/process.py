@@ -25,6 +25,8 @@ from penstock.core.step import Outcome, Step
 from penstock.ports.store import LeafWrite, Store, Verdict
 
 QUARANTINE_CODE = "E360"
+PLACE_PARTS = 3
+"""Of a letter's id: the log's generation, the partition and the offset; see `place_of`."""
 
 SLICE_RECORDS = 32
 """Records decoded before they are folded: few enough to stay in the processor's cache. Measured, a
@@ -289,6 +291,16 @@ def catch_up(
         if len(fold.dirty) > dirty_max:
             flush_all(fold)
     return count
+
+
+def place_of(letter_id: str) -> Version | None:
+    """Return where in its partition the record of a fold's letter is; None for another's letter."""
+    kind, _, place = letter_id.partition("-")
+    numbers = place.split("-")
+    if kind != "fold" or len(numbers) != PLACE_PARTS or not all(map(str.isdecimal, numbers)):
+        return None
+    generation, _, offset = map(int, numbers)
+    return Version(generation, offset)
 
 
 def _letter(record: Record, entry: LogRecord, partition: int, generation: int) -> DeadLetter:

@@ -147,11 +147,19 @@ class ReplayLetters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LettersReplayed(msgspec.Struct, frozen=True):
-    """What became of the letters."""
+    """What became of the letters.
+
+    Attributes:
+        accepted: In the log now.
+        refused: Refused again, by code.
+        quarantined: Left: their identifiers are over `store.leaf_bytes_max`. Their events are in the log.
+        counted: Of identifiers that are quarantined no more; their events count, and they are settled.
+    """
 
     accepted: int
     refused: dict[str, int]
     quarantined: int
+    counted: int
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -54,7 +54,7 @@ from penstock.flows.editions import Edition, Editions
 from penstock.flows.evidence import events_behind
 from penstock.flows.export import export_page
 from penstock.flows.history import History, Known
-from penstock.flows.letters import Replayed, replay_letters
+from penstock.flows.letters import FindLeaf, Replayed, replay_letters
 from penstock.flows.load import load_rows
 from penstock.flows.past import Past, since_line
 from penstock.flows.send import Campaigning, Progress
@@ -83,6 +83,8 @@ class AdminParts(NamedTuple):
     history: History
     past: Callable[[Edition], Past]
     sources: Mapping[str, Source]
+    find_leaf: FindLeaf
+    """The leaf as it serves now."""
     find_who: Callable[[Any], Who]
     """The leaf that a request names; raises EventRejected."""
     status: Callable[[], Awaitable[Status]]
@@ -255,12 +257,15 @@ class AdminEdge:
         letters = parts.log.dead_letters(reason=data.reason)
         total = Replayed(0, {}, 0)
         while some := await asyncio.to_thread(lambda: list(islice(letters, LETTERS_AT_ONCE))):
-            done = await replay_letters(parts.collector, parts.log, some, parts.sources)
+            done = await replay_letters(
+                parts.collector, parts.log, some, parts.sources, find_leaf=parts.find_leaf
+            )
             for code, number in done.refused.items():
                 total.refused[code] = total.refused.get(code, 0) + number
             total = Replayed(
-                total.accepted + done.accepted, total.refused, total.quarantined + done.quarantined
-            )
+                total.accepted + done.accepted, total.refused, total.quarantined + done.quarantined,
+                total.counted + done.counted,
+            )  # fmt: skip
         return LettersReplayed(*total)
 
     async def status(self) -> Status:
