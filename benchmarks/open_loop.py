@@ -104,6 +104,8 @@ class Phase:
         self.rate = rate
         self.seconds = seconds
         self.started = 0.0
+        self.started_at_s = 0.0
+        """On the wall clock, for whoever watches the server."""
         self.offered = 0
         self.tallies = {kind.name: Tally() for kind in kinds}
         self.by_second: list[list[Any]] = [[0, 0, 0.0] for _ in range(max(int(seconds), 1))]
@@ -112,7 +114,7 @@ class Phase:
     def told(self) -> dict[str, Any]:
         """Return it as JSON."""
         return {
-            "rate": self.rate, "seconds": self.seconds, "offered": self.offered,
+            "rate": self.rate, "started_at_s": self.started_at_s, "seconds": self.seconds, "offered": self.offered,
             "kinds": {name: tally.told() for name, tally in self.tallies.items()},
             "by_second": self.by_second,
         }  # fmt: skip
@@ -280,7 +282,7 @@ class Client:
         """Run all phases."""
         await asyncio.gather(*(self.connect() for _ in range(connections)))
         for phase in self.phases:
-            phase.started = time.perf_counter()
+            phase.started, phase.started_at_s = time.perf_counter(), time.time()
             while (passed := time.perf_counter() - phase.started) < phase.seconds:
                 for number in range(phase.offered, int(passed * phase.rate)):
                     self.issue(phase, phase.started + number / phase.rate)

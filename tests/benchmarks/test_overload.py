@@ -111,13 +111,15 @@ def test_the_report_says_what_was_kept_and_by_how_much_the_rest_was_missed():
         }
         for kind in overload.WEIGHTS
     }  # fmt: skip
-    phase = {"rate": 50.0, "seconds": 4.0, "offered": 200, "kinds": kinds,
+    phase = {"rate": 50.0, "seconds": 4.0, "server_cpu_s": 2.0, "offered": 200, "kinds": kinds,
              "by_second": [[0, 0, 0.0], [0, 0, 0.0], [45, 3, 90.0], [45, 0, 100.0]]}  # fmt: skip
+    best = {**phase, "by_second": [[0, 0, 0.0], [0, 0, 0.0], [100, 0, 90.0]], "server_cpu_s": 3.2}
     text = report({
-        "capacity_events_s": 100.0, "capacity_requests_s": 20.0, "unloaded": phase, "overload": phase,
-        "after": phase, "server_cpu_s": 1.0, "client_cpu_s": 1.0, "load_average": [1.0, 1.0, 1.0],
+        "capacity": best, "capacity_requests_s": 20.0, "unloaded": phase, "overload": phase,
+        "after": phase, "client_cpu_s": 1.0, "load_average": [1.0, 1.0, 1.0],
     })  # fmt: skip
-    assert "goodput: 0.45 of capacity; floor at least 0.9: missed by 50%" in text
+    assert "goodput by the clock: 0.45 of capacity; floor at least 0.9: missed by 50%" in text
+    assert "goodput by CPU time: 0.72 of capacity; floor at least 0.9: missed by 20%" in text
     assert (
         "p99 of accepted events: 250.00 ms (unloaded 250.0 ms); floor at most 200: missed by 25%"
         in text

@@ -32,7 +32,7 @@ from penstock.dsl.features import Profile, compile_plan, count, days, last_k
 from penstock.flows.person import Definitions, find_person, profile_of
 from penstock.flows.replay import compare, replay
 from penstock.ports.store import LeafWrite, Verdict
-from penstock.runtimes.embedded import EmbeddedEngine
+from penstock.runtimes.embedded import SLICE_RECORDS, EmbeddedEngine
 from penstock.testing.clock import HandClock
 
 NOW = 1_795_000_000_000
@@ -117,6 +117,28 @@ def test_an_appended_event_is_read_at_once_from_every_side(partitions: int) -> N
         return found
 
     assert asyncio.run(story()) == [{"views": 1, "recent": ["p1"]}] * 2
+
+
+def test_the_fold_takes_as_long_of_a_turn_as_everything_else_did() -> None:
+    """An edge that is busy makes turns long: a slice of each would leave the fold behind for good."""
+
+    async def story() -> int:
+        world = World()
+        engine = await world.start()
+        turns = 0
+        appending = asyncio.create_task(
+            engine.appender.append(
+                [view(number, f"u{number}") for number in range(10 * SLICE_RECORDS)]
+            )
+        )
+        while not appending.done() or engine.lag():
+            world.clock.advance(20)
+            turns += appending.done()
+            await asyncio.sleep(0)
+        await engine.close()
+        return turns
+
+    assert asyncio.run(story()) < 5
 
 
 def test_a_stop_and_a_start_change_nothing() -> None:

@@ -9,6 +9,7 @@ from penstock.edges.collector.admission import (
     BURST_MS_MAX,
     CALM_MS,
     DURABLE_MS_MAX,
+    ENTRY_MS_MAX,
     HINTS_S,
     LOOK_BYTES_PER_S,
     LOOK_FREE_BYTES,
@@ -127,7 +128,7 @@ def test_memory_is_set_aside_before_a_body_is_inflated_and_given_back():
 def test_while_a_request_waits_too_long_for_its_turn_none_are_let_in():
     limits, clock = admission()
     oldest = limits.enter(0)
-    clock.advance(TURN_MS_MAX)
+    clock.advance(ENTRY_MS_MAX)
     second = limits.enter(0)
     assert "" == limits.pressed()
     clock.advance(1)
@@ -135,10 +136,31 @@ def test_while_a_request_waits_too_long_for_its_turn_none_are_let_in():
     limits.begin(oldest)
     assert "" == limits.pressed()
     limits.leave(oldest)
-    clock.advance(TURN_MS_MAX)
+    clock.advance(ENTRY_MS_MAX)
     assert "slow_loop" == limits.pressed()
     limits.leave(second)
     assert ("", 0) == (limits.pressed(), limits.in_flight)
+
+
+def test_a_turn_decodes_for_so_long_and_for_longer_after_a_calm():
+    waits = [NO_WAITS]
+    limits, clock = admission(waits=lambda: waits[0])
+
+    def over_after(ms: int) -> bool:
+        limits.begin(limits.enter(0))
+        clock.advance(ms)
+        over = limits.turn_is_over()
+        limits.end_turn()
+        return over
+
+    assert "" == limits.pressed()
+    assert [False, True] == [over_after(10 * TURN_MS_MAX), over_after(10 * TURN_MS_MAX + 1)]
+    waits[0] = Waits(0, STANDING_MS_MAX)
+    clock.advance(BURST_MS_MAX)
+    assert [False, True] == [over_after(TURN_MS_MAX), over_after(TURN_MS_MAX + 1)]
+    assert not limits.turn_is_over()
+    first, second = limits.enter(0), limits.enter(0)
+    assert [True, False] == [limits.begin(first), limits.begin(second)]
 
 
 def test_while_the_oldest_events_wait_too_long_to_be_on_disk_none_are_let_in():

@@ -6,10 +6,12 @@ import zlib
 
 import pytest
 
+from penstock.core.errors import Overloaded
 from penstock.core.record import Kind
 from penstock.edges.collector.admission import BURST_MS_MAX, LOOK_FREE_BYTES
 from penstock.edges.collector.body import plain_bytes_of
 from penstock.edges.collector.routes import ROWS
+from penstock.edges.route import Request
 from penstock.ports.appender import NO_WAITS, Waits
 
 BROWSER_KEY, SERVER_KEY, PINNED_KEY = "wk-browser", "wk-server", "wk-pinned"
@@ -432,6 +434,40 @@ async def test_under_pressure_nothing_is_inflated_beyond_a_share_and_one_event_a
         assert 200 == (await shop.send("/v1/batch", batch)).status_code
         assert 2 == shop.metrics.value("penstock_requests_shed_total", reason="slow_fold")
         behind[0] = NO_WAITS
+        assert 200 == (await shop.send("/v1/track", track("after"))).status_code
+
+
+class Slow:
+    """A collector that takes a second of the test's clock for each request."""
+
+    def __init__(self, inner) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    async def take(self, *positional, **named):
+        self._inner.clock.advance(seconds=1)
+        return await self._inner.take(*positional, **named)
+
+
+async def test_who_has_no_turn_while_requests_are_decoded_comes_again_unless_it_is_consent(
+    collecting,
+):
+    async with collecting(wrap=Slow) as shop:
+        row = next(row for row in ROWS if row.path == "/v1/track")
+        events = [track("first"), track("second"), track("gone", "Unsubscribed", properties={})]
+        takings = [
+            shop.edge.door.take(row, Request({b"x-write-key": b"wk-server"}, body=json.dumps(one).encode()))
+            for one in events
+        ]  # fmt: skip
+        first, second, gone = await asyncio.gather(*takings, return_exceptions=True)
+        assert [200, 200] == [first.status, gone.status]
+        assert isinstance(second, Overloaded)
+        assert second.retry_after_s >= 1
+        assert 1 == shop.metrics.value("penstock_requests_shed_total", reason="slow_turn")
+        assert ["first", "gone"] == [record.message_id for record in shop.records()]
+        assert 0 == shop.edge.door.admission.in_flight
         assert 200 == (await shop.send("/v1/track", track("after"))).status_code
 
 

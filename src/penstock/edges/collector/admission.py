@@ -4,7 +4,7 @@ The queue that matters is the whole way in: from a request's admission until its
 from there until they are folded. It is watched by the age of its head, as CoDel does, since age is what
 people feel and what a fast and a slow machine have in common; a limit on lengths is only the last
 resort. A burst may wait for a second; a queue that does not empty is a standing one, and is held to a
-fifth of that. Refusing costs a look at the clock, before anything is inflated, decoded or looked up.
+quarter of that. Refusing costs a look at the clock, before anything is inflated, decoded or looked up.
 
 Sources: Nichols and Jacobson, Controlling Queue Delay, ACM Queue 10(5), 2012; Maurer, Fail at Scale, ACM
 Queue 13(8), 2015 (two limits, told apart by when the queue was last empty).
@@ -23,8 +23,12 @@ from penstock.ports.clock import Clock
 RESERVE_FACTOR = 8
 """Consent, unsubscribe and complaint are taken in up to this many times the requests in flight."""
 
-TURN_MS_MAX = 100
+ENTRY_MS_MAX = 100
 """While a request that was let in has waited longer for its turn to be decoded, none are let in."""
+
+TURN_MS_MAX = 50
+"""How long requests are decoded in one turn of the loop; for a burst, ten times as long. Who has no turn
+by then is refused after all: what one turn decodes is what everybody in the next one waits for."""
 
 DURABLE_MS_MAX = 500
 """While the oldest events have waited longer to be on disk, none are let in."""
@@ -103,6 +107,7 @@ class Admission:
         self.plain_bytes = 0
         self.in_flight = 0
         """Requests that were let in and have no answer."""
+        self._turn_at_ms: int | None = None
         self._waits = waits
         self._unbegun: dict[Place, None] = {}  # in the order of their coming
         self._calm_at_ms = clock.monotonic_ms()
@@ -118,9 +123,25 @@ class Admission:
         self.plain_bytes += plain_bytes
         return place
 
-    def begin(self, place: Place) -> None:
-        """Say that a request has its turn."""
+    def begin(self, place: Place) -> bool:
+        """Say that a request has its turn; return whether it is the first of a turn of the loop."""
         self._unbegun.pop(place, None)
+        if self._turn_at_ms is not None:
+            return False
+        self._turn_at_ms = self._clock.monotonic_ms()
+        return True
+
+    def end_turn(self) -> None:
+        """Say that a turn of the loop is over."""
+        self._turn_at_ms = None
+
+    def turn_is_over(self) -> bool:
+        """Return whether requests have been decoded for so long that the rest must come again."""
+        if self._turn_at_ms is None:
+            return False
+        now = self._clock.monotonic_ms()
+        longer = 10 if now - self._calm_at_ms < BURST_MS_MAX else 1
+        return now - self._turn_at_ms > longer * TURN_MS_MAX
 
     def leave(self, place: Place) -> None:
         """Give a place back."""
@@ -137,7 +158,7 @@ class Admission:
         if self.in_flight >= self.requests_max:
             return "in_flight"
         now = self._clock.monotonic_ms()
-        if self._unbegun and now - next(iter(self._unbegun)).since_ms > TURN_MS_MAX:
+        if self._unbegun and now - next(iter(self._unbegun)).since_ms > ENTRY_MS_MAX:
             return "slow_loop"
         durable_ms, folded_ms = self._waits()
         if folded_ms <= CALM_MS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -14,7 +15,14 @@ from penstock.core.errors import EventRejected, PenstockError
 from penstock.core.event import SEGMENT, Decoded, Limits, decode_batch, decode_single
 from penstock.core.json_faults import syntax_fault
 from penstock.edges.asgi import Answer, json_answer
-from penstock.edges.collector.admission import Admission, Place, never_shed, over_quota
+from penstock.edges.collector.admission import (
+    HINTS_S,
+    Admission,
+    Place,
+    never_shed,
+    over_quota,
+    overloaded,
+)
 from penstock.edges.collector.body import inflate, is_packed, plain_bytes_of
 from penstock.edges.collector.keys import KeyRing, WriteKey, require_origin
 from penstock.edges.route import Request
@@ -131,12 +139,15 @@ class Door:
                 raw, packed = inflate(raw, encoding, row.body_bytes_max), False
             if not packed and never_shed(raw):
                 return False
+        self._count_shed(reason)
+        return True
+
+    def _count_shed(self, reason: str) -> None:
         count = self._shed.get(reason)
         if count is None:
             count = self.metrics.bound("penstock_requests_shed_total", reason=reason)
             self._shed[reason] = count
         count(1)
-        return True
 
     def take(self, row: Row, request: Request) -> Awaitable[Answer]:
         """Let a request in; awaited, it is the 200: everything in it is durable by then.
@@ -146,7 +157,7 @@ class Door:
         Raises:
             EventRejected: Nothing in it can be read, or no key is shown (E3xx). Of a body that would show
                 the key and is broken, it is said where.
-            Overloaded: Nothing was kept; retry later (E410, E431).
+            Overloaded: Nothing was kept; retry later (E410, E430, E431).
             Unavailable: It is not durable (E401, E403).
         """
         headers = request.headers
@@ -171,8 +182,12 @@ class Door:
     async def _keep(
         self, row: Row, request: Request, key: WriteKey, body: bytes, job: str, place: Place
     ) -> Answer:
-        self.admission.begin(place)
+        if self.admission.begin(place):
+            asyncio.get_running_loop().call_soon(self.admission.end_turn)
         try:
+            if self.admission.turn_is_over() and not never_shed(body):
+                self._count_shed("slow_turn")
+                raise overloaded(HINTS_S[0])
             decoded = row.decode(body, key.source.name)
             gpc = request.headers.get(b"sec-gpc", b"").strip() == b"1"
             intake = await self.collector.take(key.source, decoded, gpc=gpc, job=job)

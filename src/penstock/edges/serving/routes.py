@@ -50,6 +50,9 @@ TEXT = (b"content-type", b"text/plain; charset=utf-8")
 HTML = (b"content-type", b"text/html; charset=utf-8")
 PARTS = ("html", "text")
 RECIPIENTS_AT_ONCE = 100
+DECIDES_MAX = 64
+"""Decisions under way for callers who ask for one person; beyond it they get the fallback at once, rather
+than after the time that a decision may take."""
 OFFSET_DIGITS = 15
 
 WRONG = (
@@ -84,9 +87,10 @@ class ServingEdge:
 
     def __init__(self, parts: ServingParts) -> None:
         self.parts = parts
+        self._deciding = 0
         self._replays = asyncio.Semaphore(REPLAYS_MAX)
         self.hot = hot_reads(
-            self.profile, self.again, self.decide, read_keys=parts.read_keys, make_leaf=parts.make_leaf,
+            self.profile, self.again, self.decide_in_time, read_keys=parts.read_keys, make_leaf=parts.make_leaf,
             clock=parts.clock, metrics=parts.metrics,
         )  # fmt: skip
 
@@ -177,6 +181,19 @@ class ServingEdge:
         """Return what one recipient sees; whoever names nobody gets the fallback, not an error."""
         serving = await self.parts.serving.serving(campaign, preview=preview)
         return await self._decided(serving, campaign, asked, send, preview=preview)
+
+    async def decide_in_time(
+        self, campaign: str, asked: Recipient, send: str | None, *, preview: bool
+    ) -> Outcome:
+        """Return what one recipient sees; the fallback while too many others wait for a decision."""
+        if self._deciding >= DECIDES_MAX and not preview:
+            serving = await self.parts.serving.serving(campaign, preview=preview)
+            return serving.fallback(campaign, "overload")
+        self._deciding += 1
+        try:
+            return await self.decide(campaign, asked, send, preview=preview)
+        finally:
+            self._deciding -= 1
 
     async def _decided(
         self, serving: Serving, campaign: str, asked: Recipient, send: str | None, *, preview: bool
