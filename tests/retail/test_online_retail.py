@@ -160,7 +160,7 @@ async def import_twice(data: Path, rows_max: int | None) -> None:
             loaded = await load_rows(
                 shop.collector, "events", rows, source=shop.source, job="till-2011", first=first
             )
-            assert (len(rows), []) == loaded
+            assert (len(rows), []) == loaded[:2]
         # Long enough for the live memory of ids to have forgotten: the job's has not.
         clock.advance(days=30)
     await shop.engine.settled()
