@@ -17,6 +17,7 @@ from penstock.adapters.versions.folder import FolderVersions
 from penstock.application import make_app
 from penstock.candidates import VERSIONS_FOLDER, load_applied, load_serving
 from penstock.cli.main import err
+from penstock.cli.up_file import up_file
 from penstock.compose import Node, Stores, check_emails, make_node, open_stores
 from penstock.core.errors import (
     Conflict,
@@ -32,7 +33,6 @@ from penstock.project import Project, load_project
 from penstock.settings import load_settings
 from penstock.templates import require_templates
 
-UP_FILE = "up.json"
 BASE_URL = "http://penstock.invalid"
 TIMEOUT_S = 600.0
 
@@ -43,11 +43,6 @@ KINDS: dict[str, type[PenstockError]] = {
 """What kind of error a code is, so that an error of the engine ends a command as its own would."""
 
 Result = TypeVar("Result")
-
-
-def up_file(data_dir: Path) -> Path:
-    """Return where the process that owns a data folder says how to reach it."""
-    return data_dir / UP_FILE
 
 
 def running_url(data_dir: Path) -> str:

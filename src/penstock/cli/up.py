@@ -19,9 +19,9 @@ import uvloop
 
 from penstock.application import make_http
 from penstock.candidates import load_serving
-from penstock.cli.client import up_file
 from penstock.cli.develop import load_items
 from penstock.cli.main import err, out
+from penstock.cli.up_file import up_file
 from penstock.compose import Node, check_emails, make_node, open_stores
 from penstock.core.definitions.versions import Version
 from penstock.core.errors import SettingsError
