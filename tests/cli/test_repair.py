@@ -247,6 +247,7 @@ def test_a_backup_of_another_shop_fills_nothing(folder: Path, tmp_path: Path) ->
     assert before == (shop / "data" / "log.db").read_bytes()
 
 
+@pytest.mark.timeout(300)  # dozens of commands, on a machine that may be busy
 @pytest.mark.parametrize("name", ["log.db", "store.db"])
 def test_a_flipped_bit_anywhere_is_found_or_harmless_and_the_rest_goes_on(
     folder: Path, name: str
