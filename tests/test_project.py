@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from penstock.adapters.files import SCRATCH, new_scratch, sole_use
 from penstock.candidates import make_renderer
+from penstock.compose import open_stores
 from penstock.core.codes import CODES
 from penstock.core.errors import DefinitionError, PenstockError
 from penstock.project import load_project, load_version
@@ -149,6 +151,29 @@ def test_a_version_that_served_before_purposes_were_checked_still_loads(
     shutil.rmtree(content)
     assert kept.kept
     assert kept.plan.needs("views_7d") == ("insight",)
+
+
+def test_a_versions_copy_is_its_owners_and_what_a_killed_process_left_goes_at_the_next_start(
+    folder: Path,  # noqa: F811
+) -> None:
+    now = load_project(folder)
+    now.data_dir.mkdir(parents=True)
+    holder = now.data_dir / SCRATCH
+    _, left = load_version(now.files, folder, now.settings)
+    used = new_scratch(now.data_dir, "repair")
+    (unpacked := new_scratch(folder, "project")).joinpath("project.zip").touch()
+    assert left.parent == used.parent == holder
+    assert {one.stat().st_mode & 0o777 for one in (holder, left, used)} == {0o700}
+    with sole_use(used):
+        open_stores(now).close()
+        assert [*holder.iterdir()] == [used]
+    assert not unpacked.parent.exists()
+    used.rmdir()  # Killed before it came to the folder that held it.
+    open_stores(now).close()
+    assert not holder.exists()
+    with pytest.raises(DefinitionError):
+        load_version({**now.files, "features.py": b"boom ="}, folder, now.settings)
+    assert not holder.exists()
 
 
 def test_a_file_beside_the_known_ones_is_named_too(edit: Edit) -> None:

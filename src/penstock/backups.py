@@ -25,7 +25,7 @@ from penstock.adapters.backup.folder import FolderBackup
 from penstock.adapters.backup.objects import ObjectsBackup
 from penstock.adapters.decisions.sqlite import KIND as DECISIONS
 from penstock.adapters.decisions.sqlite import SqliteDecisions
-from penstock.adapters.files import sync_folder, write_new
+from penstock.adapters.files import clear_scratch, scratch, sync_folder, write_new
 from penstock.adapters.keys.file import KEYS_FORMAT, FileKeys
 from penstock.adapters.log.sqlite import KIND as LOG
 from penstock.adapters.sqlite import FileKind
@@ -215,9 +215,9 @@ def verify_backup(
     """
     raw = place.manifest()
     manifest = _readable(raw, place)
-    with TemporaryDirectory(prefix="penstock-verify-") as scratch:
-        beside, root = Path(scratch) / "data", Path(scratch) / "project"
-        with _writing(Path(scratch)):
+    with TemporaryDirectory(prefix="penstock-verify-") as folder:
+        beside, root = Path(folder) / "data", Path(folder) / "project"
+        with _writing(Path(folder)):
             beside.mkdir(mode=0o700)
             _fetch(place, manifest, beside, progress)
             _unpack(beside / PROJECT, root)
@@ -349,8 +349,7 @@ def restore(place: Place, root: Path, *, later: Path | None = None, progress: Pr
     """
     raw = place.manifest()
     manifest = _readable(raw, place)
-    with _writing(root), TemporaryDirectory(prefix="penstock-project-") as scratch:
-        files = Path(scratch)
+    with _writing(root), _unpacking(root) as files:
         packed = next(file for file in manifest.files if file.name == PROJECT)
         write_new(files / PROJECT, _verified(place, packed, Progress()))
         written = not (root / SETTINGS).exists()
@@ -369,6 +368,19 @@ def restore(place: Place, root: Path, *, later: Path | None = None, progress: Pr
                 _put_project(files / "project", root)
             put_in_place(data, [file.name for file in manifest.files if file.name != PROJECT])
     return Restored(manifest, written, merged)
+
+
+@contextmanager
+def _unpacking(root: Path) -> Iterator[Path]:
+    """Give a folder inside the project's for what the backup has of it; a root that stays empty goes."""
+    clear_scratch(root)
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        with scratch(root, "project") as files:
+            yield files
+    finally:
+        if not any(root.iterdir()):
+            root.rmdir()
 
 
 @contextmanager

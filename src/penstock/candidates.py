@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from penstock.adapters.content.html_to_text import html_to_text
+from penstock.adapters.files import drop_scratch
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.core.decision.popular import tallies_of
 from penstock.core.definitions.retention import whole_reach
@@ -123,7 +123,7 @@ def serving_of(project: Project, versions: Versions) -> Project:
     if active is None or active.digest == project.digest:
         return project
     loaded, folder = load_version(versions.files(active.number), project.root, project.settings)
-    shutil.rmtree(folder, ignore_errors=True)
+    drop_scratch(folder)
     return loaded
 
 
@@ -169,7 +169,7 @@ def load_applied(root: Path) -> Project:
         raise DefinitionError("E190", "no definitions serve yet", where=str(root),
                               fix="run `penstock up`, or `penstock apply`")  # fmt: skip
     project, folder = load_version(versions.files(active.number), root, settings)
-    shutil.rmtree(folder, ignore_errors=True)
+    drop_scratch(folder)
     return project
 
 
@@ -186,7 +186,7 @@ def steps_of(project: Project, versions: Versions) -> dict[int, Step]:
         loaded, folder = load_version(
             versions.files(version.number), project.root, project.settings
         )
-        shutil.rmtree(folder, ignore_errors=True)
+        drop_scratch(folder)
         steps[version.epoch] = Step(loaded.plan, loaded.step_rules())
     return steps
 
@@ -257,7 +257,7 @@ def make_candidate(
         renderer = make_renderer(project, content)
     finally:
         if content is not None:
-            shutil.rmtree(content.parent, ignore_errors=True)
+            drop_scratch(content.parent)
 
     step = Step(project.plan, project.step_rules())
     sources = [(one.kind, one.args) for slot in project.slots.values()

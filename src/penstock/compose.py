@@ -22,6 +22,7 @@ from penstock.adapters.decisions.memory import MemoryDecisions
 from penstock.adapters.decisions.sqlite import SqliteDecisions
 from penstock.adapters.esp.directory import DirectoryEsp
 from penstock.adapters.esp.smtp import SmtpEsp
+from penstock.adapters.files import clear_scratch
 from penstock.adapters.keys.file import FileKeys
 from penstock.adapters.keys.memory import MemoryKeys
 from penstock.adapters.leaf_index.memory import MemoryLeafIndex
@@ -169,6 +170,8 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
             else SqliteLog(folder / "log.db", clock, partitions=settings.log.partitions)
         )
         opened.callback(log.close)
+        for beside in (folder, project.root):
+            clear_scratch(beside)
         _require_tenant(log, tenant)
         archived = make_archived_log(project)
         if archived is not None:

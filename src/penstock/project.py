@@ -8,7 +8,6 @@ import importlib.util
 import os
 import re
 import sys
-import tempfile
 import tomllib
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.adapters.files import drop_scratch, new_scratch, sole_use
 from penstock.core.catalog.catalog import Catalog
 from penstock.core.catalog.schema import EventType, Field
 from penstock.core.consent.purpose import PERSONALISATION, ConsentRules
@@ -276,7 +276,8 @@ def load_version(
 ) -> tuple[Project, Path]:
     """Return a project as the kept files of a version say it is, and a folder that holds its content.
 
-    Whoever asks removes the folder when the content has been read.
+    Whoever asks removes the folder when the content has been read (`drop_scratch`). It is in the data
+    folder: the next who opens that removes what a killed process left.
 
     Args:
         files: What `files_of` returned.
@@ -286,14 +287,21 @@ def load_version(
     Raises:
         DefinitionError: The files do not load with this version of Penstock (E1xx).
     """
-    folder = Path(tempfile.mkdtemp(prefix="penstock-definitions-"))
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    loaded = load_project(
-        folder, settings=_with_definition_settings(settings, files[SETTINGS_FILE]), kept=True
-    )
+    folder = new_scratch(root / settings.data_dir, "definitions")
+    try:
+        with sole_use(folder):
+            for name, content in files.items():
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            loaded = load_project(
+                folder,
+                settings=_with_definition_settings(settings, files[SETTINGS_FILE]),
+                kept=True,
+            )
+    except BaseException:
+        drop_scratch(folder)
+        raise
     return replace(loaded, root=root.resolve(), files=files), folder
 
 

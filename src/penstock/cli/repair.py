@@ -7,13 +7,12 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
 from penstock.adapters.clock import SystemClock
-from penstock.adapters.files import sync_folder
+from penstock.adapters.files import scratch, sync_folder
 from penstock.adapters.log.sqlite import KIND, SqliteLog
 from penstock.adapters.log.sqlite.salvage import Gap, Salvaged, salvage, survey
 from penstock.adapters.sqlite import Ownership, connect
@@ -59,7 +58,7 @@ def command(sources: tuple[str, ...], project_dir: Path, as_json: bool) -> None:
             stack.callback(archived.archive.close)
         # What was marked as lost is looked for again wherever it may be by now.
         if not found.whole or (found.marked and (sources or archived is not None)):
-            copies = stack.enter_context(_copies(sources, project_dir))
+            copies = stack.enter_context(_copies(sources, project_dir, project.data_dir))
             done, kept = _repair(path, copies, heads, archived, needless=found.whole)
             result |= {"restored": done.restored, "lost": _records(done.lost),
                        "gaps": [gap._asdict() for gap in done.lost], "letters_lost": done.letters_lost}  # fmt: skip
@@ -119,11 +118,11 @@ def _settle(path: Path) -> None:
 
 
 @contextmanager
-def _copies(sources: Sequence[str], project_dir: Path) -> Iterator[list[Path]]:
-    with TemporaryDirectory(prefix="penstock-repair-") as scratch, progress_bar(shown=False) as progress:  # fmt: skip
+def _copies(sources: Sequence[str], project_dir: Path, data: Path) -> Iterator[list[Path]]:
+    with scratch(data, "repair") as folder, progress_bar(shown=False) as progress:
         copies: list[Path] = []
         for number, source in enumerate(sources):
-            copies.append(Path(scratch) / f"{number}.db")
+            copies.append(folder / f"{number}.db")
             fetch_log(place_of(source, project_dir), copies[-1], progress)
         yield copies
 

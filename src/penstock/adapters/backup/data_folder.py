@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from penstock.adapters.files import sole_use, sync_folder, sync_tree
+from penstock.adapters.files import SCRATCH, sole_use, sync_folder, sync_tree
 from penstock.core.errors import SettingsError, Unavailable
 
 ARRIVING: Final = ".restore.part"
@@ -20,7 +20,7 @@ VERIFIED: Final = ".restore"
 FINISHED: Final = ".restored"
 """What is left of it then, for a moment."""
 
-BESIDE: Final = frozenset({ARRIVING, VERIFIED, FINISHED, "lost+found"})
+BESIDE: Final = frozenset({ARRIVING, VERIFIED, FINISHED, SCRATCH, "lost+found"})
 """What an empty data folder may hold."""
 
 

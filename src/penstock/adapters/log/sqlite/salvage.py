@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import zstandard
 
+from penstock.adapters.files import drop_scratch, new_scratch
 from penstock.adapters.log import sqlite as log_file
 from penstock.adapters.log.sqlite import truncation
 from penstock.adapters.sqlite import connect, failure
@@ -101,13 +101,13 @@ class DamagedLog:
     def __init__(self, path: Path) -> None:
         self.path = self._read_from = path
         self._connection: sqlite3.Connection | None = None
-        self._scratch: TemporaryDirectory[str] | None = None
+        self._scratch: Path | None = None
         try:
             totals = self._totals()
         except (sqlite3.Error, DataCorrupt):
             try:
-                self._scratch = TemporaryDirectory(prefix="penstock-repair-")
-                self._read_from = _with_new_first_page(path, Path(self._scratch.name))
+                self._scratch = new_scratch(path.parent, "repair")
+                self._read_from = _with_new_first_page(path, self._scratch)
                 totals = self._totals()
             except (sqlite3.Error, DataCorrupt) as error:
                 self.close()
@@ -124,7 +124,7 @@ class DamagedLog:
         """Close the file."""
         self._drop()
         if self._scratch is not None:
-            self._scratch.cleanup()
+            drop_scratch(self._scratch)
 
     def is_sound(self) -> bool:
         """Return whether SQLite finds nothing wrong with the file itself; bytes inside a batch are not its."""
