@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -305,9 +306,10 @@ def load_settings(path: Path) -> Settings:
     Raises:
         SettingsError: The file is missing (E200), is not TOML (E201), has a key that does not exist
             (E202), a value of the wrong type (E203), one that is not among the choices (E204),
-            one that is out of its range (E207), an address that no email can carry (E260), a lawful
-            basis that is none (E251), a purpose that is none (E252), or a log that is to be truncated
-            after what is no span (E270) or without an archive (E272); each names the line.
+            one that is out of its range (E207), an address that no email can carry (E260), a URL that
+            no link can start with (E261), a lawful basis that is none (E251), a purpose that is none
+            (E252), or a log that is to be truncated after what is no span (E270) or without an archive
+            (E272); each names the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -352,6 +354,7 @@ def parse_settings(
     _require_choices(settings, places)
     _require_ranges(settings, places)
     _require_addresses(settings.email, places)
+    _require_public_url(settings.server.public_url, places)
     _require_keep(settings, places)
     _require_purposes(settings, places)
     return settings
@@ -457,6 +460,19 @@ def _require_keep(settings: Settings, places: Places) -> None:
     if settings.log.keep and not (settings.archive.place or settings.log.forget):
         raise SettingsError("E272", "the log is to be truncated, and there is no archive that would have the rest",
                             where=places.of("log", "keep"), fix="set `archive.place`; or `log.forget = true` if history may go")  # fmt: skip
+
+
+def _require_public_url(url: str, places: Places) -> None:
+    """Refuse what no link can start with: nobody could unsubscribe with it."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        parts, usable = urlsplit(""), False
+    if url and (not usable or parts.query or parts.fragment or not url.isprintable() or " " in url):
+        raise SettingsError("E261", "setting `server.public_url` is nothing that a link can start with",
+                            where=places.of("server", "public_url"),
+                            fix='write it with its scheme, such as "https://mail.shop.example"')  # fmt: skip
 
 
 def _require_addresses(email: EmailSettings, places: Places) -> None:

@@ -337,6 +337,10 @@ CODES: dict[str, Code] = {
         "A setting of `[email]` is no address that an email can carry.",
         'Write an address alone, such as `sender = "news@shop.example"`, and its name as `sender_name`.',
     ),
+    "E261": Code(
+        "`server.public_url` is nothing that a link in an email can start with.",
+        'Write it with its scheme, such as `public_url = "https://mail.shop.example"`.',
+    ),
     # E3xx events, rows and requests
     "E300": Code(
         "A request, or one event of a batch, is not well-formed JSON.",

@@ -144,7 +144,11 @@ def _kept(answer) -> dict[str, str]:
 
 def _requests(shop) -> list[str]:
     lines = shop.metrics.exposition().decode().splitlines()
-    return [line for line in lines if not line.startswith(("#", "penstock_append", "penstock_connections"))]
+    return [
+        line
+        for line in lines
+        if not line.startswith(("#", "penstock_append", "penstock_connections"))
+    ]
 
 
 async def test_many_connections_at_once_keep_what_each_of_them_was_told(listening):
