@@ -3,6 +3,8 @@
 import asyncio
 import json
 
+import pytest
+
 from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.core.catalog.catalog import Catalog
@@ -135,6 +137,27 @@ def test_what_says_nothing_about_consent_is_discarded_and_counted() -> None:
         "success": True, "accepted": 1, "discarded": 1, "discarded_by_reason": {"consent_unknown": 1}
     }  # fmt: skip
     assert metrics.value("penstock_events_discarded_total", reason="consent_unknown") == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"personalization": True}, "consent_category_unknown"),
+        ({"personalization": True, "personalisation": None}, "consent_category_unknown"),
+        ({"personalization": None}, "consent_unknown"),
+        ({}, "consent_unknown"),
+    ],
+)
+def test_words_of_consent_that_mean_nothing_are_told_from_silence(
+    said: dict[str, bool | None], reason: str
+) -> None:
+    kept, metrics = Kept(), MemoryMetrics()
+    context = {"consent": {"categoryPreferences": said}}
+
+    intake = take(collector(kept, {}, metrics), view("p1", context=context))
+
+    assert (intake.accepted, intake.discarded) == (1, [Discarded(0, reason)])
+    assert metrics.value("penstock_events_discarded_total", reason=reason) == 1
 
 
 def test_one_bad_event_becomes_a_dead_letter_and_the_others_are_kept() -> None:

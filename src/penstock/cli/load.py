@@ -21,6 +21,7 @@ CHARS_A_CALL = 1 << 20
 SHOWN = 10
 REPORTED = 1_000
 WHY_DROPPED = {
+    "consent_category_unknown": "no category that they speak of is a purpose or in `consent.categories`",
     "consent_unknown": "their consent, or their source's basis, lets nothing be kept",
     "undeclared_event": "declare the event in events.py, or set project.undeclared",
 }

@@ -79,7 +79,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Discarded:
-    """An accepted event of which nothing was kept: `consent_unknown` or `undeclared_event`."""
+    """An accepted event of which nothing was kept.
+
+    Attributes:
+        index: Its place in the request.
+        reason: `consent_unknown`, `consent_category_unknown` or `undeclared_event`.
+    """
 
     index: int
     reason: str
@@ -321,7 +326,7 @@ class Collector:
         said = consent_preferences(event, deny_unreadable=name in PERMISSION_EVENTS)
         evidence, use = self._evidence(source, said, gpc=gpc)
         if use == consent_evidence.DISCARD and name not in PERMISSION_EVENTS:
-            return "consent_unknown"
+            return self._why_unknown(said)
         occurred = occurred_at_ms(event, received_at_ms)
         verified = source.verified
         if source.identity_keys and not verified and vouch.MEMBER in event.context:
@@ -375,6 +380,12 @@ class Collector:
             job=job,
             bare=bare,
         )
+
+    def _why_unknown(self, said: Mapping[str, object] | None) -> str:
+        """Return the reason of a discard for want of consent: silence, or words that mean nothing here."""
+        spoken = [category for category, value in (said or {}).items() if value is not None]
+        known = any(map(self.consent.purposes_of, spoken))
+        return "consent_category_unknown" if spoken and not known else "consent_unknown"
 
     def _evidence(
         self, source: Source, preferences: Mapping[str, object] | None, *, gpc: bool

@@ -18,6 +18,8 @@ KEPT_MAX = 1_000
 """Of each kind the newest so many are told; all are counted."""
 
 DISCARDS = {
+    "consent_category_unknown": "None of the categories that the event speaks of is a purpose, or named in "
+    "`consent.categories` of penstock.toml.",
     "consent_unknown": "Nothing says that this person permits any use of it: send `context.consent`, or give "
     "the source a `basis`.",
     "undeclared_event": "No declaration names this event: declare it in events.py, or set "
