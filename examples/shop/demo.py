@@ -54,7 +54,7 @@ from penstock.adapters.clock import SystemClock
 SEED = 7
 CAMPAIGN = "winback"
 PEOPLE = 400
-EVENTS_MIN = 10_000
+EVENTS_MIN = 12_000
 EMAILS_MIN = 200
 PROBES = 120
 EVENTS_PER_S = 2_000
