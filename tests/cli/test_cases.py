@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from penstock.cli.main import main
+from penstock.core.errors import EventRejected
 from penstock.project import load_project
 from penstock.testing.driver import Driver
 
@@ -165,3 +166,24 @@ def test_the_driver_decides_once_a_send_and_renders_the_whole_email(folder: Path
     assert first.slots == again.slots
     assert "<!doctype html>" in email.html.lower()
     assert "unsubscribe" in email.text.lower()
+
+
+def test_that_no_case_matches_is_said(folder: Path) -> None:
+    done = run(folder, "nothinglikethis")
+    for path in (folder / "tests").glob("test_*.py"):
+        path.unlink()
+    none = run(folder)
+
+    assert (done.exit_code, none.exit_code) == (1, 1)
+    assert "no case's name holds `nothinglikethis`" in done.stderr
+    assert "there are no cases" in none.stderr
+
+
+def test_a_case_that_names_a_campaign_wrongly_is_told_so(folder: Path) -> None:
+    with Driver(load_project(folder)) as driver:
+        for ask in (driver.decide, driver.render):
+            with pytest.raises(EventRejected) as refused:
+                ask("welcom", user_id="u1")
+
+            assert refused.value.code == "E399"
+            assert "did you mean `welcome`?" in refused.value.fix

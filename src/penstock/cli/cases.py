@@ -32,6 +32,10 @@ def command(words: tuple[str, ...], project_dir: Path, as_json: bool) -> None:
             if one.fault:
                 err.print(f"     {one.where}: {one.fault}")
         out.print(f"{result['passed']} passed, {result['failed']} failed")
+        if not results:
+            named = ", ".join(f"`{word}`" for word in words)
+            err.print(f"no case's name holds {named}: `penstock test` alone runs all of them" if words
+                      else "there are no cases: write functions `test_*` into files tests/test_*.py")  # fmt: skip
 
     show(result, as_json, say)
     if failed or not results:

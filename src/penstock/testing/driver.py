@@ -17,6 +17,8 @@ from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.compose import Node, Stores, make_links, make_node
+from penstock.core.decision.predicate import nearest
+from penstock.core.errors import EventRejected
 from penstock.core.event import RUDDERSTACK, decode_batch
 from penstock.core.identity.identifier import normalise
 from penstock.core.profile import Profile
@@ -145,12 +147,23 @@ class Driver:
         return self.profile(**person).features
 
     def decide(self, campaign: str, *, send: str | None = None, **person: str) -> Answer:
-        """Return what a person sees in a campaign; decided once a send, as in production."""
+        """Return what a person sees in a campaign; decided once a send, as in production.
+
+        Raises:
+            EventRejected: There is no such campaign (E399): a case that names it wrongly would
+                otherwise be told of a slot that is missing.
+        """
+        self._require_campaign(campaign)
         self._run(self.node.popular.refresh())
         return self._run(self.node.serving.decide(campaign, self._who(person), send)).answer
 
     def render(self, campaign: str, *, send: str | None = None, **person: str) -> Rendered:
-        """Return the whole email of a person."""
+        """Return the whole email of a person.
+
+        Raises:
+            EventRejected: There is no such campaign (E399).
+        """
+        self._require_campaign(campaign)
         self._run(self.node.popular.refresh())
         outcome = self._run(self.node.serving.decide(campaign, self._who(person), send))
         return render_email(
@@ -158,6 +171,12 @@ class Driver:
             links=make_links(self.node, "https://links.example"), recipient=outcome.recipient,
             text_of_html=html_to_text,
         )  # fmt: skip
+
+    def _require_campaign(self, name: str) -> None:
+        known = self.project.campaigns
+        if name not in known:
+            raise EventRejected("E399", f"there is no campaign `{name}`", where="campaign",
+                                fix=f"use the name of a file in campaigns/{nearest(name, frozenset(known))}")  # fmt: skip
 
     def _who(self, person: dict[str, str]) -> Who:
         assert len(person) == 1, "name a person by one identifier, such as user_id='u1'"
