@@ -143,7 +143,7 @@ def test_a_header_that_can_not_be_used_is_an_error_with_its_fix(
 
 
 def test_a_file_of_which_nothing_is_kept_fails(folder: Path) -> None:
-    (folder / "h.csv").write_bytes(b"item_id;title\np1;a\n")
+    (folder / "h.csv").write_bytes(b"name,title\np1,a\n")
 
     done = run("load", folder / "h.csv", "--as", "items", "--project", folder)
 

@@ -64,7 +64,8 @@ def command(file: Path, kind: str, source: str, job: str, project_dir: Path, as_
         "kept": loading.kept, "rejected": rejected.count, "job": name,
         "rejected_file": str(beside) if rejected.count else "",
         "reasons": [one._asdict() for one in rejected.reasons],
-        "dropped": dict(loading.dropped), "undeclared": dict(loading.undeclared),
+        "dropped": dict(loading.dropped), "undeclared": dict(loading.undeclared), "meant": loading.meant,
+        "no_addresses": loading.no_addresses,
     }  # fmt: skip
 
     def say() -> None:
@@ -74,12 +75,18 @@ def command(file: Path, kind: str, source: str, job: str, project_dir: Path, as_
                 f"  {number} dropped, and nothing of them kept: {reason} ({WHY_DROPPED.get(reason, '')})"
             )
         for column, number in loading.undeclared.most_common(SHOWN):
-            err.print(f"  `{column}` is declared nowhere: its value was dropped in {number} rows")
+            near = loading.meant.get(column)
+            err.print(f"  `{column}` is declared nowhere: its value was dropped in {number} rows"
+                      f"{f'; did you mean `{near}`?' if near else ''}")  # fmt: skip
         if len(loading.undeclared) > SHOWN:
             err.print(f"  … and {len(loading.undeclared) - SHOWN} more columns")
         if loading.undeclared:
             err.print(
                 "  fix: declare them in events.py and load the file again under another --job, or remove them"
+            )
+        if loading.no_addresses:
+            err.print(
+                f"  {loading.no_addresses} values of `email` are no address: these people are kept, and get no email there"
             )
         for one in rejected.reasons[:SHOWN]:
             err.print(f"  {file.name}:{one.line}: {one.code}: {one.what}")
@@ -148,6 +155,8 @@ class _Loading:
         self.kept = 0
         self.dropped: Counter[str] = Counter()
         self.undeclared: Counter[str] = Counter()
+        self.meant: dict[str, str] = {}
+        self.no_addresses = 0
         self._what = {"kind": kind, "source": source, "job": job}
         self._batch: list[Row] = []
         self._chars = 0
@@ -185,6 +194,8 @@ class _Loading:
         self.kept += answer["kept"]
         self.dropped.update(answer["dropped"])
         self.undeclared.update(answer["undeclared"])
+        self.meant.update(answer["meant"])
+        self.no_addresses += answer["no_addresses"]
 
 
 async def _load(loading: _Loading, file: Path, reader: Reader, *, quiet: bool) -> None:

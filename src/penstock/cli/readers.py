@@ -19,6 +19,9 @@ ROW_CHARS_MAX = 1 << 20
 NOT_UTF8 = re.compile("[\udc80-\udcff]")
 """How a file read with `surrogateescape` holds bytes that are no text."""
 
+SEPARATORS = {";": ";", "\t": "tab", "|": "|"}
+"""What other programs put between columns, and what it is called."""
+
 UNCLOSED = ("unexpected end of data", "field larger than field limit")
 """What the CSV parser says of a quote that nothing closes."""
 
@@ -108,6 +111,9 @@ def _header(lines: _Lines, file: Path) -> list[str]:
         what = "the file does not begin with a line that names its columns"
     elif _text_fault(text):
         what = "the header is not UTF-8 text"
+    elif len(names) == 1 and (other := next((one for one in SEPARATORS if one in names[0]), "")):
+        # Not quoted: a file without a header begins with somebody's values.
+        what = f"the header is one column with {names[0].count(other)} `{SEPARATORS[other]}` in it: is the separator `{SEPARATORS[other]}`?"
     elif "" in names:
         what = f"column {names.index('') + 1} of the header has no name"
     elif len(set(names)) < len(names):

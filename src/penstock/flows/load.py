@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +15,7 @@ from penstock.core.consent.evidence import COLLECT, stamp, useful
 from penstock.core.consent.purpose import ConsentRules
 from penstock.core.errors import EventRejected
 from penstock.core.event import SEGMENT, Decoded, Event, decode_single
-from penstock.core.identity.identifier import ITEM, normalise
+from penstock.core.identity.identifier import EMAIL, ITEM, normalise
 from penstock.core.ids import event_id
 from penstock.core.literal import Literal
 from penstock.core.money import exponent, minor_units
@@ -41,6 +42,10 @@ class Loaded(NamedTuple):
     """Rows of which nothing was kept, by reason: their consent, or that nothing declares the event."""
     undeclared: Mapping[str, int] = {}
     """Columns whose values were dropped because nothing declares them, with the number of rows."""
+    meant: Mapping[str, str] = {}
+    """Of those columns of items and people, the declared name that each is nearest to."""
+    no_addresses: int = 0
+    """People kept whose `email` is no address: it names nobody, and nobody is written to there."""
 
 
 async def load_rows(
@@ -84,7 +89,21 @@ async def load_rows(
         intake.accepted - len(intake.discarded),
         sorted([*refused, *intake.refused], key=lambda one: one.index),
         by_reason(intake.discarded), intake.undeclared,
+        _meant(intake.undeclared, collector.catalog.traits) if kind == "people" else {},
+        _no_addresses(rows, {one.index for one in (*refused, *intake.refused)}) if kind == "people" else 0,
     )  # fmt: skip
+
+
+def _meant(undeclared: Iterable[str], declared: Iterable[str]) -> dict[str, str]:
+    """Return the declared name that each undeclared column is nearest to, of those that are near one."""
+    known = sorted(declared)
+    near = {name: get_close_matches(name, known, 1) for name in undeclared}
+    return {name: found[0] for name, found in near.items() if found}
+
+
+def _no_addresses(rows: Sequence[Mapping[str, Any]], refused: set[int]) -> int:
+    told = (_text(row.get(EMAIL)) for index, row in enumerate(rows) if index not in refused)
+    return sum(one is not None and normalise(EMAIL, one) is None for one in told)
 
 
 def _require_basis(collector: Collector, source: Source) -> None:
@@ -142,7 +161,10 @@ async def _load_items(
     if records:
         await collector.appender.append(records)
         collector.metrics.count("penstock_events_accepted_total", len(records))
-    return Loaded(len(records), refused, undeclared=undeclared)
+    return Loaded(
+        len(records), refused, undeclared=undeclared,
+        meant=_meant(undeclared, collector.catalog.items),
+    )  # fmt: skip
 
 
 def _item(

@@ -37,6 +37,10 @@ class RowsLoaded(msgspec.Struct, frozen=True):
     """Rows of which nothing was kept, by reason."""
     undeclared: dict[str, int] = {}
     """Columns that nothing declares, with the number of rows whose value was dropped."""
+    meant: dict[str, str] = {}
+    """Of those, the declared name that a column is nearest to."""
+    no_addresses: int = 0
+    """Rows of people that were kept, and whose `email` is no address."""
 
 
 class AskProfiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

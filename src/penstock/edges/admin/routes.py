@@ -150,7 +150,7 @@ class AdminEdge:
         )
         return RowsLoaded(
             loaded.kept, [RowRefusal(r.index, r.code, r.what, r.path) for r in loaded.refused],
-            dict(loaded.dropped), dict(loaded.undeclared),
+            dict(loaded.dropped), dict(loaded.undeclared), dict(loaded.meant), loaded.no_addresses,
         )  # fmt: skip
 
     async def profiles(self, data: AskProfiles) -> ProfilesPage:
