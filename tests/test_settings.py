@@ -93,6 +93,53 @@ def test_a_wrong_type_names_its_place_and_not_its_value(raw: dict[str, Any], pla
     assert f"$.{place}`" in error.what
 
 
+def test_secrets_may_stand_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_text(
+        '[server]\nread_keys = ["plain", "env:T_READ"]\nadmin_key = "env:T_ADMIN"\n'
+        '[sources.web]\nwrite_key = "env:T_WRITE"\nidentity_keys = { k1 = "env:T_TOKEN" }\n'
+        '[esp]\nusername = "env:T_USER"\npassword = "env:T_PASSWORD"\nhost = "env:T_READ"\n'
+    )
+    for name in ("READ", "ADMIN", "WRITE", "TOKEN", "USER", "PASSWORD"):
+        monkeypatch.setenv(f"T_{name}", f"{name} {SECRET}")
+
+    settings = load_settings(file)
+
+    web = settings.sources["web"]
+    assert settings.server.read_keys == ["plain", f"READ {SECRET}"]
+    assert settings.server.admin_key == f"ADMIN {SECRET}"
+    assert (web.write_key, web.identity_keys) == (f"WRITE {SECRET}", {"k1": f"TOKEN {SECRET}"})
+    assert (settings.esp.username, settings.esp.password) == (f"USER {SECRET}", f"PASSWORD {SECRET}")  # fmt: skip
+    assert settings.esp.host == "env:T_READ", "what is no secret is as it is written"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "line"),
+    [
+        ('[server]\nport = 1\nadmin_key = "env:T_NONE"\n', "server.admin_key", 3),
+        ('[server]\nread_keys = ["a", "env:T_NONE"]\n', "server.read_keys", 2),
+        ('[sources.web]\nwrite_key = "env:T_EMPTY"\n', "sources.web.write_key", 2),
+        ('[esp]\npassword = "env:"\n', "esp.password", 2),
+    ],
+)
+def test_a_secret_that_the_environment_lacks_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str, line: int
+) -> None:
+    monkeypatch.setenv("T_EMPTY", "")
+    monkeypatch.delenv("T_NONE", raising=False)
+    file = tmp_path / "penstock.toml"
+    file.write_text(text)
+
+    with pytest.raises(SettingsError) as failed:
+        load_settings(file)
+
+    assert failed.value.code == "E217"
+    assert f"`{name}`" in failed.value.what
+    assert failed.value.where.endswith(f":{line}")
+
+
 @pytest.mark.parametrize("dotted", CHOICES)
 def test_a_value_that_is_no_choice_lists_the_choices(dotted: str) -> None:
     error = refused(nested(dotted, SECRET))

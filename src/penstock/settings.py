@@ -1,6 +1,7 @@
 """The settings tree of `penstock.toml`: every value, its default, and where each came from."""
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -184,8 +185,8 @@ DOCS: dict[str, str] = {
     "server.host": "Address to listen on.",
     "server.port": "Port to listen on; 0 picks a free one.",
     "server.public_url": "How mail clients reach this server; links in emails start with it. Nothing is sent to an SMTP server elsewhere without it.",
-    "server.read_keys": "Bearer keys of those who read profiles and decisions.",
-    "server.admin_key": "Bearer key of the command line; made at `penstock init`.",
+    "server.read_keys": "Bearer keys of those who read profiles and decisions. `env:NAME` is read from the environment, here and in every secret.",
+    "server.admin_key": "Bearer key of the command line; made at `penstock init`. Or `env:NAME`.",
     "server.requests_max": "Requests in flight, beyond which new ones are answered 429.",
     "server.requests_per_s_per_key": "Token bucket of each write key, requests a second; 0 is no limit.",
     "server.connections_max": "Connections open at once; beyond it those that have waited the longest give way to new ones. "
@@ -207,12 +208,12 @@ DOCS: dict[str, str] = {
     "store.leaf_bytes_max": "Size beyond which an identifier is quarantined.",
     "sources": "The declared sources of events, by name.",
     "sources.*.kind": "`browser` (public key, links are unverified) or `server` (secret key).",
-    "sources.*.write_key": "The key its SDK is given.",
+    "sources.*.write_key": "The key its SDK is given. Or `env:NAME`.",
     "sources.*.rank": "Of two values of a trait the one from the higher rank wins.",
     "sources.*.basis": "Lawful basis by purpose, where the source's events carry no consent: `consent`, `contract`, "
     "`legal_obligation`, `vital_interests`, `public_task` or `legitimate_interest`.",
     "sources.*.origins": "Web origins a browser key may be used from; empty is any.",
-    "sources.*.identity_keys": "Keys of signed identity tokens by `kid`, 32 characters at least; docs/guides/identity-tokens.md.",
+    "sources.*.identity_keys": "Keys of signed identity tokens by `kid`, 32 characters at least; docs/guides/identity-tokens.md. Or `env:NAME`.",
     "consent.regime": "`opt_in` (unknown is denied) or `opt_out` (unknown is granted).",
     "consent.purposes": "Purposes of your own, besides `personalisation`, `measurement`, `analytics` and `advertising`.",
     "consent.categories": "Purposes that each category of your consent platform stands for.",
@@ -233,8 +234,8 @@ DOCS: dict[str, str] = {
     "esp.path": "Folder of `.eml` files for `directory`, relative to the project.",
     "esp.host": "Host of the SMTP server.",
     "esp.port": "Port of the SMTP server.",
-    "esp.username": "SMTP user; empty is no login.",
-    "esp.password": "SMTP password.",
+    "esp.username": "SMTP user; empty is no login. Or `env:NAME`.",
+    "esp.password": "SMTP password. Or `env:NAME`.",
     "esp.tls": "`starttls`, `tls` or `none`.",
     "esp.connections": "SMTP connections used side by side.",
     "decision.holdout_share": "Share of recipients that a campaign keeps as holdout unless it says otherwise.",
@@ -291,6 +292,18 @@ RANGES: dict[str, tuple[float, float]] = {
 """The least and the greatest value. Ranks begin at 0 because claims of public keys rank below."""
 
 
+SECRETS: tuple[tuple[str, ...], ...] = (
+    ("server", "read_keys", "*"),
+    ("server", "admin_key"),
+    ("sources", "*", "write_key"),
+    ("sources", "*", "identity_keys", "*"),
+    ("esp", "username"),
+    ("esp", "password"),
+)
+"""Settings that may say `env:NAME`: the environment has them, and the file can be shown."""
+
+ENVIRONMENT = "env:"
+
 KEEP = re.compile(r"(\d{1,5})([dh])")
 
 
@@ -308,8 +321,8 @@ def load_settings(path: Path) -> Settings:
             (E202), a value of the wrong type (E203), one that is not among the choices (E204),
             one that is out of its range (E207), an address that no email can carry (E260), a URL that
             no link can start with (E261), a lawful basis that is none (E251), a purpose that is none
-            (E252), or a log that is to be truncated after what is no span (E270) or without an archive
-            (E272); each names the line.
+            (E252), a log that is to be truncated after what is no span (E270) or without an archive
+            (E272), or a secret that is to be in the environment and is not (E217); each names the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -327,7 +340,38 @@ def load_settings(path: Path) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError("E201", f"penstock.toml is not TOML: {error}", where=str(path),
                             fix="mend the line named") from error  # fmt: skip
-    return parse_settings(raw, str(path), lines_of(text))
+    lines = lines_of(text)
+    for name in SECRETS:
+        _take_secrets(raw, name, (), os.environ, Places(str(path), lines))
+    return parse_settings(raw, str(path), lines)
+
+
+def _take_secrets(
+    value: Any, name: tuple[str, ...], path: tuple[str, ...], environment: Mapping[str, str], places: Places
+) -> None:  # fmt: skip
+    """Put what the environment has in the place of `env:NAME`, wherever `name` leads to.
+
+    Values of a wrong type stay as they are, for who checks types.
+    """
+    key, *rest = name
+    if isinstance(value, list):
+        found: list[Any] = list(range(len(value))) if key == "*" else []
+    elif isinstance(value, dict):
+        found = list(value) if key == "*" else [key] if key in value else []
+    else:
+        return
+    for one in found:
+        # A list stands on the line of its name.
+        place = path if isinstance(value, list) else (*path, one)
+        if rest:
+            _take_secrets(value[one], tuple(rest), place, environment, places)
+        elif isinstance(value[one], str) and value[one].startswith(ENVIRONMENT):
+            variable = value[one].removeprefix(ENVIRONMENT).strip()
+            if not environment.get(variable):
+                raise SettingsError("E217", f"`{'.'.join(place)}` is to come from the environment, which has no `{variable}`",
+                                    where=places.of(*place),
+                                    fix="set that variable for every `penstock` command, `penstock up` among them")  # fmt: skip
+            value[one] = environment[variable]
 
 
 def parse_settings(

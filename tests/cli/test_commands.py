@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 import stat
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -84,6 +85,21 @@ def test_init_writes_secrets_that_only_the_owner_reads(folder: Path) -> None:
     assert len(keys) == len(set(keys)) == 4
 
 
+def test_what_is_committed_of_a_new_project_holds_no_key_and_nobody(folder: Path) -> None:
+    keys = re.findall(r'"([\w-]{24})"', (folder / "penstock.toml").read_text())
+    for name in ("people.rejected.csv", "people.rejected.jsonl", "people.parquet"):
+        (folder / name).write_text("ann@example.com\n")
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
+    listed = subprocess.run(["git", "ls-files"], cwd=folder, check=True, capture_output=True, text=True)  # fmt: skip
+
+    staged = listed.stdout.split()
+    assert len(keys) == 4
+    assert {"features.py", "events.py", ".gitignore", "campaigns/welcome.toml"} <= set(staged)
+    texts = [(folder / name).read_text() for name in staged]
+    assert [one for one in (*keys, "ann@example.com") if any(one in text for text in texts)] == []
+
+
 def test_init_overwrites_nothing(folder: Path) -> None:
     result = run("init", folder)
 
@@ -143,6 +159,40 @@ def test_load_says_which_columns_nothing_declares(folder: Path) -> None:
     assert "`size` is declared nowhere" in items.stderr
     assert "declare them in events.py" in items.stderr
     assert (people["kept"], people["undeclared"]) == (1, {"nickname": 1})
+
+
+def test_load_says_which_column_was_meant_and_which_emails_are_none(folder: Path) -> None:
+    (folder / "items.csv").write_text("item_id,titel,url\np1,Red,https://shop.example/p1\n")
+    (folder / "people.csv").write_text(
+        "user_id,email,first_nam\nu1,ann@example.com,Ann\nu2,bob at example.com,Bob\nu3,,Cy\n,none,Di\n"
+    )
+
+    items = run("load", folder / "items.csv", "--as", "items", "--project", folder)
+    people = run("load", folder / "people.csv", "--as", "people", "--project", folder)
+    told = result_of("load", folder / "people.csv", "--as", "people", "--project", folder)
+
+    assert (
+        "`titel` is declared nowhere: its value was dropped in 1 rows; did you mean `title`?"
+        in items.stderr
+    )
+    assert "did you mean `first_name`?" in people.stderr
+    assert "1 values of `email` are no address" in people.stderr
+    assert "bob at" not in people.output
+    assert (told["meant"], told["no_addresses"], told["kept"]) == ({"first_nam": "first_name"}, 1, 3)  # fmt: skip
+
+
+@pytest.mark.parametrize(("separator", "named"), [(";", ";"), ("\t", "tab"), ("|", "|")])
+def test_load_says_that_a_file_is_not_separated_by_commas(
+    folder: Path, separator: str, named: str
+) -> None:
+    file = folder / "items.csv"
+    file.write_text("\n".join([separator.join(("item_id", "title", "url")), separator.join("abc")]))
+
+    done = run("load", file, "--as", "items", "--project", folder)
+
+    assert "E214" in done.stderr
+    assert f"is the separator `{named}`?" in " ".join(done.stderr.split())
+    assert done.exit_code != 0
 
 
 def test_load_says_how_many_events_were_dropped_and_why(folder: Path) -> None:

@@ -262,7 +262,10 @@ CODES: dict[str, Code] = {
         "A file that the command line makes can't be written.",
         "Make its folder writable, or name another.",
     ),
-    "E217": Code("No admin key is set.", "Set `server.admin_key`, then restart `penstock up`."),
+    "E217": Code(
+        "A secret that is needed is not set: the admin key, or an environment variable that a setting names.",
+        "Set `server.admin_key`, or the variable that the message names; then restart `penstock up`.",
+    ),
     "E218": Code(
         "The data folder can't be made.",
         "Set `data_dir` to a folder that the user of the process may write to.",

@@ -2,7 +2,9 @@ import asyncio
 import gzip
 import json
 import logging
+import re
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,8 @@ from penstock.core.errors import Overloaded
 from penstock.core.record import Kind
 from penstock.edges.collector.admission import BURST_MS_MAX, LOOK_FREE_BYTES
 from penstock.edges.collector.body import plain_bytes_of
-from penstock.edges.collector.routes import ROWS
+from penstock.edges.collector.routes import METRICS_PATH, ROWS, SETTINGS_TEMPLATE
+from penstock.edges.collector.rudderstack import PIXEL_ROWS, SOURCE_CONFIG_PATH
 from penstock.edges.route import Request
 from penstock.ports.appender import NO_WAITS, Waits
 
@@ -488,3 +491,20 @@ async def test_what_is_refused_for_others_is_refused_before_its_key_is_looked_up
                 await shop.send("/v1/track", track(name="Unsubscribed"), key="wk-nobody")
             ).status_code
         )
+
+
+def test_the_guide_to_production_lets_strangers_to_the_collector_alone():
+    guide = (Path(__file__).parents[3] / "docs/guides/production.md").read_text()
+    (block,) = re.findall(r"```text\n(links in emails.*?)```", guide, re.DOTALL)
+    told = set(re.findall(r"(?<=\s)/\S+", block))
+    ours = {row.path for row in (*ROWS, *PIXEL_ROWS)}
+    ours |= {METRICS_PATH, SOURCE_CONFIG_PATH, SETTINGS_TEMPLATE}
+    mail = {"/c/*", "/o/*", "/v1/unsubscribe/*"}
+
+    through = re.compile("|".join(re.escape(one).replace(r"\*", "[^/]+") for one in told))
+
+    assert mail <= told
+    assert {one for one in ours if not through.fullmatch(one)} == set()
+    assert {one for one in told - mail if "*" not in one} <= ours
+    kept = ("/v1/profiles", "/v1/profiles/u1", "/v1/decide/x", "/v1/render/x", "/v1/admin/load", "/metrics")  # fmt: skip
+    assert [one for one in kept if through.fullmatch(one)] == []
