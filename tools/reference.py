@@ -1,4 +1,4 @@
-"""Writes docs/reference from the code: errors, metrics, settings, CLI, aggregates and HTTP API.
+"""Writes docs/reference from the code: errors, metrics, settings, CLI, aggregates, slots, emails and HTTP API.
 
 Nothing else writes those pages. `--check` writes nothing and fails if one of them is stale.
 """
@@ -19,6 +19,8 @@ import click
 import msgspec
 from litestar import Litestar
 from litestar.openapi import OpenAPIConfig
+from reference_email import email_page, slots_page
+from reference_markdown import first_paragraph, page, table
 
 from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.core import codes, errors
@@ -28,7 +30,6 @@ from penstock.testing.clock import HandClock
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-HEADER = "<!-- Written by tools/reference.py (`make docs`) from the code. Edit the code, not this page. -->\n"
 
 
 def main() -> int:
@@ -39,8 +40,8 @@ def main() -> int:
     )
     check = parser.parse_args().check
     stale = []
-    for name, page in PAGES.items():
-        text = page()
+    for name, write in PAGES.items():
+        text = write()
         if text is None:
             print(f"skip  {name}: its module does not exist yet")
             continue
@@ -66,26 +67,6 @@ def module_if_there(name: str) -> ModuleType | None:
         if error.name and name.startswith(error.name):
             return None
         raise
-
-
-def page(title: str, intro: str, lines: Iterator[str]) -> str:
-    """Return a whole page of Markdown."""
-    return f"{HEADER}\n# {title}\n\n{intro}\n\n" + "\n".join(lines).rstrip() + "\n"
-
-
-def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
-    """Yield the lines of a Markdown table, with `|` escaped in its cells."""
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    for row in rows:
-        cells = (cell.replace("|", "\\|").replace("\n", " ") for cell in row)
-        yield "| " + " | ".join(cells) + " |"
-    yield ""
-
-
-def first_paragraph(text: str | None) -> str:
-    """Return a docstring's first paragraph on one line."""
-    return " ".join(inspect.cleandoc(text or "").split("\n\n")[0].split())
 
 
 # ------------------------------------------------------------------------------------------ errors
@@ -592,6 +573,8 @@ PAGES: dict[str, Callable[[], str | None]] = {
     "settings.md": settings_page,
     "cli.md": cli_page,
     "aggregates.md": aggregates_page,
+    "slots.md": slots_page,
+    "email.md": email_page,
     "http.md": http_page,
     "sdks.md": sdks_page,
 }

@@ -23,6 +23,28 @@ UNSUBSCRIBE = "unsubscribe_url"
 TEXTS = ("subject", "preheader")
 """The Liquid texts of a campaign's file."""
 
+IN_EMAILS = {
+    "slots": "What was decided, by the slot's name: `slots.hero.html` is its block as it was rendered, "
+    "`slots.hero.items` the list of what it shows, each with its fields: `slots.hero.items[0].title`.",
+    "traits": "What is known of the person and may be shown, by the trait's name: `traits.first_name`. "
+    "Empty for somebody unknown: write a `default`.",
+    "preheader": "The campaign's `preheader`, rendered. Empty in the preheader itself.",
+    UNSUBSCRIBE: "The link that ends the campaign's topic for this address. Every email must show it.",
+    "campaign": "The campaign's name.",
+    "as_of_ms": "The instant that the profile was read as of, in milliseconds: `{{ as_of_ms | instant }}`.",
+}
+"""What a whole email is given, and its subject and preheader; see `render_email`."""
+
+IN_SLOTS = {
+    "items": "The list of what the slot shows, at most `limit`; each has the fields of an item, or of `content`.",
+    "item": "The first of them.",
+    "slot": "The slot's name.",
+    "campaign": "The campaign's name.",
+}
+"""What the template of a slot is given, and that of a block."""
+
+GUIDE = "docs/guides/write-an-email.md"
+
 _BODY_ENDS = re.compile(r"</mj-body|</body", re.IGNORECASE)
 
 
@@ -112,12 +134,12 @@ def _of_campaign(
         except DefinitionError as error:
             yield error
             continue
-        yield from _misnamed(renderer, template, shape, owner)
+        yield from _misnamed(project, renderer, template, shape, owner)
     if not campaign.template:
         return
     for template in (campaign.template, f"{campaign.template}.txt"):
         if template in renderer.names():
-            yield from _misnamed(renderer, template, shape, owner)
+            yield from _misnamed(project, renderer, template, shape, owner)
             try:
                 renderer.render(template, _sample(project, campaign))
             except DefinitionError as error:
@@ -130,18 +152,23 @@ def _of_campaign(
 
 def _of_slot(project: Project, slot: Slot, renderer: LiquidRenderer) -> Iterator[DefinitionError]:
     item = _of_items(project, slot)
-    shape: dict[str, Shape] = {"items": Each(item), "item": item, "slot": ANY, "campaign": ANY}
+    shape: dict[str, Shape] = {**dict.fromkeys(IN_SLOTS, ANY), "items": Each(item), "item": item}
     blocks = [source.args.get("block") for source in (*slot.candidates, *slot.fallback)]
     for template in dict.fromkeys([template_of(slot), *blocks]):
         if template in renderer.names():
-            yield from _misnamed(renderer, template, shape, f"slot `{slot.name}`")
+            yield from _misnamed(project, renderer, template, shape, f"slot `{slot.name}`")
 
 
 def _misnamed(
-    renderer: LiquidRenderer, template: str, shape: dict[str, Shape], owner: str
+    project: Project, renderer: LiquidRenderer, template: str, shape: dict[str, Shape], owner: str
 ) -> Iterator[DefinitionError]:
+    features = {feature.name for feature in project.plan.features} | {"features"}
     for one in renderer.misnamed(template, shape):
+        # The last name that was written may be right, and yet not be one that a template knows.
+        asked = one.name.rpartition(".")[2]
         fix = (
+            f"features are no template values: show one through a slot, with a rule over it; see {GUIDE}"
+            if asked in features else
             f"did you mean `{one.near}`?" if one.near else
             "name a slot of the campaign, a declared trait or a field of its items, or remove it"
         )  # fmt: skip
@@ -156,9 +183,10 @@ def _of_emails(project: Project, campaign: Campaign) -> dict[str, Shape]:
     }
     kept = project.catalog.traits_undeclared == "keep"
     return {
-        "campaign": ANY, "preheader": ANY, "as_of_ms": ANY, UNSUBSCRIBE: ANY, "slots": slots,
+        **dict.fromkeys(IN_EMAILS, ANY),
+        "slots": slots,
         "traits": ANY if kept else dict.fromkeys(project.catalog.traits, ANY),
-    }  # fmt: skip
+    }
 
 
 def _of_items(project: Project, slot: Slot) -> Shape:

@@ -31,7 +31,8 @@ VERSION: dict[str, Code] = {
     "E196": Code("Schemas can't be written.", "Name a folder that you may write to."),
     "E197": Code(
         "A template shows a name that its data never have, or an email has no link to unsubscribe.",
-        "Name a slot of the campaign, a declared trait or a field of its items; show `unsubscribe_url`.",
+        "Name a slot of the campaign, a declared trait or a field of its items; show `unsubscribe_url`. Features are no "
+        "template values: show one through a slot, with a rule over it.",
     ),
     "E417": Code(
         "The table of definitions versions could not be read or kept; nothing was switched.",

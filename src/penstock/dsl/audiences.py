@@ -30,5 +30,9 @@ def audience(
 
 
 def subscribed(topic: str) -> Subscribed:
-    """Return: the person has not refused the topic. Its negation finds nobody."""
+    """Return: the person has not refused the topic. Its negation finds nobody.
+
+    Args:
+        topic: A topic of `email.topics`.
+    """
     return Subscribed(topic=topic)

@@ -28,22 +28,38 @@ FallbackLike = Source | Mapping[str, Any] | str
 
 
 def feature(name: str) -> Reference:
-    """Return a feature to compare: `feature("views_7d") > 3`."""
+    """Return a feature to compare: `feature("views_7d") > 3`.
+
+    Args:
+        name: Its name in `features.py`.
+    """
     return Reference("feature", name)
 
 
 def trait(name: str) -> Reference:
-    """Return a trait to compare: `trait("plan") == "pro"`."""
+    """Return a trait to compare: `trait("plan") == "pro"`.
+
+    Args:
+        name: Its name among the `traits(…)` of `events.py`.
+    """
     return Reference("trait", name)
 
 
 def item(name: str) -> Reference:
-    """Return a field of the item under judgement, for `unless=`: `item("category") == "gift cards"`."""
+    """Return a field of the item under judgement, for `unless=`: `item("category") == "gift cards"`.
+
+    Args:
+        name: A field of items.
+    """
     return Reference("item", name)
 
 
 def permitted(purpose: str) -> Permitted:
-    """Return: the person permits the purpose. Its negation finds nobody: a refusal selects no one."""
+    """Return: the person permits the purpose. Its negation finds nobody: a refusal selects no one.
+
+    Args:
+        purpose: A purpose of the project's consent.
+    """
     return Permitted(purpose=purpose)
 
 
@@ -70,12 +86,23 @@ def fixed(
 
 
 def recently_viewed(feature: str, *, label: str = "") -> Source:
-    """Return a source that offers the items a feature lists (`last_k` of item ids), the newest first."""
+    """Return a source that offers the items a feature lists (`last_k` of item ids), the newest first.
+
+    Args:
+        feature: Lists item ids.
+        label: What records call it.
+    """
     return Source(kind="recently_viewed", args={"feature": feature}, label=label)
 
 
 def viewed_not_bought(*, viewed: str, bought: str, label: str = "") -> Source:
-    """Return a source that offers the items of one feature, the newest first, that are not in another."""
+    """Return a source that offers the items of one feature, the newest first, that are not in another.
+
+    Args:
+        viewed: A feature that lists item ids: what is offered.
+        bought: A feature that lists item ids: what is left out.
+        label: What records call it.
+    """
     return Source(kind="viewed_not_bought", args={"viewed": viewed, "bought": bought}, label=label)
 
 
@@ -146,7 +173,15 @@ def popular(
 def source(
     kind: str, *, order: str = "given", affinity: str = "", label: str = "", **args: Any
 ) -> Source:
-    """Return a source of any registered kind, such as one of your own made with `candidate_source`."""
+    """Return a source of any registered kind, such as one of your own made with `candidate_source`.
+
+    Args:
+        kind: The name that it is registered under.
+        order: How its items rank: `given`, `rank` (the item's own rank), `affinity` or `any`.
+        affinity: For the order `affinity`: a feature that ranks categories.
+        label: What records call it.
+        **args: What its function is given, plain data.
+    """
     return Source(kind=kind, args=args, order=order, affinity=affinity, label=label)
 
 
@@ -208,7 +243,11 @@ def ranked() -> Policy:
 
 
 def epsilon(share: float = 0.05) -> Policy:
-    """Return the policy that takes the best, and for a share of decisions draws uniformly."""
+    """Return the policy that takes the best, and for a share of decisions draws uniformly.
+
+    Args:
+        share: From 0 to 1.
+    """
     return Policy("epsilon", share_ppm(share, "epsilon's share"))
 
 

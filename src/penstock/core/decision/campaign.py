@@ -84,9 +84,31 @@ _TEXTS: Final = (
     "cap",
     "quiet_hours",
 )
-_KEYS: Final = frozenset(
-    (*_TEXTS, "version", "slots", "holdout_share", "uniform_share", "goal", "from", "utm")
-)
+
+KEYS: Final = {
+    "version": ("1", "Counted up by you when the campaign changes; part of the name of a send that is given none."),
+    "slots": ("required", f"The names of the slots that the email has, 1 to {SLOTS_MAX}."),
+    "template": ("none", ("The whole email: `content/<template>.liquid` or `.mjml.liquid`. Without one the campaign "
+                 "answers requests for content, and can't be sent.")),
+    "subject": ("empty", "The subject line, a Liquid text; it sees what the email sees."),
+    "preheader": ("empty", "The line that mail programs show beside the subject, a Liquid text; the template shows it."),
+    "from": ("`email.sender`", 'The sender: `"Shop <shop@shop.example>"`, or the bare address.'),
+    "reply_to": ("`email.reply_to`", "The address that answers go to."),
+    "topic": ("none", "What people unsubscribe from, one of `email.topics` if those are set. Without one the link ends all emails."),
+    "audience": ("none", "Whom `penstock send` writes to, unless `--audience` names another."),
+    "goal": ("none", ("What counts as success: the name of an event, or "
+             f'`{{ event = "Order Completed", days = {GOAL_DAYS} }}`. `days` is the time after the exposure, {GOAL_DAYS} by default.')),
+    "holdout_share": ("`decision.holdout_share`", ("Share of recipients, 0 to 1, who get the fallbacks for ever, so that "
+                      "the effect of the rest can be measured.")),
+    "uniform_share": (str(UNIFORM_SHARE_PPM / MILLION), "Share of decisions, 0 to 1, that draw uniformly, at least, in every slot."),
+    "cap": ("`email.cap`", 'The class of emails it counts as, of `email.caps`; `"none"` counts as none.'),
+    "quiet_hours": ("`email.quiet_hours`", 'When people are not written to, in their own time: `"21:00-08:00"`; `"none"` for always.'),
+    "utm": ("none", "A table of tags added to links, beside `utm_source`, `utm_medium` and `utm_campaign`, or in their place."),
+    "channel": ('`"email"`', "What a refusal of the topic is looked up under."),
+}  # fmt: skip
+"""Each key of a campaign's file: its default and what it means, for the reference."""
+
+_KEYS: Final = frozenset(KEYS)
 
 
 def parse_campaign(
