@@ -2,12 +2,13 @@
 
 import io
 import math
+import re
 
 import pytest
 from rich.console import Console
 
 from penstock.adapters.metrics.prometheus import PrometheusMetrics
-from penstock.cli.top import Sample, figures, parse, quantile, screen, spark
+from penstock.cli.top import Sample, _counts, figures, parse, quantile, screen, spark
 
 
 def look(metrics: PrometheusMetrics, at_s: float) -> Sample:
@@ -99,6 +100,14 @@ def test_the_screen(metrics, golden) -> None:
     first = look(metrics, 0.0)
     busy(metrics)
     golden("top.txt", shown(figures(first, first, look(metrics, 2.0))))
+
+
+def test_no_reason_is_cut_off_in_a_narrow_terminal() -> None:
+    reasons = {f"reason_number_{number}": number * 1_000 for number in range(9)}
+    lines = _counts("discarded", reasons).plain.split("\n")
+    assert all(len(line) <= 76 for line in lines)
+    assert [*reasons] == re.findall(r"reason_number_\d", " ".join(lines))
+    assert _counts("discarded", {}).plain == "discarded   none"
 
 
 def test_an_alarm_needs_three_looks_that_agree(metrics) -> None:

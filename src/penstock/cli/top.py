@@ -28,6 +28,7 @@ SAMPLES_MAX = 60
 BARS = "▁▂▃▄▅▆▇█"
 SETTLED = 3
 """Looks that must agree before something counts as lost: counters are read while events pass between them."""
+COUNTS_CHARS = 58
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -235,8 +236,14 @@ def _table(*rows: tuple[str, str, str]) -> Table:
 
 
 def _counts(name: str, counts: Mapping[str, int]) -> Text:
-    parts = [f"{label} {count:,}" for label, count in counts.items()]
-    return Text(f"{name:<12}{' · '.join(parts) or 'none'}")
+    """Return counts by label in lines that a terminal of 80 columns shows whole."""
+    lines = [""]
+    for label, count in counts.items():
+        part = f"{label} {count:,}"
+        if lines[-1] and len(lines[-1]) + len(part) > COUNTS_CHARS:
+            lines.append("")
+        lines[-1] += f" · {part}" if lines[-1] else part
+    return Text(f"{name:<12}" + f"\n{'':<12}".join(lines) if counts else f"{name:<12}none")
 
 
 def _ms(value: float) -> str:
