@@ -136,12 +136,11 @@ def test_adapters_are_chosen_by_name_and_must_fit(
     path = folder / "penstock.toml"
     text = path.read_text().replace('[log]\nkind = "memory"', f'[log]\nkind = "{log}"')
     path.write_text(text.replace('[store]\nkind = "memory"', f'[store]\nkind = "{store}"'))
-    project = load_project(folder)  # noqa: F811
     if not code:
-        open_stores(project, HandClock(NOW)).close()
+        open_stores(load_project(folder), HandClock(NOW)).close()
         return
     with pytest.raises(SettingsError) as refused:
-        open_stores(project, HandClock(NOW))
+        open_stores(load_project(folder), HandClock(NOW))
     assert refused.value.code == code
     assert refused.value.fix
 

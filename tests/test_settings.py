@@ -10,7 +10,7 @@ import pytest
 from penstock.core.codes import CODES
 from penstock.core.errors import SettingsError
 from penstock.core.toml_lines import Places, lines_of
-from penstock.settings import CHOICES, DOCS, RANGES, Settings, load_settings, parse_settings
+from penstock.settings import CHOICES, DOCS, KINDS, RANGES, Settings, load_settings, parse_settings
 
 SECRET = "canary-secret-7f3a"
 
@@ -148,6 +148,27 @@ def test_a_value_that_is_no_choice_lists_the_choices(dotted: str) -> None:
     assert all(choice in error.fix for choice in CHOICES[dotted])
     for choice in CHOICES[dotted]:
         parse_settings(nested(dotted, choice))
+
+
+@pytest.mark.parametrize("dotted", KINDS)
+def test_an_adapter_that_does_not_exist_is_refused_when_settings_load(dotted: str) -> None:
+    error = refused(nested(dotted, SECRET))
+    assert error.code == "E206"
+    assert dotted in error.what
+    assert all(kind in error.fix for kind in KINDS[dotted])
+    for kind in KINDS[dotted]:
+        parse_settings(nested(dotted, kind))
+
+
+@pytest.mark.parametrize(
+    ("dotted", "said", "meant"),
+    [("esp.kind", "foldr", ""), ("esp.kind", "smpt", "smtp"), ("esp.kind", "directry", "directory"),
+     ("log.kind", "sqllite", "sqlite"), ("store.kind", "memry", "memory"), ("esp.tls", "startls", "starttls")],
+)  # fmt: skip
+def test_a_choice_misspelt_is_told_with_the_one_that_was_meant(
+    dotted: str, said: str, meant: str
+) -> None:
+    assert (f"did you mean `{meant}`?" in refused(nested(dotted, said)).fix) == bool(meant)
 
 
 @pytest.mark.parametrize("dotted", RANGES)

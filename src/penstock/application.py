@@ -16,7 +16,7 @@ from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.compose import Node, admin_parts, make_links
 from penstock.core.errors import SettingsError
 from penstock.edges.admin.routes import admin_handlers
-from penstock.edges.asgi import refuse, refuse_fault
+from penstock.edges.asgi import JsonRequest, refuse, refuse_fault
 from penstock.edges.collector.keys import write_key
 from penstock.edges.collector.routes import collector_edge, collector_handlers
 from penstock.edges.operations import operations_handlers
@@ -100,6 +100,7 @@ def make_http(node: Node, base_url: str) -> Http:
             path="/schema",
             render_plugins=[JsonRenderPlugin()],
         ),
+        request_class=JsonRequest,
         exception_handlers={HTTPException: refuse, Exception: refuse_fault},
         logging_config=None,
     )

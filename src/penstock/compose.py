@@ -93,7 +93,7 @@ from penstock.runtimes.outbox import OutboxPump
 from penstock.runtimes.popular import PopularFollowers
 from penstock.runtimes.side_by_side import Candidate, SideBySide
 from penstock.runtimes.upkeep import Upkeep
-from penstock.settings import EspSettings, Settings
+from penstock.settings import KINDS, EspSettings, Settings
 
 KEY_BYTES = 32
 KEYS_FILE = "keys.json"
@@ -146,8 +146,8 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
     settings = project.settings
     memory = settings.log.kind == "memory"
     folder = project.data_dir
-    _require_kind("log.kind", settings.log.kind, ("sqlite", "memory"))
-    _require_kind("store.kind", settings.store.kind, ("sqlite", "memory"))
+    _require_kind("log.kind", settings.log.kind)
+    _require_kind("store.kind", settings.store.kind)
     if memory and settings.store.kind != "memory":
         # What the store has applied would be skipped in the next run's log, which begins anew.
         raise SettingsError("E207", "a store on disk cannot follow a log in memory", where="store.kind",
@@ -223,7 +223,9 @@ def _make_folder(folder: Path) -> None:
                             fix="set `data_dir` to a folder that you may write to") from error  # fmt: skip
 
 
-def _require_kind(name: str, kind: str, known: Sequence[str]) -> None:
+def _require_kind(name: str, kind: str) -> None:
+    """Refuse, of settings that come from no file, what those of a file are refused for when they load."""
+    known = KINDS[name]
     if kind not in known:
         raise SettingsError("E206", f"setting `{name}` names an adapter that does not exist",
                             where=name, fix=f"use one of {', '.join(known)}")  # fmt: skip
@@ -235,7 +237,7 @@ def make_esp(settings: EspSettings, root: Path) -> Esp:
     Raises:
         SettingsError: The kind does not exist (E206).
     """
-    _require_kind("esp.kind", settings.kind, ("directory", "smtp"))
+    _require_kind("esp.kind", settings.kind)
     if settings.kind == "directory":
         return DirectoryEsp(root / settings.path)
     return SmtpEsp(

@@ -264,6 +264,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "definitions.compatibility": ("backward", "forward", "full", "none"),
     "esp.tls": ("starttls", "tls", "none"),
 }
+KINDS: dict[str, tuple[str, ...]] = {
+    "log.kind": ("sqlite", "memory"),
+    "store.kind": ("sqlite", "memory"),
+    "esp.kind": ("directory", "smtp"),
+}
+"""The adapters there are: `penstock plan` opens none of them, and must find a kind that does not exist."""
 
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -319,10 +325,11 @@ def load_settings(path: Path) -> Settings:
     Raises:
         SettingsError: The file is missing (E200), is not TOML (E201), has a key that does not exist
             (E202), a value of the wrong type (E203), one that is not among the choices (E204),
-            one that is out of its range (E207), an address that no email can carry (E260), a URL that
-            no link can start with (E261), a lawful basis that is none (E251), a purpose that is none
-            (E252), a log that is to be truncated after what is no span (E270) or without an archive
-            (E272), or a secret that is to be in the environment and is not (E217); each names the line.
+            an adapter that does not exist (E206), one that is out of its range (E207), an address that
+            no email can carry (E260), a URL that no link can start with (E261), a lawful basis that is
+            none (E251), a purpose that is none (E252), a log that is to be truncated after what is no
+            span (E270) or without an archive (E272), or a secret that is to be in the environment and
+            is not (E217); each names the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -474,11 +481,15 @@ def _require_known(
 
 
 def _require_choices(settings: Settings, places: Places) -> None:
-    for dotted, choices in CHOICES.items():
+    for dotted, choices in {**KINDS, **CHOICES}.items():
         for path, value in _values(settings, dotted):
             if value not in choices:
-                raise SettingsError("E204", f"setting `{'.'.join(path)}` is none of its choices",
-                                    where=places.of(*path), fix=f"use one of {', '.join(choices)}")  # fmt: skip
+                code, what = (
+                    ("E206", "names an adapter that does not exist") if dotted in KINDS else
+                    ("E204", "is none of its choices")
+                )  # fmt: skip
+                raise SettingsError(code, f"setting `{'.'.join(path)}` {what}", where=places.of(*path),
+                                    fix=_meant(value, choices, f"use one of {', '.join(choices)}"))  # fmt: skip
     taken: set[str] = set()
     for name, source in settings.sources.items():
         if source.write_key and source.write_key in taken:

@@ -469,3 +469,40 @@ def test_a_campaign_with_its_version_raised_is_published_with_what_serves(loaded
 
     kept = result_of("versions", "--project", loaded)["versions"]
     assert [one["campaigns"] for one in kept] == [["welcome@1"], ["welcome@2"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("features.py", "def ("),
+        ("features.py", "raise ValueError('no')"),
+        ("features.py", "import absent_module"),
+        ("slots.py", "other = slot('hero', candidates=[], fallback={})"),
+        ("campaigns/welcome.toml", "slots = "),
+    ],
+)
+@pytest.mark.parametrize("args", [(), ("--json",), ("--source",)])
+def test_a_plan_of_files_that_do_not_load_ends_as_one_that_can_not_be_applied(
+    folder: Path, name: str, line: str, args: tuple[str, ...]
+) -> None:
+    path = folder / name
+    assert path.exists()
+    path.write_text(f"{path.read_text()}\n{line}\n")
+
+    planned = run("plan", "--project", folder, *args)
+
+    assert planned.exit_code == 1, planned.output
+    assert "fix" in planned.output
+
+
+@pytest.mark.parametrize("setting", ["esp.kind", "log.kind", "store.kind"])
+def test_a_plan_refuses_an_adapter_that_does_not_exist(folder: Path, setting: str) -> None:
+    table, _, key = setting.partition(".")
+    toml = folder / "penstock.toml"
+    kept = re.sub(rf"(?m)^\[{table}\]\n([^\[]*)", "", toml.read_text())
+    toml.write_text(f'{kept}\n[{table}]\n{key} = "foldr"\n')
+
+    planned = run("plan", "--project", folder)
+
+    assert planned.exit_code == 3
+    assert f"E206: setting `{setting}`" in planned.output

@@ -243,6 +243,18 @@ def age(shop: Path, days: int) -> None:
     lived(shop)
 
 
+def test_truncating_says_which_of_the_two_is_missing(whole: Path) -> None:
+    kept = run("truncate", "--project", whole, code=3)
+    toml = (whole / "penstock.toml").read_text()
+    (whole / "penstock.toml").write_text(toml.partition("\n[archive]")[0])
+    given = run("truncate", "--keep", "1h", "--project", whole, code=3)
+
+    assert all(one in kept for one in ("E273", "give --keep"))
+    assert "archive.place" not in kept
+    assert all(one in given for one in ("E273", "`archive.place`", "log.forget"))
+    assert "--keep" not in given
+
+
 def test_by_hand_what_would_go_is_said_before_it_goes(whole: Path) -> None:
     assert "E273" in run("truncate", "--project", whole, code=3)
     assert "E270" in run("truncate", "--keep", "90 days", "--project", whole, code=3)

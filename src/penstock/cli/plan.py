@@ -16,7 +16,7 @@ from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.archives import open_log_beside
 from penstock.candidates import VERSIONS_FOLDER, serving_of
-from penstock.cli.main import JSON, PROJECT, out, show
+from penstock.cli.main import JSON, PROJECT, err, out, show
 from penstock.core.definitions.changes import Change, Changes, changes_of
 from penstock.core.definitions.retention import whole_reach
 from penstock.core.definitions.versions import Table, Version
@@ -57,8 +57,17 @@ class Planned(NamedTuple):
 def command(source: bool, project_dir: Path, as_json: bool) -> None:
     """Compare the project's files with what serves: features, slots, privacy, and what a build will take.
 
-    Ends with 0 if nothing differs, 2 if something does, and 1 if it can't be applied.
+    Ends with 0 if nothing differs, 2 if something does, and 1 if it does not load or can't be applied.
     """
+    try:
+        _compare(source, project_dir, as_json)
+    except DefinitionError as error:
+        # Its own exit code is that of a plan with differences, which a check in CI lets through.
+        err.print(str(error))
+        raise SystemExit(REFUSED) from None
+
+
+def _compare(source: bool, project_dir: Path, as_json: bool) -> None:
     if source:
         click.echo(load_project(project_dir).plan.source(), nl=False)
         return

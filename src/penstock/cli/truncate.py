@@ -77,10 +77,15 @@ def _with_keep(project: Project, keep: str) -> Project:
             raise SettingsError("E270", "--keep is no span of days or hours", where="--keep",
                                 fix='write it such as "90d" or "36h"')  # fmt: skip
         log = msgspec.structs.replace(log, keep=keep)
-    somewhere = bool(project.settings.archive.place) or log.forget
-    if not log.keep or not somewhere or log.kind != "sqlite":
-        raise SettingsError("E273", "nothing says how long the log is kept, or where the rest of it is", where="log.keep",
-                            fix="set `archive.place` (or `log.forget`), and `log.keep` or --keep")  # fmt: skip
+    if log.kind != "sqlite":
+        raise SettingsError("E207", "a log in memory is not truncated: it ends with its process", where="log.kind",
+                            fix='set log.kind to "sqlite" to keep one')  # fmt: skip
+    if not log.keep:
+        raise SettingsError("E273", "nothing says how long the log is kept", where="log.keep",
+                            fix="set `log.keep`, or give --keep")  # fmt: skip
+    if not (project.settings.archive.place or log.forget):
+        raise SettingsError("E273", "the log is to be truncated, and nothing has the rest of it", where="archive.place",
+                            fix="set `archive.place`; or `log.forget = true` if history may go for good")  # fmt: skip
     return replace(project, settings=msgspec.structs.replace(project.settings, log=log))
 
 

@@ -40,7 +40,7 @@ REQUEST: dict[str, Code] = {
         "Give pages the key of a source of kind `browser`; a server's key is secret.",
     ),
     "E379": Code(
-        "A request does not show the admin key.",
+        "A request shows no admin key, or another key.",
         "Send `Authorization: Bearer KEY` with the key of `server.admin_key`.",
     ),
     "E380": Code(
@@ -80,7 +80,7 @@ REQUEST: dict[str, Code] = {
         "Ask for a later instant; a question about earlier knowledge needs a replay.",
     ),
     "E391": Code(
-        "A request shows no read key.",
+        "A request shows no read key, or one that is none of this server's.",
         "Send `Authorization: Bearer KEY` with a key of `server.read_keys`.",
     ),
     "E392": Code(

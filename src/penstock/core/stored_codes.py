@@ -25,7 +25,7 @@ STORED: dict[str, Code] = {
     ),
     "E273": Code(
         "`penstock truncate` is asked, and nothing says how long the log is kept or where the rest of it is.",
-        "Set `log.keep` and `archive.place`, or give --keep.",
+        "Set `log.keep` or give --keep; and set `archive.place`, or `log.forget = true` if history may go for good.",
     ),
     "E275": Code(
         "The log was truncated without an archive, and leaves are to be made that no snapshot could begin.",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import msgspec
-from litestar import Response
-from litestar.exceptions import HTTPException
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, SerializationException
 
+from penstock.core.catalog.normalise import OTHER_NAME, shown_name
 from penstock.core.errors import (
     Conflict,
     DefinitionError,
@@ -28,6 +31,9 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 JSON = (b"content-type", b"application/json")
 UNAVAILABLE_RETRY_S = 1
 """What `Retry-After` says on a 503; clients back off on their own after that."""
+
+UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+"""How msgspec tells of a field that a struct does not have."""
 
 access = logging.getLogger("penstock.access")
 encode_json = msgspec.json.Encoder().encode
@@ -141,14 +147,29 @@ def refuse_fault(_: Any, error: Exception) -> Response[bytes]:
     return _response(fault_answer(error))
 
 
-def refuse(_: Any, error: HTTPException) -> Response[bytes]:
+def refuse(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """Return the response to what Litestar itself refuses; no value of the request is quoted.
 
     Args:
-        _: The request.
+        request: The request.
         error: Why it was refused before any of our code saw it.
     """
-    return _response(_refusal(error))
+    return _response(_unknown_field(request, error) or _refusal(error))
+
+
+class JsonRequest(Request[Any, Any, Any]):
+    """A request whose body may be no UTF-8 within a text, which the decoder tells by another exception."""
+
+    async def json(self) -> Any:
+        """Return the body's JSON.
+
+        Raises:
+            SerializationException: It is no JSON; answered 400.
+        """
+        try:
+            return await super().json()
+        except (UnicodeDecodeError, RecursionError):
+            raise SerializationException("the body is no JSON") from None
 
 
 def _response(answer: Answer) -> Response[bytes]:
@@ -166,6 +187,28 @@ def _refusal(error: HTTPException) -> Answer:
                              fix="see docs/reference/http.md for the fields")  # fmt: skip
         return error_answer(what, 400)
     return fault_answer(error)
+
+
+def _unknown_field(request: Request[Any, Any, Any], error: HTTPException) -> Answer | None:
+    """Return the answer to a body that has a field its route does not know; None for anything else."""
+    notes = error.extra if isinstance(error.extra, list) else ()
+    for note in notes:
+        told = UNKNOWN.fullmatch(str(note.get("message"))) if isinstance(note, dict) else None
+        if told is None or note.get("key") != "data":
+            continue
+        kind = request.route_handler.parsed_fn_signature.parameters["data"].annotation
+        known = [field.encode_name for field in msgspec.structs.fields(kind)]
+        name = shown_name(told[1])
+        if name == OTHER_NAME:
+            shown, where = "a field of that name", "$"
+        else:
+            shown, where = f"the field `{name}`", name
+        near = get_close_matches(name, known, 1)
+        fix = f"use only {', '.join(known)}"
+        what = EventRejected("E397", f"this route does not take {shown}", where=where,
+                             fix=f"did you mean `{near[0]}`? Or {fix}" if near else fix)  # fmt: skip
+        return error_answer(what, 400)
+    return None
 
 
 def _place(error: HTTPException) -> str:

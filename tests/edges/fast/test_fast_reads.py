@@ -48,6 +48,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "a decision": ("/v1/decide/winback?user_id=u-1&send=s-1", KEY),
     "the same decision": ("/v1/decide/winback?user_id=u-1&send=s-1", KEY),
     "a preview": ("/v1/decide/winback?user_id=u-1&preview=true", KEY),
+    "a preview that is neither": ("/v1/decide/winback?user_id=u-1&preview=on", KEY),
+    "an email whose preview is neither": ("/v1/render/winback?user_id=u-1&preview=", KEY),
     "nobody named": ("/v1/decide/winback", KEY),
     "two named": ("/v1/decide/winback?user_id=u-1&anonymous_id=a-1", KEY),
     "a blank": ("/v1/decide/winback?user_id=", KEY),

@@ -112,7 +112,13 @@ class AdminEdge:
         key = self.parts.admin_key
         good = hmac.compare_digest(shown.strip().encode(), key.encode())
         if not key or not good or kind.lower() != "bearer":
-            raise EventRejected("E379", "the request does not show the admin key", where="Authorization",
+            shows = kind.lower() == "bearer" and shown.strip()
+            what = (
+                "the key that the request shows is not the admin key"
+                if shows
+                else "the request shows no admin key"
+            )
+            raise EventRejected("E379", what, where="Authorization",
                                 fix="send `Authorization: Bearer KEY`, the key of `server.admin_key`")  # fmt: skip
 
     async def answer(

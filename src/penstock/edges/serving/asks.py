@@ -29,6 +29,9 @@ from penstock.flows.serve import Who
 MakeLeaf = Callable[[str, str], LeafId]
 
 RECIPIENTS_MAX = 1_000
+YES = ("true", "1", "yes")
+NO = ("false", "0", "no")
+"""What a parameter that is on or off may say, in any case."""
 
 HEADERS_MAX = 64
 """Spellings of good `Authorization` headers kept: nobody fills memory with blanks around a key."""
@@ -109,7 +112,13 @@ class ReadKeys:
         for key in self._keys:
             found = hmac.compare_digest(key, shown.strip()) or found
         if kind.lower() != b"bearer" or not found:
-            raise EventRejected("E391", "the request shows no read key", where="Authorization",
+            shows = kind.lower() == b"bearer" and shown.strip()
+            what = (
+                "the key that the request shows is no read key of this server"
+                if shows
+                else "the request shows no read key"
+            )
+            raise EventRejected("E391", what, where="Authorization",
                                 fix="send `Authorization: Bearer KEY`, a key of `server.read_keys`")  # fmt: skip
         if len(self._good) < HEADERS_MAX:
             self._good.add(said)
@@ -174,6 +183,23 @@ def require_parameters(said: Mapping[str, str], known: Collection[str]) -> None:
         shown = "a parameter" if plain == OTHER_NAME else f"the parameter `{plain}`"
         raise EventRejected("E397", f"this route does not take {shown}", where="query",
                             fix=_meant(plain, known, f"use only {', '.join(known)}"))  # fmt: skip
+
+
+def says_yes(text: str | None, name: str) -> bool:
+    """Return what a parameter says that is on or off; off where it is not named.
+
+    A word that is neither is no answer: read as no, `preview=on` would decide for good.
+
+    Raises:
+        EventRejected: It is none of the words for yes and no (E397).
+    """
+    if text is None:
+        return False
+    word = text.lower()
+    if word not in YES and word not in NO:
+        raise EventRejected("E397", f"`{name}` says neither yes nor no", where=name,
+                            fix=f"write {', '.join(YES)} for yes, or {', '.join(NO)} for no, which it is without one")  # fmt: skip
+    return word in YES
 
 
 def require_type(id_type: str, rules: IdentityRules) -> None:

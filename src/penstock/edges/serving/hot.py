@@ -16,6 +16,7 @@ from penstock.edges.serving.asks import (
     Recipient,
     path_identifier,
     require_parameters,
+    says_yes,
     who,
 )
 from penstock.flows.serve import Outcome, Who
@@ -81,7 +82,7 @@ def hot_reads(
             email_token=said.get("email_token"),
         )
         send = said.get("send")
-        preview = said.get("preview", "").lower() in {"1", "true", "yes"}
+        preview = says_yes(said.get("preview"), "preview")
         if not preview:
             outcome = at_once(again(request.param, asked, send))
             if outcome is not None:

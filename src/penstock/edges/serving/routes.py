@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from litestar import Request, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from penstock.core.errors import EventRejected, PenstockError
 from penstock.edges.asgi import Answer as Reply
@@ -23,6 +23,8 @@ from penstock.edges.asgi import (
 )
 from penstock.edges.route import Request as HotRequest
 from penstock.edges.serving.asks import (
+    NO,
+    YES,
     DecideMany,
     Lookup,
     LookUpMany,
@@ -32,6 +34,7 @@ from penstock.edges.serving.asks import (
     last_segment,
     require_room,
     require_type,
+    says_yes,
     who_of,
 )
 from penstock.edges.serving.hot import RENDER_PARAMETERS, answered, hot_reads, said_in
@@ -63,6 +66,13 @@ REPLAYS_MAX = 2
 """Questions about the past that read the log at once; the others wait."""
 
 Query = FromQuery[str | None]
+OnOrOff = Annotated[
+    str | None,
+    QueryParameter(
+        description=f"Decide to look at it, and keep nothing. Yes is any of {', '.join(YES)}; no is any of {', '.join(NO)}; "
+        "upper or lower case. Anything else is refused (E397)"
+    ),
+]
 
 
 class ServingParts(NamedTuple):
@@ -259,10 +269,6 @@ def known(text: str) -> Known:
     return Known(at_ms=instant(text, "known_at"))
 
 
-def _yes(text: str | None) -> bool:
-    return text is not None and text.lower() in {"1", "true", "yes"}
-
-
 def _documented(kind: type[Any], what: str) -> dict[int, ResponseSpec]:
     return {
         200: ResponseSpec(kind, description=what, generate_examples=False),
@@ -326,7 +332,7 @@ def _decide_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
          summary="What one person sees in a campaign")  # fmt: skip
     async def decide_one(
         request: Request[Any, Any, Any], campaign: FromPath[str], user_id: Query = None,
-        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: Query = None,
+        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: OnOrOff = None,
     ) -> Reply:  # fmt: skip
         return await answered(edge.hot.decide, _hot_request(request, campaign))
 
@@ -350,14 +356,15 @@ def _render_handlers(edge: ServingEdge) -> list[HTTPRouteHandler]:
          summary="The whole email of one person, as HTML or with `part=text` as text")  # fmt: skip
     async def render(
         request: Request[Any, Any, Any], campaign: FromPath[str], user_id: Query = None,
-        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: Query = None,
+        anonymous_id: Query = None, email_token: Query = None, send: Query = None, preview: OnOrOff = None,
         part: FromQuery[str] = "html",
     ) -> Reply:  # fmt: skip
         asked = Recipient(user_id=user_id, anonymous_id=anonymous_id, email_token=email_token)
 
         async def work() -> Reply:
-            said_in(request.scope["query_string"], RENDER_PARAMETERS)
-            return await edge.render(campaign, asked, send, part, preview=_yes(preview))
+            said = said_in(request.scope["query_string"], RENDER_PARAMETERS)
+            yes = says_yes(said.get("preview"), "preview")
+            return await edge.render(campaign, asked, send, part, preview=yes)
 
         return await edge.answer(request, "/v1/render/{campaign}", work)
 
