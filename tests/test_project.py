@@ -11,6 +11,8 @@ from penstock.adapters.files import SCRATCH, new_scratch, sole_use
 from penstock.candidates import make_renderer
 from penstock.compose import open_stores
 from penstock.core.codes import CODES
+from penstock.core.decision import sources
+from penstock.core.decision.sources import kinds
 from penstock.core.errors import DefinitionError, PenstockError
 from penstock.project import load_project, load_version
 
@@ -19,6 +21,15 @@ sys.path.insert(0, str(Path(__file__).parent / "edges" / "serving"))
 from tests_serving import FILES, folder  # noqa: F401 - a fixture
 
 Edit = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def sources_as_before():
+    """Forget what a test registers: the reference lists what is registered."""
+    before = dict(sources._registered)
+    yield
+    sources._registered.clear()
+    sources._registered.update(before)
 
 
 @pytest.fixture
@@ -247,3 +258,27 @@ def test_an_error_of_the_author_says_what_python_said(edit: Edit) -> None:
     assert isinstance(error, DefinitionError)
     assert "NameError" in error.what
     assert error.exit_code == 2
+
+
+@pytest.mark.usefixtures("sources_as_before")
+def test_a_project_with_a_source_of_its_own_is_loaded_again_when_it_changes(folder: Path) -> None:  # noqa: F811
+    slots = (folder / "slots.py").read_text()
+    own = """
+from penstock.core.decision.candidate import Proposal
+from penstock.dsl.slots import candidate_source, source
+
+@candidate_source("mine")
+def mine(args, reading):
+    "Offer %s."
+    return [Proposal(content={"title": "%s"})]
+"""
+    (folder / "slots.py").write_text(own % ("one", "one") + slots)
+    first = load_project(folder)
+    (folder / "slots.py").write_text(own % ("two", "two") + slots)
+    second = load_project(folder)
+    assert first.slots == second.slots
+    assert kinds()["mine"].doc == "Offer two."
+    again = own % ("one", "one") + slots + (own % ("two", "two")).partition("source\n")[2]
+    (folder / "slots.py").write_text(again)
+    with pytest.raises(DefinitionError, match="E155: two candidate sources"):
+        load_project(folder)

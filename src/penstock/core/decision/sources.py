@@ -98,16 +98,27 @@ _registered: dict[str, SourceKind] = {kind.name: kind for kind in _SHIPPED}
 
 
 def register(kind: SourceKind) -> SourceKind:
-    """Make a candidate source known by its name, as ours are; done once, while a project is loaded.
+    """Make a candidate source known by its name, as ours are; done while a project is loaded.
+
+    A process loads a project again when its files change: the module's newer source takes the place
+    of its older one, for every version of the definitions.
 
     Raises:
         DefinitionError: Another source has the name (E155).
     """
-    standing = _registered.setdefault(kind.name, kind)
-    if standing is not kind:
+    standing = _registered.get(kind.name)
+    if standing is not None and standing is not kind and not _loaded_again(standing, kind):
         raise DefinitionError("E155", f"two candidate sources are called `{kind.name}`",
                               fix="give one of them another name")  # fmt: skip
+    _registered[kind.name] = kind
     return kind
+
+
+def _loaded_again(older: SourceKind, newer: SourceKind) -> bool:
+    """Return whether two sources are of one module that was executed twice."""
+    one, two = older.propose, newer.propose
+    same = getattr(one, "__module__", "") == getattr(two, "__module__", None)
+    return same and getattr(one, "__globals__", 1) is not getattr(two, "__globals__", 2)
 
 
 def kinds() -> dict[str, SourceKind]:
