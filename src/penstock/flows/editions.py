@@ -119,12 +119,16 @@ class Editions:
 
     async def publish(self, campaign_name: str) -> None:
         """Pin a campaign to the definitions that serve, unless it is pinned already."""
-        campaign = self.active.serving.campaigns.get(campaign_name)
-        if (
-            campaign is not None
-            and edition(campaign_name, campaign.version) not in self._table().pins
-        ):
+        campaign = self._unpublished(campaign_name)
+        if campaign is not None:
             await self._publish(campaign_name, campaign.version)
+
+    def _unpublished(self, campaign_name: str) -> Campaign | None:
+        """Return the campaign that serves under a name if it is not pinned yet."""
+        campaign = self.active.serving.campaigns.get(campaign_name)
+        if campaign is None or edition(campaign_name, campaign.version) in self._table().pins:
+            return None
+        return campaign
 
     # -- as Serving
 
@@ -154,11 +158,7 @@ class Editions:
 
     def published(self, campaign_name: str) -> Serving | None:
         """Return who answers for a campaign that nothing is left to publish of; else None."""
-        campaign = self.active.serving.campaigns.get(campaign_name)
-        if (
-            campaign is not None
-            and edition(campaign_name, campaign.version) not in self._table().pins
-        ):
+        if self._unpublished(campaign_name) is not None:
             return None
         return self.of(campaign_name).serving
 
