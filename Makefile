@@ -11,7 +11,7 @@ WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-sdk faults check check-format check-lint check-types \
+.PHONY: help demo test test-slow test-sdk services faults check check-format check-lint check-types \
         check-contracts check-tidy check-docs check-spelling check-lock bench up fix site docs lock env clean
 
 help: ## list what you can do
@@ -20,13 +20,13 @@ help: ## list what you can do
 demo: $(ENV) ## see a click in the next email: engine, 12,000 events, a campaign, figures
 	$(BIN)/python -m examples.shop.demo
 
-test: $(ENV) test-sdk ## every fast test
+test: $(ENV) test-sdk services ## every fast test
 	$(PYTEST) $(PARALLEL) -m "not slow and not bench and not faults" --durations=10
 
-test-slow: $(ENV) test-sdk ## the long tests: more examples, more kills, all the data
+test-slow: $(ENV) test-sdk services ## the long tests: more examples, more kills, all the data
 	HYPOTHESIS_PROFILE=deep $(PYTEST) $(PARALLEL) -m slow --timeout=1800 --durations=10
 
-faults: $(ENV) ## a thousand kills, a hundred thousand histories; about an hour
+faults: $(ENV) services ## a thousand kills, a hundred thousand histories; about an hour
 	$(PYTEST) -p no:randomly -m faults tests/faults tests/simulation -s --timeout=7200
 
 check: check-format check-lint check-types check-contracts check-tidy check-docs check-spelling check-lock ## format, lint, types, contracts, tidy, docs
@@ -93,6 +93,11 @@ $(ENV): requirements.lock tools/boot.lock tools/environment.sh pyproject.toml
 # Node's SDKs drive the collector in the tests. Where there is no npm those tests are skipped and
 # say so; in CI they fail. Python SDKs that cannot live beside those of .venv have a folder of theirs.
 test-sdk: $(OLDER) $(if $(shell command -v npm 2>/dev/null),$(SDK))
+
+# Kafka and other real servers, which tests start for themselves. What can't be had on this machine is
+# said, and its tests are skipped; in CI it is an error.
+services: $(ENV) ## install the real servers that tests start
+	@$(BIN)/python -m tools.services install
 
 $(OLDER): tests/sdk/older.lock | $(ENV)
 	@rm -rf $(@D)

@@ -13,6 +13,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, sync_playwright
 
+from tools.services.kafka import SERVICE as KAFKA
+from tools.services.kafka import Cluster
+from tools.services.service import Missing, new_folder
+
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 GOLDEN = TESTS / "golden"
@@ -141,6 +145,34 @@ def s3_server() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Cluster]:
+    """A real Kafka broker on this machine, for all tests of this process: they use topics of their own."""
+    yield from running(KAFKA)
+
+
+@pytest.fixture(scope="session")
+def secured_kafka() -> Iterator[Cluster]:
+    """A real Kafka broker that asks for TLS and a SCRAM user, and allows what its ACLs say."""
+    yield from running(KAFKA, secured=True)
+
+
+def running(service: Any, **options: Any) -> Iterator[Any]:
+    """Start a service for a fixture, and remove it in the end; skip or fail where it can't be had."""
+    lacks = service.missing()
+    if lacks:
+        missing(lacks)
+    try:
+        started = service.start(new_folder(service.name), **options)
+    except Missing as error:
+        missing(str(error), fix="make services")
+        return
+    try:
+        yield started
+    finally:
+        started.remove()
 
 
 @pytest.fixture
