@@ -57,8 +57,9 @@ from penstock.core.step import Step
 from penstock.core.time import HOUR_MS
 from penstock.edges.admin.bodies import Status
 from penstock.edges.admin.definitions import DefinitionsParts
+from penstock.edges.admin.identity import IdentityParts
 from penstock.edges.admin.routes import AdminParts
-from penstock.edges.serving.asks import who_of
+from penstock.edges.serving.asks import named_leaf, who_of
 from penstock.flows.agree import measure
 from penstock.flows.archiving import ArchivedLog
 from penstock.flows.collect import Collector, Source, source_of
@@ -511,6 +512,10 @@ def admin_parts(node: Node, links: Links) -> AdminParts:
             node.versions,
             lambda allow_breaks: _changed(node, allow_breaks=allow_breaks),
             partial(measure, stores.store),
+        ),
+        identity=IdentityParts(
+            node.editions, engine.appender,
+            partial(named_leaf, make_leaf=node.collector.make_leaf, token_key=links.token_key),
         ),
     )  # fmt: skip
 

@@ -247,6 +247,19 @@ def test_explain_of_somebody_who_is_not_known_says_so(loaded: Path, person: str)
     assert "Nothing is known" not in known.stdout
 
 
+def test_cut_undoes_what_joined_two_and_says_so(loaded: Path) -> None:
+    done = run("cut", "user_id:u1", "ann@example.com", "--project", loaded)
+    again = run("cut", "ann@example.com", "u1", "--project", loaded)
+    refused = run("cut", "u1", "ann@exmaple.com", "--project", loaded)
+
+    assert 0 == done.exit_code, done.output
+    assert done.output.startswith("Cut: user_id and email, joined since ")
+    assert "by `identify` (verified)" in done.output
+    assert "nothing has joined them since" in again.output
+    assert (1, True) == (refused.exit_code, "E344" in refused.output)
+    assert "exmaple" not in refused.output
+
+
 @pytest.mark.parametrize("name", ["items.xlsx", "items"])
 def test_load_of_an_unknown_kind_of_file_says_which_are_known(folder: Path, name: str) -> None:
     (folder / name).write_text("x")

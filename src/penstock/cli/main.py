@@ -73,6 +73,7 @@ MODULES = {
     "versions": "versions",
     "schemas": "schemas",
     "explain": "explain",
+    "cut": "cut",
     "test": "cases",
     "dead-letters": "letters",
     "replay": "replay",

@@ -82,10 +82,10 @@ async def find_person(
         known.update(zip(wanted, read.leaves, strict=True))
         as_of_ms = min(as_of_ms, read.as_of_ms) if as_of_ms else read.as_of_ms
         live = live and read.live
-        wanted = graph.frontier(start, _edges(known), definitions.identity)
+        wanted = graph.frontier(start, edges_of(known), definitions.identity)
         if not wanted:
             break
-    resolution = graph.resolve(start, _edges(known), definitions.identity)
+    resolution = graph.resolve(start, edges_of(known), definitions.identity)
     leaves = [leaf for leaf_id in resolution.leaves if (leaf := known.get(leaf_id)) is not None]
     return Person(start, leaves, resolution, as_of_ms, live, bool(wanted) or resolution.bounded)
 
@@ -98,7 +98,8 @@ def register_leaves(person: Person) -> list[LeafId]:
     return list(leaves)
 
 
-def _edges(known: Mapping[LeafId, Leaf | None]) -> dict[LeafId, list[graph.Edge]]:
+def edges_of(known: Mapping[LeafId, Leaf | None]) -> dict[LeafId, list[graph.Edge]]:
+    """Return the edges of the leaves that were read, as resolution takes them."""
     return {
         leaf_id: list(leaf.edges.values()) if leaf is not None else []
         for leaf_id, leaf in known.items()

@@ -1,5 +1,8 @@
 """A small world of leaves: events are routed, folded and linked as the engine does."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from penstock.core import ids
@@ -9,6 +12,8 @@ from penstock.core.identity.identifier import IdentityRules
 from penstock.core.identity.resolution import HOPS_MAX
 from penstock.core.identity.routing import cut_records, missing_links, route
 from penstock.core.record import Evidence, Kind, Record
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 KEY = b"k" * 32
 

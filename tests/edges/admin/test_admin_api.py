@@ -29,6 +29,7 @@ ROUTES = [
     ("GET", "/v1/admin/dead-letters"),
     ("POST", "/v1/admin/dead-letters/replay"),
     ("GET", "/v1/admin/status"),
+    ("POST", "/v1/admin/cut"),
 ]
 
 

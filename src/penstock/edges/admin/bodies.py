@@ -125,6 +125,40 @@ class Why(msgspec.Struct, frozen=True):
     """What a replay of the person's records says of the recorded values; empty for a preview."""
 
 
+class NamedIdentifier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An identifier of a person."""
+
+    id_type: str
+    """`user_id`, `anonymous_id`, `email`, `email_token`, `claimed_user_id`, `phone` or one of your own."""
+    value: str
+
+
+class CutIdentifiers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Two identifiers to cut apart."""
+
+    one: NamedIdentifier
+    other: NamedIdentifier
+
+
+class CutEdge(msgspec.Struct, frozen=True):
+    """An edge that was undone: who said it, and since when it stood."""
+
+    a_type: str
+    """The type of the identifier whose event said it."""
+    b_type: str
+    rule: str
+    """`identify`, `track`, `alias` and so on: what kind of event it was."""
+    verified: bool
+    """False if only a public key said it."""
+    since: str
+
+
+class CutReport(msgspec.Struct, frozen=True):
+    """What a cut undid; nothing if the two were cut before and not joined since."""
+
+    undone: list[CutEdge]
+
+
 class Letter(msgspec.Struct, frozen=True):
     """A dead letter, without the event itself."""
 

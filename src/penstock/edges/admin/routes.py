@@ -42,6 +42,7 @@ from penstock.edges.admin.bodies import (
     Why,
 )
 from penstock.edges.admin.definitions import DefinitionsParts, definitions_handlers
+from penstock.edges.admin.identity import IdentityParts, identity_handlers
 from penstock.edges.asgi import (
     Answer,
     error_answer,
@@ -79,6 +80,7 @@ class AdminParts(NamedTuple):
     campaigning: Callable[[Edition], Campaigning]
     editions: Editions
     definitions: DefinitionsParts
+    identity: IdentityParts
     log: Log
     history: History
     past: Callable[[Edition], Past]
@@ -412,6 +414,7 @@ def admin_handlers(parts: AdminParts) -> list[HTTPRouteHandler]:
         *_letters_handlers(edge, shared),
         *_work_handlers(edge, shared),
         *definitions_handlers(parts.definitions, edge.answer, shared),
+        *identity_handlers(parts.identity, edge.answer, shared),
     ]
 
 

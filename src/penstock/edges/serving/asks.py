@@ -14,6 +14,7 @@ import msgspec
 from penstock.core import tokens
 from penstock.core.catalog.normalise import OTHER_NAME, shown_name
 from penstock.core.errors import EventRejected
+from penstock.core.identity.cutting import Named
 from penstock.core.identity.identifier import (
     CLAIMED_USER,
     EMAIL,
@@ -165,6 +166,21 @@ def who(id_type: str, value: str, make_leaf: MakeLeaf) -> Who:
         raise EventRejected("E393", "this can be no identifier of a person", where=_shown(id_type),
                             fix=_meant(id_type, _NAMES[:2], "name a type such as user_id and a value without blanks around it"))  # fmt: skip
     return Who(make_leaf(id_type, text), id_type)
+
+
+def named_leaf(id_type: str, value: str, *, make_leaf: MakeLeaf, token_key: bytes) -> Named:
+    """Return the leaf of an identifier of any type, also of one that only claims to be a user.
+
+    Raises:
+        EventRejected: The value can be no identifier of this type (E393), or no token is ours (E350 to
+            E352).
+    """
+    if id_type == "email_token":
+        return Named(tokens.verify_email(token_key, value), EMAIL)
+    text = normalise(id_type, value)
+    if id_type == CLAIMED_USER and text is not None:
+        return Named(make_leaf(id_type, text), id_type)
+    return Named(*who(id_type, value, make_leaf))
 
 
 def require_parameters(said: Mapping[str, str], known: Collection[str]) -> None:
