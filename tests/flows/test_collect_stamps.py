@@ -67,7 +67,7 @@ def view(product: str, number: int = 1, context: dict = GRANTED, **more) -> dict
 def test_an_event_is_stamped_with_the_item_as_it_is() -> None:
     kept, metrics = Kept(), MemoryMetrics()
     item = Leaf(b"i" * 16, [])
-    item.traits["category"] = (0, 123, 1, "shoes")
+    item.traits = {"category": (0, 123, 1, "shoes")}
 
     take(collector(kept, {"p1": item}, metrics), view("p1", category="what the page says"))
 

@@ -213,10 +213,11 @@ def test_the_register_gates_the_read_before_the_fold_has_come_to_the_withdrawal(
         await shop.send(UPDATED | {"anonymousId": "a1", "messageId": "w", "context": DENIED})
         # As before the fold: the ledger of the leaves knows nothing of it.
         for leaf in await leaves(shop):
-            leaf.purged.clear()
-            if "personalisation" in leaf.consent:
-                entry = leaf.consent["personalisation"]
-                leaf.consent["personalisation"] = msgspec.structs.replace(
+            leaf.purged = {}
+            consent = leaf.own_consent()
+            if "personalisation" in consent:
+                entry = consent["personalisation"]
+                consent["personalisation"] = msgspec.structs.replace(
                     entry, denied=False, at_ms=entry.at_ms - 1_000 if entry.denied else entry.at_ms
                 )
         gated = await profile(shop, "user_id", "u1")

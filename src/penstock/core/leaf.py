@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -28,6 +30,11 @@ Words = tuple[tuple[str, bool, str], ...]
 """(purpose, denied, source) of each explicit word of consent that one record says."""
 
 
+NOTHING: Final = cast("dict[Any, Any]", MappingProxyType({}))
+"""What a leaf holds of jobs, edges, purges and traits before the first: four dicts a leaf would be an
+eighth of its memory. It cannot be changed; whoever adds the first one puts a dict in its place."""
+
+
 class Leaf:
     """The decoded, mutable state of one identifier. One owner folds into it; readers do not keep it.
 
@@ -44,9 +51,9 @@ class Leaf:
         jobs: import job -> event ids, kept as long as the job can be run again.
         edges: (a, b) -> the edge that stands.
         words: The words of consent folded last, as `Verdict.words` has them, or None; those who say the
-            same again only move `words_at_ms` and `words_event`, until `consent` is asked for.
+            same again only move `words_at_ms` and `words_event`.
         words_at_ms, words_event: The latest effective time of `words` and its event; (-1, 0) if
-            `consent` has it.
+            the leaf's own ledger has it.
         purged: purpose -> `purged_before`, a max register of instants.
         traits: name -> register.
         states: One state per stateful feature of the plan.
@@ -74,14 +81,14 @@ class Leaf:
         self.dead = 0
         self.links = 0
         self.ids: dict[int, int] = {}
-        self.jobs: dict[str, set[int]] = {}
-        self.edges: dict[tuple[bytes, bytes], Edge] = {}
-        self._consent: dict[str, ConsentEntry] = {}
+        self.jobs: dict[str, set[int]] = NOTHING
+        self.edges: dict[tuple[bytes, bytes], Edge] = NOTHING
+        self._consent: dict[str, ConsentEntry] = NOTHING
         self.words: Words | None = None
         self.words_at_ms = -1
         self.words_event = 0
-        self.purged: dict[str, int] = {}
-        self.traits: dict[str, Trait] = {}
+        self.purged: dict[str, int] = NOTHING
+        self.traits: dict[str, Trait] = NOTHING
         self.states = states
         self.size = 0
         self.quarantined = False
@@ -92,26 +99,35 @@ class Leaf:
         return Version(self.generation, self.offset)
 
     @property
-    def consent(self) -> dict[str, ConsentEntry]:
-        """The ledger, purpose -> entry: the leaf's own, to read and to change."""
+    def consent(self) -> Mapping[str, ConsentEntry]:
+        """The ledger, purpose -> entry, to read."""
+        if self.words_at_ms < 0:
+            return self._consent
+        if self._consent:
+            return self.own_consent()
+        # Of most leaves one evidence is all that they ever say: it is not kept a second time.
+        return self._said({})
+
+    def own_consent(self) -> dict[str, ConsentEntry]:
+        """Return the ledger, purpose -> entry, to change: what `words` said last is brought into it."""
+        if not self._consent:
+            self._consent = {}
         if self.words_at_ms >= 0:
-            self._settle()
+            self._said(self._consent)
+            self.words_at_ms = -1
+            self.words_event = 0
         return self._consent
 
-    def _settle(self) -> None:
-        """Bring the ledger up to what `words` said last.
-
-        They have been folded once, so each purpose has an entry; of words that say the same the
-        greatest (time, event) stands for all.
-        """
+    def _said(self, ledger: dict[str, ConsentEntry]) -> dict[str, ConsentEntry]:
+        """Fold what `words` said last into a ledger; of words that say the same the greatest stands for all."""
         entry = None
         for purpose, denied, source in self.words or ():
             # Entries never change, so purposes of which the same was said share one.
             if entry is None or entry.denied is not denied or entry.source != source:
                 entry = ConsentEntry(self.words_at_ms, denied, self.words_event, source)
-            self._consent[purpose] = merge(self._consent[purpose], entry)
-        self.words_at_ms = -1
-        self.words_event = 0
+            standing = ledger.get(purpose)
+            ledger[purpose] = entry if standing is None else merge(standing, entry)
+        return ledger
 
 
 class _Body(msgspec.Struct, array_like=True, frozen=True):
@@ -132,8 +148,22 @@ class _Body(msgspec.Struct, array_like=True, frozen=True):
     states: list[Any]
 
 
+_ID_TYPES: dict[str, str] = {}
+_ID_TYPES_MAX: Final = 1_000
+"""Clients may name types of their own."""
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Body)
+
+
+def one_text(id_type: str) -> str:
+    """Return the one text of an id type that all leaves share: there are few types and many leaves."""
+    known = _ID_TYPES.get(id_type)
+    if known is not None:
+        return known
+    if len(_ID_TYPES) < _ID_TYPES_MAX:
+        _ID_TYPES[id_type] = id_type
+    return id_type
 
 
 def expired_id_tile(clock_ms: int) -> int:
@@ -210,16 +240,21 @@ def decode_leaf(leaf_id: LeafId, version: Version, raw: bytes, plan: Plan) -> Le
     leaf = Leaf(leaf_id, plan.decode(body.states))
     leaf.generation, leaf.offset = version
     leaf.base = version
-    leaf.id_type = body.id_type
+    leaf.id_type = one_text(body.id_type)
     leaf.value = body.value
     leaf.clock_ms = body.clock_ms
     leaf.applied, leaf.deduplicated, leaf.dropped, leaf.dead, leaf.links = body.counts
     leaf.ids = {event: tile for tile, events in body.ids for event in events}
-    leaf.jobs = {job: set(events) for job, events in body.jobs}
-    leaf.edges = {(edge.a, edge.b): edge for edge in body.edges}
-    leaf.consent.update(body.consent)
-    leaf.purged = dict(body.purged)
-    leaf.traits = dict(body.traits)
+    if body.jobs:
+        leaf.jobs = {job: set(events) for job, events in body.jobs}
+    if body.edges:
+        leaf.edges = {(edge.a, edge.b): edge for edge in body.edges}
+    if body.consent:
+        leaf.own_consent().update(body.consent)
+    if body.purged:
+        leaf.purged = dict(body.purged)
+    if body.traits:
+        leaf.traits = dict(body.traits)
     leaf.size = body.size
     leaf.quarantined = body.quarantined
     return leaf

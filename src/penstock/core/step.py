@@ -13,7 +13,15 @@ from penstock.core.consent.suppression import PERMISSION_EVENTS
 from penstock.core.feature.plan import Plan
 from penstock.core.identity import graph, routing
 from penstock.core.identity.identifier import ENTITY_TYPES, GROUP
-from penstock.core.leaf import ID_TILE_MS, ID_TILES, LEAF_BYTES_MAX, Leaf, Words, expired_id_tile
+from penstock.core.leaf import (
+    ID_TILE_MS,
+    ID_TILES,
+    LEAF_BYTES_MAX,
+    Leaf,
+    Words,
+    expired_id_tile,
+    one_text,
+)
 from penstock.core.record import Evidence, Kind, Record
 
 VERDICTS_MAX = 10_000
@@ -187,6 +195,8 @@ class Step:
 
     def _remember(self, leaf: Leaf, job: str, event: int) -> None:
         """Keep an event among a job's, even one that came another way first: the job may be run late."""
+        if not leaf.jobs:
+            leaf.jobs = {}
         events = leaf.jobs.setdefault(job, set())
         if event not in events:
             events.add(event)
@@ -205,6 +215,8 @@ class Step:
 
     @staticmethod
     def _fold_edges(leaf: Leaf, record: Record, links: list[Record]) -> None:
+        if not leaf.edges:
+            leaf.edges = {}
         held = leaf.edges
         links.extend(routing.missing_links(record, held))
         for edge in record.edges:
@@ -226,18 +238,23 @@ class Step:
             if standing is None:
                 leaf.size += _TRAIT_BYTES + len(name)
             if standing is None or standing[:3] < at:
+                if not leaf.traits:
+                    leaf.traits = {}
                 leaf.traits[name] = (*at, value)
                 leaf.size += _value_bytes(value) - (_value_bytes(standing[3]) if standing else 0)
 
     def _fold_consent(self, leaf: Leaf, record: Record) -> None:
+        consent = leaf.own_consent()
         for purpose, entry, purge_ms in ledger.entries_of(record):
-            standing = leaf.consent.get(purpose)
+            standing = consent.get(purpose)
             if standing is None:
-                leaf.consent[purpose] = entry
+                consent[purpose] = entry
                 leaf.size += _CONSENT_BYTES
             else:
-                leaf.consent[purpose] = ledger.merge(standing, entry)
+                consent[purpose] = ledger.merge(standing, entry)
             if purge_ms is not None and purge_ms > leaf.purged.get(purpose, -1):
+                if not leaf.purged:
+                    leaf.purged = {}
                 leaf.purged[purpose] = purge_ms
                 self._purge_traits(leaf, purpose, purge_ms)
 
@@ -264,21 +281,22 @@ class Step:
                 leaf.words_at_ms = at_ms
                 leaf.words_event = record.event_id
             return
-        consent = leaf.consent
-        for purpose, denied, source in words:
-            entry = ledger.ConsentEntry(at_ms, denied, record.event_id, source)
-            standing = consent.get(purpose)
-            if standing is None:
+        known = leaf.consent
+        for purpose, _, _ in words:
+            if purpose not in known:
                 leaf.size += _CONSENT_BYTES
-                consent[purpose] = entry
-            else:
-                consent[purpose] = ledger.merge(standing, entry)
+        if known:
+            leaf.own_consent()
         leaf.words = words
+        leaf.words_at_ms = at_ms
+        leaf.words_event = record.event_id
 
     def _fold_link(self, leaf: Leaf, record: Record) -> Outcome:
         leaf.links += 1
         if leaf.value is None:
             _name(leaf, record)
+        if not leaf.edges:
+            leaf.edges = {}
         for edge in record.edges:
             if not leaf.quarantined and graph.fold_edge(leaf.edges, edge):
                 leaf.size += _EDGE_BYTES
@@ -325,7 +343,7 @@ def _words(evidence: Evidence) -> Words | None:
 
 
 def _name(leaf: Leaf, record: Record) -> None:
-    leaf.id_type = leaf.id_type or record.id_type
+    leaf.id_type = leaf.id_type or one_text(record.id_type)
     for identifier in record.identifiers:
         if identifier.leaf == record.leaf:
             leaf.value = identifier.value

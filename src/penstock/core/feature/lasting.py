@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from penstock.core.feature import caps
-from penstock.core.feature.cell import Cell
+from penstock.core.feature.cell import Cell, first_from
 from penstock.core.feature.window import FixedGrid
 
 ALWAYS: Final = 1 << 62
@@ -129,12 +129,12 @@ def lasts_until(cell: Cell, state: Any, as_of_ms: int, floor: int) -> int:
     if cell.layout == "register":
         return _oldest_leaves(cell, [state], max(since_ms, floor), grid.window_ms)
     first = max(grid.live_from(as_of_ms), floor)
-    counted = [tile for tile in state if tile >= first]
-    if not counted:
+    oldest = first_from(state, first)
+    if oldest == len(state):
         return ALWAYS
-    until_ms = (min(counted) + 1) * grid.width_ms + grid.window_ms
+    until_ms = (state[oldest] + 1) * grid.width_ms + grid.window_ms
     if cell.aggregate.own_time:
-        accs = [acc for tile in counted for acc in _accumulators(cell, state[tile])]
+        accs = [acc for tile in state[oldest + 1 :: 2] for acc in _accumulators(cell, tile)]
         until_ms = min(until_ms, _oldest_leaves(cell, accs, since_ms, grid.window_ms))
     return until_ms
 

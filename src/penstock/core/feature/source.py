@@ -12,7 +12,7 @@ from penstock.core.catalog.expr_nodes import FieldRef
 from penstock.core.feature import caps, expr
 from penstock.core.feature.algebra import VALUE_BYTES
 from penstock.core.feature.binding import EACH_MAX, Bound, Naming
-from penstock.core.feature.cell import GROUP_BYTES, TILE_BYTES
+from penstock.core.feature.cell import GROUP_BYTES, TILE_BYTES, place_of
 from penstock.core.feature.window import Zone
 
 Folder = Callable[[list[Any], Any, int], int]
@@ -177,24 +177,29 @@ class EventSource:
             return [
                 f"state = states[{index}]",
                 "if state is None:",
-                f"    states[{index}] = {{{tile}: {first}}}",
+                f"    states[{index}] = [{tile}, {first}]",
+                f"elif state[-2] == {tile}:",
+                *_replaced("state[-1]", following),
                 "else:",
-                f"    acc = state.get({tile})",
-                f"    state[{tile}] = {_next('acc', first, following)}",
+                f"    place = place_of(state, {tile})",
+                "    acc = state[place]",
+                f"    state[place] = {_next('acc', first, following)}",
             ]
         return [
             f"state = states[{index}]",
             "if state is None:",
-            f"    state = states[{index}] = {{}}",
-            f"groups = state.get({tile})",
-            "if groups is None:",
-            f"    state[{tile}] = {{{group}: {first}}}",
+            f"    states[{index}] = [{tile}, {{{group}: {first}}}]",
             "else:",
-            f"    acc = groups.get({group})",
-            "    if acc is not None:",
-            f"        groups[{group}] = {following}",
-            f"    elif admits(groups, {group}, {bound.cell.groups_max}):",
-            f"        groups[{group}] = {first}",
+            f"    place = -1 if state[-2] == {tile} else place_of(state, {tile})",
+            "    groups = state[place]",
+            "    if groups is None:",
+            f"        state[place] = {{{group}: {first}}}",
+            "    else:",
+            f"        acc = groups.get({group})",
+            "        if acc is not None:",
+            f"            groups[{group}] = {following}",
+            f"        elif admits(groups, {group}, {bound.cell.groups_max}):",
+            f"            groups[{group}] = {first}",
         ]
 
     def _add(self, index: int, bound: Bound) -> tuple[str, str]:
@@ -205,6 +210,13 @@ class EventSource:
         self.namespace[name] = bound.aggregate.adder()
         value = "value" if bound.feature.value else "None"
         return f"{name}(None, {value}, at, event)", f"{name}(acc, {value}, at, event)"
+
+
+def _replaced(place: str, following: str) -> list[str]:
+    """Return the code that puts the next accumulator where one stands."""
+    if following == "acc + 1":
+        return [f"    {place} += 1"]
+    return [f"    acc = {place}", f"    {place} = {following}"]
 
 
 def _next(acc: str, first: str, following: str) -> str:
@@ -236,7 +248,11 @@ def folders(
     by_event: dict[str, list[tuple[int, Bound]]] = {}
     for index, bound in enumerate(cells):
         by_event.setdefault(bound.feature.event, []).append((index, bound))
-    namespace: dict[str, Any] = {"admits": caps.admits, "period": zone.period}
+    namespace: dict[str, Any] = {
+        "admits": caps.admits,
+        "period": zone.period,
+        "place_of": place_of,
+    }
     texts: list[str] = []
     names: dict[str, str] = {}
     for number, event in enumerate(sorted(by_event)):
