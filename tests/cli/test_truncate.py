@@ -297,7 +297,7 @@ def profile_of(shop: Path, user: str) -> Any:
     async def read(node: Node) -> Any:
         profile, person = await node.serving.profile(who(node, user))
         view = profile_view(profile, person, now_ms=0, token_key=bytes(32))
-        shown = people_json(await node.serving.look([who(node, user)]), bytes(32))[0]
+        shown = people_json(await node.serving.look([who(node, user)]), bytes(32))
         assert json.loads(shown).get("complete_since", {}) == view.complete_since
         return msgspec.structs.replace(view, as_of="", profile_as_of="", age_ms=0, definitions="")
 

@@ -177,15 +177,48 @@ def _response(answer: Answer) -> Response[bytes]:
     return Response(answer.body, status_code=answer.status, headers=headers)
 
 
+def not_taken(where: str) -> EventRejected:
+    """Return the refusal of a request that is not what its route takes.
+
+    Args:
+        where: The path of what is wrong with it; `$` for all of it.
+    """
+    return EventRejected("E397", "the request is not what this route takes", where=where,
+                         fix="see docs/reference/http.md for the fields")  # fmt: skip
+
+
+def unknown_field(kind: type[msgspec.Struct], name: str) -> EventRejected:
+    """Return the refusal of a body that has a field its route does not know.
+
+    Args:
+        kind: What the route takes.
+        name: The field, as sent.
+    """
+    known = [field.encode_name for field in msgspec.structs.fields(kind)]
+    plain = shown_name(name)
+    if plain == OTHER_NAME:
+        shown, where = "a field of that name", "$"
+    else:
+        shown, where = f"the field `{plain}`", plain
+    near = get_close_matches(plain, known, 1)
+    fix = f"use only {', '.join(known)}"
+    return EventRejected("E397", f"this route does not take {shown}", where=where,
+                         fix=f"did you mean `{near[0]}`? Or {fix}" if near else fix)  # fmt: skip
+
+
+def shown_place(key: object) -> str:
+    """Return a place within a body as a message may name it: a field of its own, or all of it."""
+    plain = isinstance(key, str) and len(key) <= 64 and key.replace("_", "").isidentifier()
+    return str(key) if plain else "$"
+
+
 def _refusal(error: HTTPException) -> Answer:
     if error.status_code in (404, 405):
         what = EventRejected("E380", "there is no such route, or it takes another method",
                              fix="see docs/reference/http.md for the routes")  # fmt: skip
         return error_answer(what, error.status_code)
     if error.status_code < 500:
-        what = EventRejected("E397", "the request is not what this route takes", where=_place(error),
-                             fix="see docs/reference/http.md for the fields")  # fmt: skip
-        return error_answer(what, 400)
+        return error_answer(not_taken(_place(error)), 400)
     return fault_answer(error)
 
 
@@ -197,17 +230,7 @@ def _unknown_field(request: Request[Any, Any, Any], error: HTTPException) -> Ans
         if told is None or note.get("key") != "data":
             continue
         kind = request.route_handler.parsed_fn_signature.parameters["data"].annotation
-        known = [field.encode_name for field in msgspec.structs.fields(kind)]
-        name = shown_name(told[1])
-        if name == OTHER_NAME:
-            shown, where = "a field of that name", "$"
-        else:
-            shown, where = f"the field `{name}`", name
-        near = get_close_matches(name, known, 1)
-        fix = f"use only {', '.join(known)}"
-        what = EventRejected("E397", f"this route does not take {shown}", where=where,
-                             fix=f"did you mean `{near[0]}`? Or {fix}" if near else fix)  # fmt: skip
-        return error_answer(what, 400)
+        return error_answer(unknown_field(kind, told[1]), 400)
     return None
 
 
@@ -215,6 +238,6 @@ def _place(error: HTTPException) -> str:
     """Return the JSON path that a validation names; its message may quote a value, so it is cut."""
     for note in error.extra if isinstance(error.extra, list) else ():
         key = note.get("key") if isinstance(note, dict) else None
-        if isinstance(key, str) and len(key) <= 64 and key.replace("_", "").isidentifier():
-            return key
+        if (place := shown_place(key)) != "$":
+            return place
     return "$"

@@ -382,13 +382,14 @@ class Connection(asyncio.Protocol):
         if self._held:
             self._server.held_bytes -= self._held
             self._held = 0
-        if self._body_bytes > self._server.limits.small_body_bytes:
-            self._server.held_bytes += self._body_bytes
-            self._kept += self._body_bytes
         request, route = self._request, self._route
         assert request is not None, "headers come before the end"
-        request.body = bytes(self._body)
-        self._body = b""
+        if self._body:
+            request.body = bytes(self._body)
+            self._body = b""
+            if self._body_bytes > self._server.limits.small_body_bytes:
+                self._server.held_bytes += self._body_bytes
+                self._kept += self._body_bytes
         if self._draining or not self._keeps_alive(request.headers):
             self._closing = self._deaf = True
         if self._busy or self._ahead or route is None:
@@ -439,6 +440,8 @@ class Connection(asyncio.Protocol):
             self._server.held_bytes -= self._kept
             self._kept = 0
         self.since = self._server.crowd.tick
+        if not (self._ahead or self._closing or self._owes_continue):
+            return
         if self._transport.is_closing():
             return
         if self._ahead:

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import msgspec
 from litestar import Request as LitestarRequest
@@ -122,9 +122,13 @@ class Refuse(Protocol):
         ...
 
 
+STATUS: Final = {"E372": 413, "E377": 408, "E383": 431}
+"""By code, of what never was a whole request."""
+
+
 def refuse(request: Request, error: PenstockError) -> Answer:
     """Return the usual answer to an error: 408, 413 and 431 for what never was a whole request."""
-    return error_answer(error, {"E372": 413, "E377": 408, "E383": 431}.get(error.code, 0))
+    return error_answer(error, STATUS.get(error.code, 0))
 
 
 class Route:

@@ -186,7 +186,7 @@ class PartitionFold:
     def peek(self, leaves: Sequence[LeafId]) -> list[Leaf | None]:
         """Return leaves for reading: the cached one where there is one, else the stored one."""
         cache = self.cache
-        found: list[Leaf | None] = [cache.get(leaf_id) for leaf_id in leaves]
+        found: list[Leaf | None] = [*map(cache.get, leaves)]
         if None in found:
             cold = [leaf_id for leaf_id, leaf in zip(leaves, found, strict=True) if leaf is None]
             stored = iter(self.fetch(cold))

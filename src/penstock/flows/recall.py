@@ -9,7 +9,7 @@ to be right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from penstock.core.consent.suppression import Suppression, SuppressionKey
@@ -43,7 +43,7 @@ class Recalled:
     """
 
     __slots__ = (
-        "bounded", "clock_ms", "found", "from_ms", "known_at", "leaves", "log_as_of_ms", "moving", "profile", "register",
+        "bounded", "clock_ms", "found", "from_ms", "known_at", "later", "leaves", "log_as_of_ms", "moving", "profile", "register",
         "register_leaves", "shown", "until_ms", "versions",
     )  # fmt: skip
 
@@ -55,6 +55,7 @@ class Recalled:
     ) -> None:  # fmt: skip
         self.profile = profile
         self.moving = moving
+        self.later = tuple(later for _, later in moving)
         self.clock_ms = profile.clock_ms
         self.from_ms = profile.as_of_ms
         self.until_ms = until_ms
@@ -72,11 +73,11 @@ class Recalled:
 
     def stands(self, leaves: Sequence[Leaf | None]) -> bool:
         """Return whether the leaves are those that were read, at the versions they had."""
-        for leaf, version in zip(leaves, self.versions, strict=True):
-            if leaf is None:
-                if version is not None:
+        for leaf, version in zip(leaves, self.versions):  # noqa: B905 - strict costs as much as the rest
+            if leaf is None or version is None:
+                if leaf is not version:
                     return False
-            elif version is None or leaf.offset != version[1] or leaf.generation != version[0]:
+            elif leaf.offset != version[1] or leaf.generation != version[0]:
                 return False
         return True
 
@@ -129,12 +130,21 @@ class Look(NamedTuple):
 class Read(NamedTuple):
     """One person as of now, never what was last known: what a decision is made on."""
 
-    person: Recalled
-    profile: Profile
+    seen: Seen
     now_ms: int
     log_as_of_ms: int
     """The instant up to which the log is reflected."""
     live: bool
+
+    @property
+    def person(self) -> Recalled:
+        """What is remembered of them."""
+        return self.seen.person
+
+    @property
+    def profile(self) -> Profile:
+        """The profile as of now; made at each call."""
+        return self.seen.profile()
 
 
 def unavailable(error: Unavailable | DamagedLeaf) -> str:
@@ -170,6 +180,13 @@ class Recall:
         """
         self._use(definitions)
         try:
+            if len(starts) == 1 and (one := self._people.get(starts[0])) is not None:
+                # The commonest by far: one person, remembered, nothing changed.
+                read = await self._profiles.read(one.leaves)
+                now_ms = self._clock.now_ms()
+                seen = self._seen(one, read.leaves, now_ms, read.as_of_ms)
+                if seen is not None:
+                    return Look([seen], now_ms, read.as_of_ms, read.live)
             return await self._look(starts, definitions)
         except Unavailable as error:
             return self.at_hand(starts, definitions, unavailable(error))
@@ -195,34 +212,20 @@ class Recall:
             now_ms = self._clock.now_ms()
             seen = self._seen(one, read.leaves, now_ms, read.as_of_ms)
             if seen is not None:
-                return Read(one, seen.profile(), now_ms, read.as_of_ms, read.live)
+                return Read(seen, now_ms, read.as_of_ms, read.live)
         now_ms = self._clock.now_ms()
         seen, as_of_ms, live = await self._read_anew(start, definitions, now_ms)
-        return Read(seen.person, seen.profile(), now_ms, as_of_ms, live)
+        return Read(seen, now_ms, as_of_ms, live)
 
     async def _look(self, starts: Sequence[LeafId], definitions: Definitions) -> Look:
-        people = self._people
-        if len(starts) == 1 and (one := people.get(starts[0])) is not None:
-            # The commonest by far: one person, remembered, nothing changed.
-            read = await self._profiles.read(one.leaves)
-            now_ms = self._clock.now_ms()
-            seen = self._seen(one, read.leaves, now_ms, read.as_of_ms)
-            if seen is not None:
-                return Look([seen], now_ms, read.as_of_ms, read.live)
-        remembered = [people.get(start) for start in starts]
-        read = await self._profiles.read(
-            [leaf for one in remembered if one is not None for leaf in one.leaves]
-        )
+        remembered = [self._people.get(start) for start in starts]
+        known = [one for one in remembered if one is not None]
+        read = await self._profiles.read([leaf for one in known for leaf in one.leaves])
         now_ms = self._clock.now_ms()
-        found: list[Seen | Unread | None] = []
-        place = 0
-        for one in remembered:
-            if one is None:
-                found.append(None)
-                continue
-            end = place + len(one.leaves)
-            found.append(self._seen(one, read.leaves[place:end], now_ms, read.as_of_ms))
-            place = end
+        standing = self._all_seen(known, read.leaves, now_ms, read.as_of_ms)
+        found: list[Seen | Unread | None] = [
+            None if one is None else next(standing) for one in remembered
+        ]
         as_of_ms, live = read.as_of_ms, read.live
         if None in found:
             for index, start in enumerate(starts):
@@ -275,7 +278,42 @@ class Recall:
             return None
         one.log_as_of_ms = log_as_of_ms
         # Now, while the leaves are what they are: after the next await they may not be.
-        return Seen(one, as_of_ms, [later(as_of_ms) for _, later in one.moving])
+        return Seen(one, as_of_ms, [later(as_of_ms) for later in one.later])
+
+    def _all_seen(
+        self, people: Sequence[Recalled], leaves: Sequence[Leaf | None], now_ms: int, log_as_of_ms: int
+    ) -> Iterator[Seen | None]:  # fmt: skip
+        """Yield what `_seen` returns of each of several people, of whom the register is asked once.
+
+        Args:
+            people: Who is remembered.
+            leaves: Theirs, one after the other.
+            now_ms: The present instant.
+            log_as_of_ms: Up to when the log is reflected.
+        """
+        register = self._suppressions.get([leaf for one in people for leaf in one.register_leaves])
+        named = {key.leaf for key in register}
+        place = 0
+        for one in people:
+            start = place
+            as_of_ms = max(one.clock_ms, now_ms)
+            stands = one.from_ms <= as_of_ms < one.until_ms
+            for version in one.versions:
+                leaf = leaves[place]
+                place += 1
+                if leaf is None or version is None:
+                    stands = stands and leaf is version
+                elif leaf.offset != version[1] or leaf.generation != version[0]:
+                    stands = False
+            if named or one.register:
+                # Rare: nearly nobody has an entry.
+                yield self._seen(one, leaves[start:place], now_ms, log_as_of_ms) if stands else None
+            elif stands:
+                one.log_as_of_ms = log_as_of_ms
+                # Now, while the leaves are what they are: after the next await they may not be.
+                yield Seen(one, as_of_ms, [later(as_of_ms) for later in one.later])
+            else:
+                yield None
 
     async def _read(
         self, start: LeafId, definitions: Definitions, now_ms: int

@@ -103,6 +103,8 @@ class _Standing(NamedTuple):
     purposes: frozenset[str]
     """For which its content uses what is known of the person."""
     slots: dict[str, SlotContent]
+    profile_as_of: str
+    """When the profile was read that it was made on, as answers say it."""
 
 
 class ServeRules(NamedTuple):
@@ -155,6 +157,8 @@ class Serving:
         self.on_fault = on_fault
         self._previewed: dict[str, tuple[Campaign, Campaign]] = {}
         self._standing: dict[DecisionKey, _Standing] = {}
+        self._asked: dict[tuple[LeafId, str, str], None] = {}
+        """By what those who stand were asked for: leaf, campaign, send."""
         self._served: dict[tuple[str, str], Callable[[float], None]] = {}
         self._count_repeated = metrics.bound("penstock_decisions_total", outcome="repeated")
         self.popular = popular
@@ -237,25 +241,34 @@ class Serving:
             self._count_served(outcome.answer)
         return outcome
 
-    async def again(self, campaign_name: str, who: Who, send: str | None = None) -> Outcome | None:
-        """Return what `decide` returns if it is a decision whose content is at hand; None to ask it.
+    async def again(self, campaign_name: str, who: Who, send: str | None = None) -> Answer | None:
+        """Return what `decide` answers if it is a decision whose content is at hand; None to ask it.
 
         The person is read as ever: what they permit, and what they have refused, is as of now.
         """
         campaign = self.campaigns.get(campaign_name)
-        if campaign is None or not self._standing:
+        if campaign is None:
+            return None
+        send = send or self.default_send(campaign)
+        # Nearly always a decision is asked for by what it was asked for before: who has not been is
+        # not read for nothing.
+        if (who.leaf, campaign_name, send) not in self._asked:
             return None
         try:
             read = await self.recall.read(who.leaf, self.definitions)
-            key = self._key(campaign, who, read.profile, send or self.default_send(campaign))
-            standing = self._standing.get(key)
+            person = read.person.profile  # of which nothing is used that moves with the instant
+            standing = self._standing.get(self._key(campaign, who, person, send))
             if standing is None or standing.campaign is not campaign:
                 return None
-            outcome = self._repeated(standing, who, read)
+            self._count_repeated(1)
+            answer = (
+                self._answer_again(standing) if standing.purposes <= person.permitted
+                else self._withheld(campaign, who).answer
+            )  # fmt: skip
         except Exception:  # noqa: BLE001 - `decide` meets it too, and says so in its answer
             return None
-        self._count_served(outcome.answer)
-        return outcome
+        self._count_served(answer)
+        return answer
 
     def _count_served(self, answer: Answer) -> None:
         key = (answer.served, answer.reason)
@@ -293,7 +306,7 @@ class Serving:
         if not preview:
             stored = self.decisions.get([key])[0]
             if stored is not None:
-                standing = self._keep(key, campaign, decode_decision(stored))
+                standing = self._keep(key, who, campaign, decode_decision(stored))
                 return self._repeated(standing, who, read)
         refused = refused_topics(register, campaign.channel)
         holdout = "" if preview else holdout_of(
@@ -329,11 +342,12 @@ class Serving:
             self.metrics.count(
                 "penstock_decisions_total", outcome="made" if stands.created else "repeated"
             )
-            standing = self._keep(key, campaign, decision)
-            return self._outcome(standing, profile, read.log_as_of_ms, register)
-        return self._outcome(
-            self._standing_of(campaign, decision), profile, read.log_as_of_ms, register
-        )
+            standing = self._keep(key, who, campaign, decision)
+        else:
+            standing = self._standing_of(campaign, decision)
+        as_of_ms = read.log_as_of_ms
+        answer = self._answer(standing, as_of_ms, format_instant(as_of_ms))
+        return Outcome(answer, decision, profile, register, recipient)
 
     def _key(self, campaign: Campaign, who: Who, profile: Profile, send: str) -> DecisionKey:
         """Return the key of a decision: by address where one is known, so that nobody is sent two."""
@@ -342,23 +356,41 @@ class Serving:
 
     def _standing_of(self, campaign: Campaign, decision: Decision) -> _Standing:
         purposes = frozenset(used_purposes(campaign, decision))
-        return _Standing(campaign, decision, purposes, self.contents(campaign, decision))
+        return _Standing(
+            campaign, decision, purposes, self.contents(campaign, decision),
+            format_instant(decision.profile_as_of_ms),
+        )  # fmt: skip
 
-    def _keep(self, key: DecisionKey, campaign: Campaign, decision: Decision) -> _Standing:
+    def _keep(
+        self, key: DecisionKey, who: Who, campaign: Campaign, decision: Decision
+    ) -> _Standing:
         standing = self._standing_of(campaign, decision)
         if len(self._standing) >= STANDING_MAX:
             del self._standing[next(iter(self._standing))]
         self._standing[key] = standing
+        if len(self._asked) >= STANDING_MAX:
+            del self._asked[next(iter(self._asked))]
+        self._asked[who.leaf, campaign.name, key.send] = None
         return standing
 
     def _repeated(self, standing: _Standing, who: Who, read: Read) -> Outcome:
         """Answer with a decision that was made before."""
         self._count_repeated(1)
-        if not standing.purposes <= read.profile.permitted:
-            # The record stands; what was permitted then is not served against a withdrawal.
-            return self._fallback(standing.campaign, who, "consent")
+        profile = read.profile
+        if not standing.purposes <= profile.permitted:
+            return self._withheld(standing.campaign, who)
+        decision = standing.decision
+        return Outcome(
+            self._answer_again(standing), decision, profile, read.person.register, LeafId(decision.recipient)
+        )  # fmt: skip
+
+    def _answer_again(self, standing: _Standing) -> Answer:
         as_of_ms = standing.decision.profile_as_of_ms
-        return self._outcome(standing, read.profile, as_of_ms, read.person.register)
+        return self._answer(standing, as_of_ms, standing.profile_as_of)
+
+    def _withheld(self, campaign: Campaign, who: Who) -> Outcome:
+        """Answer in place of a decision: what was permitted then is not served against a withdrawal."""
+        return self._fallback(campaign, who, "consent")
 
     def _without_lots(self, campaign: Campaign) -> Campaign:
         """Return a campaign that draws nothing by lot: a preview shows what the ranking gives."""
@@ -402,22 +434,13 @@ class Serving:
 
     # -- answers
 
-    def _outcome(
-        self, standing: _Standing, profile: Profile, as_of_ms: int,
-        register: Mapping[SuppressionKey, Suppression],
-    ) -> Outcome:  # fmt: skip
+    def _answer(self, standing: _Standing, as_of_ms: int, profile_as_of: str) -> Answer:
         """Return a decision as an answer; its age is that of the profile it was made on."""
-        now, decision = self.clock.now_ms(), standing.decision
-        answer = Answer(
-            ok=True,
-            served=decision.served,
-            reason=decision.reason,
-            decision_id=decision.decision_id,
-            profile_as_of=format_instant(as_of_ms),
-            age_ms=max(0, now - as_of_ms),
-            slots=standing.slots,
-        )
-        return Outcome(answer, decision, profile, register, LeafId(decision.recipient))
+        decision = standing.decision
+        return Answer(
+            True, decision.served, decision.reason, decision.decision_id, profile_as_of,
+            max(0, self.clock.now_ms() - as_of_ms), standing.slots,
+        )  # fmt: skip
 
     def contents(self, campaign: Campaign, decision: Decision) -> dict[str, SlotContent]:
         """Return what each slot of a decision shows, rendered from the values it recorded."""

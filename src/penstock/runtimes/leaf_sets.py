@@ -80,7 +80,7 @@ class LeafSet:
         else:
             found = [folds[partition_of(leaf, len(folds))].peek([leaf])[0] for leaf in leaves]
         as_of_ms, live = engine.standing()
-        if not self.serves() and self.lag():
+        if not engine.serves(folds[0]) and self.lag():
             behind = [fold.last_logged_at_ms for first, fold in zip(engine.folds, folds, strict=True)
                       if fold.next_offset < first.next_offset]  # fmt: skip
             as_of_ms = min(as_of_ms, *behind)

@@ -59,9 +59,41 @@ TARGETS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+BATCHES: dict[str, bytes] = {
+    "people": b'{"people":[{"user_id":"u-1"},{"user_id":"nobody"},{"user_id":"u-1"},{"user_id":"a/b"}]}',
+    "who is not named well": b'{"people":[{},{"user_id":"u-1"},{"user_id":" "},{"email_token":"x"},'
+    b'{"user_id":"u-1","email":"ann@example.com"}]}',
+    "fields of theirs that nobody knows": b'{"people":[{"user_id":"u-1","a":[[{}]]}]}',
+    "nobody": b'{"people":[]}',
+    "too many": b'{"people":[' + b",".join([b"{}"] * 1_001) + b"]}",
+    "no body": b"",
+    "a blank": b" ",
+    "no JSON": b"{",
+    "more than JSON": b'{"people":3} x',
+    "a list": b"[]",
+    "null": b"null",
+    "no people": b"{}",
+    "people that are none": b'{"people":"abc"}',
+    "a person who is none": b'{"people":[null]}',
+    "a number for an id": b'{"people":[{"user_id":3}]}',
+    "a field misspelt": b'{"peple":[]}',
+    "a field that is a value": b'{"people":[],"ann@example.com":1}',
+    "no UTF-8": b'{"people":[{"user_id":"u\xff"}]}',
+    "no UTF-8 where nobody looks": b'{"people":[{"a":"u\xff"}]}',
+    "half a character": b'{"people":[{"user_id":"\\ud800"}]}',
+    "deep": b'{"people":[{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}]}",
+}
+
+
 def get(target: str, *headers: str) -> str:
     lines = "".join(f"{header}\r\n" for header in headers)
     return f"GET {target} HTTP/1.1\r\nhost: h\r\n{lines}\r\n"
+
+
+def post(target: str, body: bytes, *headers: str) -> bytes:
+    lines = "".join(f"{header}\r\n" for header in headers)
+    head = f"POST {target} HTTP/1.1\r\nhost: h\r\n{lines}content-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 async def test_both_servers_give_the_same_answers(listening) -> None:
@@ -89,6 +121,13 @@ async def test_both_servers_give_the_same_answers(listening) -> None:
             other = await (await plain.open()).ask(get(target, *headers))
             assert (other.status, other.body) == (mine.status, mine.body), name
             assert other.headers["content-type"] == mine.headers["content-type"], name
+        for name, body in BATCHES.items():
+            for headers in ((KEY,), ()):
+                asked = post("/v1/profiles", body, *headers)
+                mine = await (await fast.open()).ask(asked)
+                other = await (await plain.open()).ask(asked)
+                assert (other.status, other.body) == (mine.status, mine.body), name
+                assert other.headers["content-type"] == mine.headers["content-type"], name
     counted = metrics.exposition().decode()
     assert 'route="/v1/profiles/{identifier}"' in counted
     assert "u-1" not in counted

@@ -2,7 +2,9 @@
 
 import threading
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any, Final
 
@@ -22,55 +24,73 @@ SECONDS: Final = (
 RECORDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 """From one event alone to a full group commit."""
 
+WAITING_MAX: Final = 256
+"""What was counted or observed so often is brought to its counter or bucket."""
+
 
 class _Waiting:
     """What was counted and is not in its counter yet: of a counter that every request adds to."""
 
-    __slots__ = ("_inc", "_lock", "_value")
+    __slots__ = ("_add", "_inc", "_values")
 
     def __init__(self, inc: Callable[[float], None]) -> None:
         self._inc = inc
-        self._lock = threading.Lock()
-        self._value = 0.0
+        self._values: deque[float] = deque()
+        self._add = self._values.append
 
     def add(self, value: float) -> None:
-        """Add; a fifth of the time of the counter itself."""
+        """Add; a tenth of the time of the counter itself. A deque is safe to add to on any thread."""
         assert value >= 0, "a counter only grows"
-        with self._lock:
-            self._value += value
+        self._add(value)
+        if len(self._values) >= WAITING_MAX:
+            self.settle()
 
     def settle(self) -> None:
         """Add it to the counter."""
-        with self._lock:
-            value, self._value = self._value, 0.0
-        if value:
+        if value := sum(_taken(self._values)):
             self._inc(value)
 
 
 class _Histogram:
-    """Observations of one set of labels, by bucket. The client's own takes six times as long."""
+    """Observations of one set of labels, by bucket. The client's own takes ten times as long."""
 
-    __slots__ = ("_bounds", "_counts", "_lock", "_sum")
+    __slots__ = ("_add", "_bounds", "_counts", "_lock", "_sum", "_values")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._lock = threading.Lock()
         self._sum = 0.0
+        self._values: deque[float] = deque()
+        """Observed, and not in their buckets yet."""
+        self._add = self._values.append
 
     def observe(self, value: float) -> None:
         """Record one observation."""
-        place = bisect_left(self._bounds, value)
+        self._add(value)
+        if len(self._values) >= WAITING_MAX:
+            self._settle()
+
+    def _settle(self) -> None:
         with self._lock:
-            self._counts[place] += 1
-            self._sum += value
+            for value in _taken(self._values):
+                self._counts[bisect_left(self._bounds, value)] += 1
+                self._sum += value
 
     def exposed(self) -> tuple[list[tuple[str, float]], float]:
         """Return (upper bound, observations up to it) of each bucket, and the sum of all."""
+        self._settle()
         with self._lock:
             counts, total = [*self._counts], self._sum
         bounds = [*map(floatToGoString, self._bounds), "+Inf"]
         return list(zip(bounds, map(float, accumulate(counts)), strict=True)), total
+
+
+def _taken(values: deque[float]) -> Iterator[float]:
+    """Take out what is there; another thread may take some of it."""
+    with suppress(IndexError):
+        while True:
+            yield values.popleft()
 
 
 class _Family(Collector):

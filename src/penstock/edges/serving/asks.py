@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from operator import attrgetter
@@ -25,6 +26,7 @@ from penstock.core.identity.identifier import (
     normalise,
 )
 from penstock.core.ids import LeafId
+from penstock.edges.asgi import UNKNOWN, not_taken, shown_place, unknown_field
 from penstock.flows.serve import Who
 
 MakeLeaf = Callable[[str, str], LeafId]
@@ -74,6 +76,40 @@ class DecideMany(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recipients: list[Recipient]
     send: str | None = None
     preview: bool = False
+
+
+_decode_people = msgspec.json.Decoder(LookUpMany).decode
+_PLACE = re.compile(r"`\$\.(.+)`$")
+"""How msgspec tells where in a body a value is not of its type."""
+
+
+def people_of(body: bytes) -> LookUpMany:
+    """Return whom a batch asks about.
+
+    Raises:
+        EventRejected: It is no such batch (E397).
+    """
+    try:
+        if not body.isascii():
+            body.decode()  # fields that are passed over are not looked at below
+        return _decode_people(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise _no_people(body) from None
+
+
+def _no_people(body: bytes) -> EventRejected:
+    """Return the refusal of a body that is no batch: of what is no JSON at all, or of a field."""
+    try:
+        msgspec.convert(msgspec.json.decode(body), LookUpMany)
+    except msgspec.ValidationError as error:
+        told = UNKNOWN.fullmatch(str(error))
+        if told is not None:
+            return unknown_field(LookUpMany, told[1])
+        place = _PLACE.search(str(error))
+        return not_taken(shown_place(place[1]) if place else "data")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    return not_taken("$" if body else "data")
 
 
 def require_room(count: int, name: str) -> None:

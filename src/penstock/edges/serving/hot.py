@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
 from penstock.core.errors import EventRejected, PenstockError
 from penstock.edges.asgi import Answer, error_answer, json_answer
-from penstock.edges.route import Pending, Request, Route
+from penstock.edges.route import STATUS, Pending, Request, Route
 from penstock.edges.serving.asks import (
     MakeLeaf,
     ReadKeys,
     Recipient,
     path_identifier,
+    people_of,
     require_parameters,
+    require_room,
     says_yes,
     who,
 )
+from penstock.flows.serve import Answer as Decided
 from penstock.flows.serve import Outcome, Who
 from penstock.ports.clock import Clock
 from penstock.ports.metrics import Metrics
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 PROFILE = "/v1/profiles/{identifier}"
+PROFILES = "/v1/profiles"
 DECIDE = "/v1/decide/{campaign}"
 SECONDS = "penstock_serve_seconds"
 
 PROFILE_PARAMETERS = ("as_of", "known_at")
 DECIDE_PARAMETERS = ("user_id", "anonymous_id", "email_token", "send", "preview")
 RENDER_PARAMETERS = (*DECIDE_PARAMETERS, "part")
+MANY_BYTES_MAX = 4 * 1024 * 1024
+"""Of a batch of people; `RECIPIENTS_MAX` of them fit, however long what they are named by is."""
+
 NAMED_MAX = 20_000
 """Identifiers whose leaves are kept, as many as people are remembered: to make one anew is a tenth of a read."""
 
+ReadNow = Callable[[Who], Coroutine[Any, Any, Answer]]
 ReadProfile = Callable[[Who, str | None, str | None], Coroutine[Any, Any, Answer]]
-Again = Callable[[str, Recipient, str | None], Coroutine[Any, Any, Outcome | None]]
+ReadMany = Callable[[Sequence[Who | str]], Coroutine[Any, Any, Answer]]
+Again = Callable[[str, Recipient, str | None], Coroutine[Any, Any, Decided | None]]
 Decide = Callable[..., Coroutine[Any, Any, Outcome]]
 
 
@@ -44,19 +54,37 @@ class HotReads(NamedTuple):
     """The hot routes of serving."""
 
     profile: Route
+    profiles: Route
     decide: Route
 
 
+class Reads(NamedTuple):
+    """What the hot routes of serving call.
+
+    Attributes:
+        now: Answers with a person's profile as of now. It changes nothing.
+        profile: The same, of whom, `as_of`, `known_at`.
+        profiles: Answers with many people's, given whom, or why one is nobody. It changes nothing.
+        again: Answers with a decision that is at hand, or None: `(campaign, asked, send)`. It changes nothing.
+        decide: Decides: `(campaign, asked, send, preview=…)`.
+        find_who: Returns whom a recipient is; raises EventRejected for who is nobody.
+    """
+
+    now: ReadNow
+    profile: ReadProfile
+    profiles: ReadMany
+    again: Again
+    decide: Decide
+    find_who: Callable[[Recipient], Who]
+
+
 def hot_reads(
-    read: ReadProfile, again: Again, decide: Decide, *, read_keys: ReadKeys, make_leaf: MakeLeaf, clock: Clock,
-    metrics: Metrics,
-) -> HotReads:  # fmt: skip
+    reads: Reads, *, read_keys: ReadKeys, make_leaf: MakeLeaf, clock: Clock, metrics: Metrics
+) -> HotReads:
     """Return the hot routes of serving.
 
     Args:
-        read: Answers with a person's profile: of whom, `as_of`, `known_at`. It changes nothing.
-        again: Answers with a decision that is at hand, or None: `(campaign, asked, send)`. It changes nothing.
-        decide: Decides: `(campaign, asked, send, preview=…)`.
+        reads: What answers.
         read_keys: Who may ask.
         make_leaf: Makes leaf ids.
         clock: For the access log and the time taken.
@@ -70,8 +98,23 @@ def hot_reads(
     def profile(request: Request) -> Answer | Awaitable[Answer]:
         read_keys.require(request.headers)
         whom = named(request.param)
+        if not request.query:
+            return promptly(reads.now, whom)
         said = said_in(request.query, PROFILE_PARAMETERS)
-        return promptly(lambda: read(whom, said.get("as_of"), said.get("known_at")))
+        return promptly(reads.profile, whom, said.get("as_of"), said.get("known_at"))
+
+    def named_or_why(one: Recipient) -> Who | str:
+        try:
+            return reads.find_who(one)
+        except EventRejected as error:
+            return error.code
+
+    def profiles(request: Request) -> Answer | Awaitable[Answer]:
+        people = people_of(request.body).people
+        read_keys.require(request.headers)
+        require_room(len(people), "people")
+        whom = [named_or_why(one) for one in people]
+        return promptly(reads.profiles, whom)
 
     def decided(request: Request) -> Answer | Awaitable[Answer]:
         read_keys.require(request.headers)
@@ -84,20 +127,22 @@ def hot_reads(
         send = said.get("send")
         preview = says_yes(said.get("preview"), "preview")
         if not preview:
-            outcome = at_once(again(request.param, asked, send))
-            if outcome is not None:
-                return json_answer(200, outcome.answer)
+            answer = at_once(reads.again(request.param, asked, send))
+            if answer is not None:
+                return json_answer(200, answer)
         return anew(request.param, asked, send, preview)
 
     async def anew(campaign: str, asked: Recipient, send: str | None, preview: bool) -> Answer:
-        outcome = await decide(campaign, asked, send, preview=preview)
+        outcome = await reads.decide(campaign, asked, send, preview=preview)
         return json_answer(200, outcome.answer)
 
     shared: dict[str, Any] = {
         "clock": clock, "metrics": metrics, "seconds": SECONDS, "refuse": refuse_read,
     }  # fmt: skip
     return HotReads(
-        Route("GET", PROFILE, profile, **shared), Route("GET", DECIDE, decided, **shared)
+        Route("GET", PROFILE, profile, **shared),
+        Route("POST", PROFILES, profiles, **shared, body_bytes_max=MANY_BYTES_MAX),
+        Route("GET", DECIDE, decided, **shared),
     )
 
 
@@ -118,30 +163,36 @@ def _pairs(query: str) -> dict[str, str]:
     if "%" in query or "+" in query:
         return dict(parse_qsl(query, keep_blank_values=True))
     # Nothing to decode, as nearly always: the same, in a fifth of the time.
-    pairs = (part.partition("=") for part in query.split("&") if part)
-    return {name: value for name, _, value in pairs}
+    said: dict[str, str] = {}
+    for part in query.split("&"):
+        name, equals, value = part.partition("=")
+        if name or equals:
+            said[name] = value
+    return said
 
 
 def refuse_read(request: Request, error: PenstockError) -> Answer:
     """Return the answer to an error of a read: 401 without a key, 400 for what can't be asked."""
     if isinstance(error, EventRejected):
-        return error_answer(error, 401 if error.code == "E391" else 400)
+        return error_answer(error, 401 if error.code == "E391" else STATUS.get(error.code, 0))
     return error_answer(error)
 
 
-def promptly(make: Callable[[], Coroutine[Any, Any, T]]) -> T | Awaitable[T]:
+def promptly(
+    make: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+) -> T | Awaitable[T]:
     """Return what a coroutine returns without waiting; of one that waits, one that is not begun.
 
     A task costs more than most reads, and most wait for nothing. One that does wait is begun anew,
     which is why this is for what changes nothing.
     """
-    coroutine = make()
+    coroutine = make(*args, **kwargs)
     try:
         coroutine.send(None)
     except StopIteration as done:
         return done.value
     coroutine.close()
-    return make()
+    return make(*args, **kwargs)
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T | None:

@@ -19,14 +19,16 @@ instant_text = lru_cache(maxsize=64)(format_instant)
 
 
 class Shown:
-    """The parts of a person's JSON that stay: gaps between `before` are for what moves with `as_of`.
+    """The parts of a person's JSON that stay: after each of `before` stands what moves with `as_of`.
+
+    After `last` stands how fresh it all is, then comes `after`.
 
     Args:
         recalled: The person.
         token_key: Signs the email token.
     """
 
-    __slots__ = ("after", "before", "whole")
+    __slots__ = ("after", "before", "last")
 
     def __init__(self, recalled: Recalled, token_key: bytes) -> None:
         profile = recalled.profile
@@ -40,8 +42,8 @@ class Shown:
                 piece = b""
             else:
                 piece += _encode(value)
-        self.before = (*before, piece + b"}" + _tail_of_features(profile, token_key))
-        self.whole = self.before[0] if not moving else b""
+        self.before = tuple(before)
+        self.last = piece + b"}" + _tail_of_features(profile, token_key)
         late = complete_since(profile)
         self.after = b',"definitions":%s,"withheld":%s%s}' % (
             _encode(profile.definitions), _encode(list(profile.withheld)),
@@ -61,49 +63,47 @@ def _tail_of_features(profile: Profile, token_key: bytes) -> bytes:
     return b"".join(b',"%s":%s' % (name.encode(), _encode(value)) for name, value in parts.items())
 
 
-def shown(seen: Seen, token_key: bytes) -> tuple[bytes, bytes]:
-    """Return a person's JSON up to `served`, and from `definitions` on.
+def shown(seen: Seen, token_key: bytes) -> Shown:
+    """Return what is made of a person once, and kept with them.
 
     Args:
         seen: The person.
         token_key: Signs the email token.
     """
     person = seen.person
-    made = person.shown
+    made: Shown | None = person.shown
     if made is None:
         made = person.shown = Shown(person, token_key)
-    if made.whole:
-        return made.whole, made.after
+    return made
+
+
+def people_json(look: Look, token_key: bytes) -> bytes:
+    """Return the people of a look as JSON, a `ProfileView` each, byte for byte, with commas between."""
+    now_ms, line, shared = look.now_ms, b"", (False, -1)
     pieces: list[bytes] = []
-    for before, value in zip(made.before, seen.moved, strict=False):
-        pieces.append(before)
-        pieces.append(b"%d" % value if value.__class__ is int else _encode(value))
-    pieces.append(made.before[-1])
-    return b"".join(pieces), made.after
-
-
-def people_json(look: Look, token_key: bytes) -> list[bytes]:
-    """Return each person of a look as the JSON of a `ProfileView`, byte for byte."""
-    lines: dict[tuple[bool, int], bytes] = {}
-    answers: list[bytes] = []
     for one in look.people:
         if isinstance(one, Unread):
-            answers.append(unread_json(one.reason, look.now_ms))
+            pieces += (_unread_json(one.reason, now_ms), b",")
             continue
-        start, end = shown(one, token_key)
-        if one.stale:
-            since_ms = one.person.log_as_of_ms
-            line = _freshness("stale", one.stale, one.as_of_ms, since_ms, look.now_ms)
-        else:
-            key = (one.person.bounded, one.as_of_ms)
-            line = lines.get(key, b"")
-            if not line:
-                served, reason = freshness_of(live=look.live, bounded=one.person.bounded)
-                line = lines[key] = _freshness(
-                    served, reason, one.as_of_ms, look.log_as_of_ms, look.now_ms
-                )
-        answers.append(start + line + end)
-    return answers
+        person, as_of_ms, moved, stale = one
+        made: Shown = person.shown or shown(one, token_key)
+        if stale:
+            shared = (False, -1)
+            line = _freshness("stale", stale, as_of_ms, person.log_as_of_ms, now_ms)
+        elif shared != (person.bounded, as_of_ms):  # nearly all people of a look share one
+            shared = (person.bounded, as_of_ms)
+            line = _fresh(look.live, *shared, look.log_as_of_ms, now_ms)
+        for before, value in zip(made.before, moved, strict=False):
+            pieces += (before, b"%d" % value if value.__class__ is int else _encode(value))
+        pieces += (made.last, line, made.after, b",")
+    return b"".join(pieces[:-1])
+
+
+# Of the last few instants: in a busy millisecond many answers share one.
+@lru_cache(maxsize=64)
+def _fresh(live: bool, bounded: bool, as_of_ms: int, log_as_of_ms: int, now_ms: int) -> bytes:
+    served, reason = freshness_of(live=live, bounded=bounded)
+    return _freshness(served, reason, as_of_ms, log_as_of_ms, now_ms)
 
 
 def _freshness(served: str, reason: str, as_of_ms: int, log_as_of_ms: int, now_ms: int) -> bytes:
@@ -114,6 +114,6 @@ def _freshness(served: str, reason: str, as_of_ms: int, log_as_of_ms: int, now_m
     return text.encode()
 
 
-def unread_json(reason: str, now_ms: int) -> bytes:
+def _unread_json(reason: str, now_ms: int) -> bytes:
     """Return the JSON of a person of whom nothing is at hand: the fallback of a profile."""
     return _encode(unread_view(reason, now_ms))
