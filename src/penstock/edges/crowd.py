@@ -14,7 +14,7 @@ GIVE_WAY_SHARE = 100
 
 
 TOLD_MAX = 100
-"""Connections over the limit that are given the time to read why they are turned away."""
+"""Connections over the limit that are given the time to read why they are turned away, or had to give way."""
 
 
 class Standing(IntEnum):
@@ -45,8 +45,12 @@ class Member(Protocol):
         """End what has waited for too long."""
         ...
 
-    def give_way(self) -> None:
-        """End, for others; whoever sends a request slowly is told so first."""
+    def give_way(self, *, told: bool) -> bool:
+        """End, for others; return whether it is left to read why, since it sent a request slowly.
+
+        Args:
+            told: There is time for that.
+        """
         ...
 
 
@@ -69,6 +73,8 @@ class Crowd:
         self.tick = 0
         """Whole seconds, as they are counted here."""
         self._members: dict[Member, None] = {}  # in the order of their coming
+        self._leaving: dict[Member, None] = {}
+        """Those that gave way and read why; they are no members any more."""
         self._full_in = -1
         """The second in which nobody more could give way."""
         self._timer: asyncio.TimerHandle | None = None
@@ -83,7 +89,7 @@ class Crowd:
         """
         over = len(self._members) - self.limits.connections + 1
         room = over <= 0 or self._make_room(over)
-        if not room and over > TOLD_MAX:
+        if not room and over > TOLD_MAX - len(self._leaving):
             return False
         self._members[member] = None
         if self._timer is None:
@@ -97,6 +103,7 @@ class Crowd:
     def leave(self, member: Member) -> None:
         """Forget a connection."""
         self._members.pop(member, None)
+        self._leaving.pop(member, None)
 
     def _make_room(self, over: int) -> bool:
         """End some connections; return whether that is room enough."""
@@ -119,16 +126,20 @@ class Crowd:
         reason = member.standing().name.lower()
         self.metrics.count("penstock_connections_ended_total", reason=reason)
         self.leave(member)
-        member.give_way()
+        if member.give_way(told=len(self._leaving) < TOLD_MAX):
+            self._leaving[member] = None
 
     def _on_second(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_later(1, self._on_second, loop) if self._members else None
+        waited_for = self._members or self._leaving
+        self._timer = loop.call_later(1, self._on_second, loop) if waited_for else None
         self.pass_time(1)
 
     def pass_time(self, seconds: int) -> None:
         """Count seconds, and end what has waited for too long, and what is idle beyond the limit."""
         self.tick += seconds
         idle: list[Member] = []
+        for member in list(self._leaving):
+            member.look(self.tick)
         for member in list(self._members):
             member.look(self.tick)
             if member.standing() == Standing.IDLE:

@@ -289,14 +289,17 @@ class Connection(asyncio.Protocol):
             return Standing.AT_WORK
         return Standing.IDLE if self._phase == _IDLE else Standing.SLOW
 
-    def give_way(self) -> None:
-        """End, for others; whoever sends a request slowly is told so first."""
+    def give_way(self, *, told: bool) -> bool:
+        """End, for others; return whether it is left to read why, since it sent a request slowly."""
         if self._lingering or self._write_stuck:
             self._transport.abort()
-            return
+            return False
         if self._phase != _IDLE:
             self._refuse(too_late(self._server.crowd.tick - self.since))
+            if told and self._lingering:
+                return True
         self._transport.close()
+        return False
 
     def look(self, tick: int) -> None:
         """End what has waited for too long."""

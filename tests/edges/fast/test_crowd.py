@@ -6,6 +6,7 @@ import pytest
 
 from penstock.edges.asgi import json_answer
 from penstock.edges.crowd import TOLD_MAX
+from penstock.edges.limits import Limits
 from tests.edges.fast.test_fast_connections import GET, Served, post, serving
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +56,26 @@ async def test_who_sends_slowly_is_told_so_and_gives_way(listening, part):
         assert 1 == ended(served, "slow")
         slow[1].send("c" if part.startswith("POST") else ": v\r\n\r\n")
         assert 200 == (await slow[1].answer()).status
+
+
+async def test_who_gives_way_may_go_on_sending_for_a_while_and_read_why(listening):
+    """A close at once would have the kernel answer what is sent after it with a reset, and the answer lost."""
+    async with serving(listening, connections=1) as served:
+        slow = await served.open()
+        slow.send(post("a" * 90_000)[:-1])
+        await served.listening.until(
+            lambda: bool(served.listening.connections and served.server.held_bytes)
+        )
+        served.server.crowd.pass_time(1)
+        newcomer = await served.open()
+        assert 200 == (await newcomer.ask(GET)).status
+        assert 1 == len(served.server.crowd), "who gave way is not counted any more"
+        slow.send("b" * 50_000)
+        answer = await slow.answer()
+        assert (408, "close") == (answer.status, answer.headers["connection"])
+        assert 2 == open_connections(served)
+        served.server.crowd.pass_time(Limits().linger_s + 1)
+        await served.listening.until(lambda: open_connections(served) == 1)
 
 
 async def test_nobody_at_work_gives_way_and_the_newcomer_is_told_when_to_come_again(listening):
