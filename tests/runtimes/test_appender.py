@@ -127,6 +127,41 @@ def test_a_full_queue_refuses_with_a_time_to_retry_and_never_what_is_urgent() ->
     assert decode_record(rig.told[-1].value).message_id == "m400000"
 
 
+def test_what_is_urgent_waits_for_room_and_its_caller_with_it() -> None:
+    """So memory has an end, and nobody is refused: what a caller holds is as much as connections are open."""
+
+    async def story() -> tuple[Rig, list[str], int]:
+        rig = Rig()
+        waiting = [module.URGENT_FACTOR * module.FOLD_WAITING_MAX + 1]
+        rig.appender = appender = GroupAppender(
+            rig.log, rig.clock, rig.metrics, lambda _, records: rig.told.extend(records),
+            lambda: waiting[0],
+        )  # fmt: skip
+        many = 2 * module.WOKEN_MAX
+        tasks = [await started(rig, number, urgent=True) for number in range(many)]
+        queued = appender.backlog()
+        await appender.append_owed([record(7)])
+        appender.make_room()
+        owed = [decode_record(entry.value).message_id for entry in rig.told]
+        waiting[0] -= 1
+        while not all(task.done() for task in tasks):
+            appender.make_room()
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        waiting[0] += 1
+        late = await started(rig, many, urgent=True)
+        await appender.close()
+        with pytest.raises(Unavailable, match="E401"):
+            await late
+        return rig, owed, queued
+
+    rig, owed, queued = asyncio.run(story())
+
+    assert (["m7"], 0) == (owed, queued)
+    kept = [decode_record(entry.value).message_id for entry in rig.told]
+    assert kept == ["m7", *(f"m{number * 100_000}" for number in range(2 * module.WOKEN_MAX))]
+
+
 def test_a_queue_whose_head_waits_too_long_takes_no_more() -> None:
     async def story() -> None:
         rig = Rig()

@@ -24,6 +24,12 @@ SOJOURN_MS_MAX = 2_000
 FOLD_WAITING_MAX = 100_000
 """Records that may wait to be folded; beyond it none are taken in, except what is never shed."""
 
+URGENT_FACTOR = 2
+"""What is never shed may wait in so many times the room of the rest; beyond that its callers wait."""
+
+WOKEN_MAX = 256
+"""Callers that are let go on at once when there is room again."""
+
 FAILING_MS = 5_000
 """How long the process says that it is not ready after a commit failed."""
 
@@ -79,6 +85,8 @@ class GroupAppender:
         self._lanes = [_Lane() for _ in range(log.partitions)]
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-append")
         self._commits: set[asyncio.Task[None]] = set()
+        self._outside: deque[asyncio.Future[None]] = deque()
+        """Urgent callers that wait until there is room, in the order of their coming."""
         self._wall_less_monotonic_ms = clock.now_ms() - clock.monotonic_ms()
         self._closed = False
         self._failed_at_ms: int | None = None
@@ -86,7 +94,42 @@ class GroupAppender:
     async def append(
         self, records: Sequence[Record], letters: Sequence[DeadLetter] = (), *, urgent: bool = False
     ) -> None:
-        """Append records and dead letters; durable on return. See `ports.appender.Appender`."""
+        """Append records and dead letters; durable on return. See `ports.appender.Appender`.
+
+        What is urgent is never refused for want of room: its caller waits for it, and whoever asked the
+        caller with it. So memory is bounded by how many may ask at once.
+        """
+        if urgent and (self._outside or self._full_for_urgent()):
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._outside.append(waiter)
+            await waiter
+        await self._append(records, letters, urgent=urgent)
+
+    async def append_owed(
+        self, records: Sequence[Record], letters: Sequence[DeadLetter] = ()
+    ) -> None:
+        """Append what the fold owes the log: links and letters, of which there are no more than it folds."""
+        await self._append(records, letters, urgent=True)
+
+    def make_room(self) -> None:
+        """Let urgent callers go on, as far as there is room; whoever folds says when there may be."""
+        woken = 0
+        while self._outside and woken < WOKEN_MAX and not self._full_for_urgent():
+            waiter = self._outside.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                woken += 1
+
+    def _full_for_urgent(self) -> bool:
+        return self._fold_waiting() > URGENT_FACTOR * FOLD_WAITING_MAX or any(
+            lane.records > URGENT_FACTOR * QUEUE_RECORDS_MAX
+            or lane.bytes > URGENT_FACTOR * QUEUE_BYTES_MAX
+            for lane in self._lanes
+        )
+
+    async def _append(
+        self, records: Sequence[Record], letters: Sequence[DeadLetter], *, urgent: bool
+    ) -> None:
         if self._closed:
             raise Unavailable("E401", "the log is closing", fix="retry; another process takes over")
         if len(self._lanes) == 1:
@@ -213,9 +256,11 @@ class GroupAppender:
                     if not call.waiter.done():
                         call.waiter.set_result(None)
                 lane.committing_since_ms = None
+                self.make_room()
         finally:
             lane.busy = False
             lane.committing_since_ms = None
+            self.make_room()
 
     @staticmethod
     def _next_group(lane: _Lane) -> list[_Call]:
@@ -233,10 +278,15 @@ class GroupAppender:
         """Wait until nothing waits for a commit."""
         while self._commits:
             await asyncio.gather(*self._commits, return_exceptions=True)
+            self.make_room()
 
     async def close(self) -> None:
         """Take no more, finish the commits under way, and end the thread."""
         self._closed = True
+        for waiter in self._outside:
+            if not waiter.done():
+                waiter.set_result(None)  # to hear that the log is closing
+        self._outside.clear()
         await self.drained()
         self._thread.shutdown(wait=True)
 

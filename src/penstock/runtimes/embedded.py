@@ -200,6 +200,7 @@ class EmbeddedEngine:
                     now_ms = self.clock.monotonic_ms()
                     until_ms = now_ms + min(now_ms - left_at_ms, FOLD_TURN_MS_MAX)
                     busy = await self._fold_for_a_turn(until_ms)
+                    self.appender.make_room()
                     left_at_ms = self.clock.monotonic_ms()
                     await asyncio.sleep(0)
                 if any(self._owes(lane) for lane in self._lanes):
@@ -325,7 +326,7 @@ class EmbeddedEngine:
                     self._thread, self.suppressions.put, unkept.suppressions
                 )
             if unkept.links or unkept.letters:
-                await self.appender.append(unkept.links, unkept.letters, urgent=True)
+                await self.appender.append_owed(unkept.links, unkept.letters)
         except BaseException:
             # Cancelled too, by `close`: it is not known what is in the log, and appending twice is
             # harmless, while a leaf that is written without its links loses an edge for good.
