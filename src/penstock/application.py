@@ -23,7 +23,7 @@ from penstock.edges.operations import operations_handlers
 from penstock.edges.preview.routes import PreviewParts, preview_handlers
 from penstock.edges.route import Route
 from penstock.edges.serving.asks import ReadKeys, who_of
-from penstock.edges.serving.mail import mail_handlers
+from penstock.edges.serving.mail import mail_handlers, unsubscribe_route
 from penstock.edges.serving.routes import ServingEdge, ServingParts, serving_handlers
 from penstock.edges.test_api.journal import Journal
 from penstock.edges.test_api.routes import TestApiParts, test_api_handlers
@@ -82,12 +82,13 @@ def make_http(node: Node, base_url: str) -> Http:
         public_url=settings.server.public_url, watch=testing.journal if testing else None,
         waits=node.engine.waits,
     )  # fmt: skip
+    unsubscribing = unsubscribe_route(feedback, clock, metrics)
     serving = ServingEdge(parts)
     app = Litestar(
         route_handlers=[
             *collector_handlers(collecting),
             *serving_handlers(serving),
-            *mail_handlers(feedback),
+            *mail_handlers(feedback, unsubscribing),
             *admin_handlers(admin_parts(node, links)),
             *operations_handlers(node.engine.ready, metrics, node.engine.publish),
             *(preview_handlers(preview_parts(node, links)) if development.preview else ()),
@@ -104,7 +105,7 @@ def make_http(node: Node, base_url: str) -> Http:
         exception_handlers={HTTPException: refuse, Exception: refuse_fault},
         logging_config=None,
     )
-    return Http(app, [*collecting.routes, *serving.hot])
+    return Http(app, [*collecting.routes, *serving.hot, unsubscribing])
 
 
 def preview_parts(node: Node, links: Links) -> PreviewParts:

@@ -95,13 +95,13 @@ class Feedback:
         """Return the token with which the same recipient ends every topic."""
         return tokens.sign_unsubscribe(self.token_key, wish.recipient)
 
-    async def refused(self, wish: tokens.Unsubscribe) -> list[str]:
+    def refused(self, wish: tokens.Unsubscribe) -> list[str]:
         """Return the topics that a recipient gets no emails about, by name; `*` is all of them.
 
         Raises:
             Unavailable: The register did not answer (E403).
         """
-        register = await asyncio.to_thread(self.suppressions.get, [wish.recipient])
+        register = self.suppressions.get([wish.recipient])
         return sorted(refused_topics(register, "email"))
 
     async def unsubscribe(self, token: str) -> tokens.Unsubscribe:

@@ -11,7 +11,7 @@ import pytest
 
 from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.application import make_http
-from penstock.compose import make_node, open_stores
+from penstock.compose import make_links, make_node, open_stores
 from penstock.core.errors import EventRejected
 from penstock.core.event import SEGMENT, decode_batch
 from penstock.edges.fast import FastServer
@@ -96,6 +96,11 @@ def post(target: str, body: bytes, *headers: str) -> bytes:
     return head.encode() + body
 
 
+def one_click(target: str) -> str:
+    form = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 26"
+    return f"POST {target} HTTP/1.1\r\nhost: h\r\n{form}\r\n\r\nList-Unsubscribe=One-Click"
+
+
 async def test_both_servers_give_the_same_answers(listening) -> None:
     project = load_project(ROOT / "examples" / "shop")
     settings = msgspec.structs.replace(
@@ -128,7 +133,23 @@ async def test_both_servers_give_the_same_answers(listening) -> None:
                 other = await (await plain.open()).ask(asked)
                 assert (other.status, other.body) == (mine.status, mine.body), name
                 assert other.headers["content-type"] == mine.headers["content-type"], name
+        leaf = node.collector.make_leaf("email", "ann@example.com")
+        links = make_links(node, "")
+        token, topic = links.unsubscribe(leaf, "*"), links.unsubscribe(leaf, "offers")
+        for name, path in {
+            "all": token, "again": token, "a topic": topic, "no token of ours": token + "x",
+            "an encoded token": token.replace("unsubscribe/", "unsubscribe/%41"), "no token": "/v1/unsubscribe/",
+            "an encoded slash": "/v1/unsubscribe/a%2Fb",
+        }.items():  # fmt: skip
+            mine = await (await fast.open()).ask(one_click(path))
+            other = await (await plain.open()).ask(one_click(path))
+            assert (other.status, other.body) == (mine.status, mine.body), name
+            for header in ("content-type", "cache-control"):
+                assert other.headers.get(header) == mine.headers.get(header), name
+            page = await (await fast.open()).ask(get(path))
+            assert page.status in (200, 400, 404), "the page is another's, on the same path"
     counted = metrics.exposition().decode()
+    assert 'route="/v1/unsubscribe/{token}",status="200"' in counted
     assert 'route="/v1/profiles/{identifier}"' in counted
     assert "u-1" not in counted
     await node.close()

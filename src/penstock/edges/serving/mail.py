@@ -8,7 +8,8 @@ from html import escape
 from typing import Any
 from urllib.parse import parse_qs
 
-from litestar import Request, get, route
+from litestar import Request as LitestarRequest
+from litestar import get, route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
@@ -16,8 +17,14 @@ from litestar.params import FromPath, FromQuery
 
 from penstock.core.errors import EventRejected, PenstockError
 from penstock.core.tokens import ALL_TOPICS, Unsubscribe
-from penstock.edges.asgi import Answer, ErrorBody, error_answer, log_fault
+from penstock.edges.asgi import Answer, ErrorBody, log_fault
+from penstock.edges.route import Request, Route
+from penstock.edges.serving.hot import answered
 from penstock.flows.feedback import Feedback, Fetch, require_url
+from penstock.ports.clock import Clock
+from penstock.ports.metrics import Metrics
+
+UNSUBSCRIBE = "/v1/unsubscribe/{token}"
 
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 """A transparent GIF of one pixel."""
@@ -36,12 +43,30 @@ button{{font:inherit;padding:.6rem 1.2rem}}</style></head>
 <body><h1>{title}</h1><p>{text}</p>{form}</body></html>"""
 
 
-def mail_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
-    """Return the routes that links in emails lead to. None needs a key: each link is signed."""
-    return [*_unsubscribe_handlers(feedback), *_tracking_handlers(feedback)]
+def unsubscribe_route(feedback: Feedback, clock: Clock, metrics: Metrics) -> Route:
+    """Return the hot route of one-click unsubscribes: they are never refused, so each is to cost little."""
+
+    async def unsubscribe(request: Request) -> Answer:
+        wish = await feedback.unsubscribe(request.param)
+        rest = "" if wish.topic == ALL_TOPICS else _button(
+            feedback.all_topics(wish), "Unsubscribe from all emails"
+        )  # fmt: skip
+        return _page(200, "You are unsubscribed", _standing(feedback, wish), rest)
+
+    return Route("POST", UNSUBSCRIBE, unsubscribe, clock=clock, metrics=metrics)
 
 
-def _unsubscribe_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
+def mail_handlers(feedback: Feedback, unsubscribing: Route) -> list[HTTPRouteHandler]:
+    """Return the routes that links in emails lead to. None needs a key: each link is signed.
+
+    Args:
+        feedback: Where opens and clicks go.
+        unsubscribing: The hot route.
+    """
+    return [*_unsubscribe_handlers(feedback, unsubscribing), *_tracking_handlers(feedback)]
+
+
+def _unsubscribe_handlers(feedback: Feedback, unsubscribing: Route) -> list[HTTPRouteHandler]:
     @get(
         "/v1/unsubscribe/{token:str}",
         summary="Show the unsubscribe page; changes nothing",
@@ -57,7 +82,7 @@ def _unsubscribe_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
         if wish.topic != ALL_TOPICS:
             form += _button(feedback.all_topics(wish), "Unsubscribe from all emails")
         asked = f"Do you want to stop getting {_named(wish.topic)}?"
-        return _page(200, "Unsubscribe", f"{asked} {await _standing(feedback, wish)}", form)
+        return _page(200, "Unsubscribe", f"{asked} {_standing(feedback, wish)}", form)
 
     @route(
         "/v1/unsubscribe/{token:str}", http_method=[HttpMethod.POST], status_code=200, tags=["mail"],
@@ -68,14 +93,7 @@ def _unsubscribe_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
         },
     )  # fmt: skip
     async def unsubscribe(token: FromPath[str]) -> Answer:
-        try:
-            wish = await feedback.unsubscribe(token)
-        except PenstockError as error:
-            return error_answer(error)
-        rest = "" if wish.topic == ALL_TOPICS else _button(
-            feedback.all_topics(wish), "Unsubscribe from all emails"
-        )  # fmt: skip
-        return _page(200, "You are unsubscribed", await _standing(feedback, wish), rest)
+        return await answered(unsubscribing, Request({}, param=token))
 
     return [unsubscribe_page, unsubscribe]
 
@@ -90,7 +108,9 @@ def _tracking_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
         },
     )  # fmt: skip
     async def click(
-        request: Request[Any, Any, Any], token: FromPath[str], u: FromQuery[str | None] = None
+        request: LitestarRequest[Any, Any, Any],
+        token: FromPath[str],
+        u: FromQuery[str | None] = None,
     ) -> Answer:
         # `u` is for the document: of several the first counts.
         asked = parse_qs(request.scope["query_string"].decode("latin-1")).get("u", [""])[0]
@@ -112,7 +132,7 @@ def _tracking_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
         summary="Record an open; always a pixel",
         responses={200: _says("gif", "A transparent image")},
     )  # fmt: skip
-    async def open_pixel(request: Request[Any, Any, Any], name: FromPath[str]) -> Answer:
+    async def open_pixel(request: LitestarRequest[Any, Any, Any], name: FromPath[str]) -> Answer:
         # An image that fails is shown to a person; a pixel never does.
         with suppress(Exception):
             await feedback.open(name.removesuffix(".gif"), _fetch(request))
@@ -138,10 +158,10 @@ def _button(token: str, text: str) -> str:
     )
 
 
-async def _standing(feedback: Feedback, wish: Unsubscribe) -> str:
+def _standing(feedback: Feedback, wish: Unsubscribe) -> str:
     """Return what a recipient has refused so far, as a sentence."""
     try:
-        refused = await feedback.refused(wish)
+        refused = feedback.refused(wish)
     except PenstockError:
         return ""  # the page is for the button: it never fails for want of a sentence
     if not refused:
@@ -152,7 +172,7 @@ async def _standing(feedback: Feedback, wish: Unsubscribe) -> str:
     return f"You get no emails about {listed} any more; other emails go on."
 
 
-def _fetch(request: Request[Any, Any, Any]) -> Fetch:
+def _fetch(request: LitestarRequest[Any, Any, Any]) -> Fetch:
     return Fetch(request.headers.get("user-agent", "")[:512], request.method)
 
 
