@@ -59,12 +59,11 @@ class Server:
         self, command: list[str], folder: Path, find_port: Callable[[], int | None],
         core: int | None = None, *, wait: bool = True,
     ) -> None:  # fmt: skip
-        pin = [TASKSET, "-c", str(core)] if TASKSET and core is not None else []
         self.settle_s = SETTLE_S
         self._said = (folder / "server.out").open("ab")
         self._samples = folder / "samples.json"
         self.process = subprocess.Popen(
-            [*pin, *command], cwd=Path(__file__).parent.parent, stdout=self._said,
+            [*pinned(core), *command], cwd=Path(__file__).parent.parent, stdout=self._said,
             stderr=subprocess.STDOUT, env={**os.environ, sampling.FILE: str(self._samples)},
         )  # fmt: skip
         self.port = 0
@@ -152,6 +151,11 @@ class Server:
                 self.process.kill()
                 self.process.wait()
         self._said.close()
+
+
+def pinned(core: int | None) -> list[str]:
+    """Return what to put before a command to pin it to a core; nothing for any core."""
+    return [TASKSET, "-c", str(core)] if TASKSET and core is not None else []
 
 
 def free_port() -> int:

@@ -14,7 +14,7 @@ import pytest
 from benchmarks import overload, servers
 from benchmarks.open_loop import kinds_of
 from benchmarks.over_http import fill
-from benchmarks.overload import NEVER_REFUSED, SERVED, Sender, report, write_mix
+from benchmarks.overload import NEVER_REFUSED, SERVED, Sender, recovery_s, report, write_mix
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.log.sqlite import SqliteLog
 from penstock.adapters.store.sqlite import SqliteStore
@@ -124,5 +124,16 @@ def test_the_report_says_what_was_kept_and_by_how_much_the_rest_was_missed():
         "p99 of accepted events: 250.00 ms (unloaded 250.0 ms); floor at most 200: missed by 25%"
         in text
     )
-    assert "recovered after: 3.00 s; floor at most 5: kept" in text
+    assert "recovered after: 4.00 s; floor at most 5: kept" in text
     assert "consent: 100 sent, 80 refused, failed or given up" in text
+
+
+def test_an_overload_is_over_once_all_is_well_for_some_seconds():
+    def after(*seconds: tuple[int, float]) -> float:
+        return recovery_s({"by_second": [[10, lost, p99_ms] for lost, p99_ms in seconds]}, 200.0)
+
+    well, refused, slow = (0, 90.0), (1, 90.0), (0, 201.0)
+    assert 0 == after(well, well, well, refused)
+    assert 2 == after(slow, refused, well, well, well, well)
+    assert 4 == after(well, well, slow, slow, well, well, well)
+    assert 3 == after(well, well, slow)
