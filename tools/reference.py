@@ -497,7 +497,7 @@ def openapi_document() -> dict[str, Any] | None:
             collector.collector_edge(unused, [], clock=HandClock(), metrics=MemoryMetrics())
         ),
         *serving.serving_handlers(unused),
-        *mail.mail_handlers(unused),
+        *mail.mail_handlers(unused, unused),
         *operations.operations_handlers(unused, unused, unused),
     ]
     config = OpenAPIConfig(title="Penstock", version=version("penstock"))

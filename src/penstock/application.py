@@ -11,6 +11,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from penstock import __version__
+from penstock.adapters.clock import thread_us
 from penstock.adapters.content.html_to_text import html_to_text
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.compose import Node, admin_parts, make_links
@@ -70,19 +71,20 @@ def make_http(node: Node, base_url: str) -> Http:
     ]  # fmt: skip
     development = settings.development
     testing = test_api_parts(node, links) if development.test_api else None
-    parts = ServingParts(
-        serving=node.editions, make_leaf=node.collector.make_leaf, links=links,
-        read_keys=ReadKeys([*settings.server.read_keys, settings.server.admin_key]),
-        text_of_html=html_to_text, clock=clock, metrics=metrics, past=node.past,
-    )  # fmt: skip
     collecting = collector_edge(
         node.collector, write_keys, clock=clock, metrics=metrics,
         requests_max=settings.server.requests_max,
         requests_per_s_per_key=settings.server.requests_per_s_per_key,
         public_url=settings.server.public_url, watch=testing.journal if testing else None,
-        waits=node.engine.waits,
+        waits=node.engine.waits, spent_us=thread_us,
     )  # fmt: skip
     unsubscribing = unsubscribe_route(feedback, clock, metrics)
+    parts = ServingParts(
+        serving=node.editions, make_leaf=node.collector.make_leaf, links=links,
+        read_keys=ReadKeys([*settings.server.read_keys, settings.server.admin_key]),
+        text_of_html=html_to_text, clock=clock, metrics=metrics, past=node.past,
+        hurried=collecting.door.admission.hurried,
+    )  # fmt: skip
     serving = ServingEdge(parts)
     app = Litestar(
         route_handlers=[

@@ -185,6 +185,38 @@ def test_nothing_new_means_nothing_read_anew(play: Callable[..., Any]) -> None:
     assert play(story) == [True, True, False, False]
 
 
+def test_in_a_hurry_who_has_changed_is_as_last_known_and_who_has_withdrawn_is_not(
+    play: Callable[..., Any],
+) -> None:
+    async def story(shop: Shop) -> list[Any]:
+        serving = shop.node.serving
+        recall, definitions = serving.recall, serving.definitions
+        whom = who("user_id", "u1", shop.node.collector.make_leaf)
+
+        async def seen() -> tuple[str, object, bool]:
+            look = await recall.look([whom.leaf], definitions, hurry="overload")
+            (one,) = look.people
+            return one.stale, one.profile().features.get("views_7d"), look.live
+
+        told = [recall.remembered(whom.leaf, definitions)]
+        await shop.send({"context": GRANTED, **view("p1", number=1)})
+        told.append(await seen())
+        told.append(await seen())
+        await shop.send({"context": GRANTED, **view("p2", number=2)})
+        told.append(await seen())
+        known = recall.remembered(whom.leaf, definitions)
+        assert known is not None
+        told.append((known.profile.features["views_7d"], known.live))
+        await shop.send(withdrawal("u1", granted=False, number=3))
+        told.append(recall.remembered(whom.leaf, definitions))
+        told.append((await seen())[0])
+        return told
+
+    assert play(story) == [
+        None, ("", 1, True), ("", 1, True), ("overload", 1, False), (1, False), None, "",
+    ]  # fmt: skip
+
+
 def test_no_more_people_are_remembered_than_there_is_room_for(play: Callable[..., Any]) -> None:
     async def story(shop: Shop) -> tuple[int, bool]:
         node = shop.node

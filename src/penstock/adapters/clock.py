@@ -13,3 +13,8 @@ class SystemClock:
     def monotonic_ms(self) -> int:
         """Return a clock that never goes back."""
         return time.monotonic_ns() // 1_000_000
+
+
+def thread_us() -> int:
+    """Return the CPU time that the calling thread has used, in µs."""
+    return time.thread_time_ns() // 1_000

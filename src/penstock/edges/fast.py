@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -41,14 +40,13 @@ from penstock.edges.limits import (
     too_many_connections,
     too_much_ahead,
 )
+from penstock.edges.rendering import Renderer
 from penstock.edges.route import Request, Route, refuse
+from penstock.edges.turnstile import Turnstile
 from penstock.ports.metrics import Metrics
 
 UNROUTED: Final = "(none)"
 """Stands for a route in metrics and logs where a request ended before it had one."""
-
-HEADS_MAX = 512
-"""Rendered heads of answers kept; origins of pages vary them."""
 
 SLICE_BYTES = 64 * 1024
 """Looked at for limits at least so often: what the kernel hands over at once may be more."""
@@ -68,6 +66,7 @@ class FastServer:
     def __init__(
         self, routes: Iterable[Route], *, metrics: Metrics, limits: Limits | None = None
     ) -> None:
+        routes = tuple(routes)
         self.metrics = metrics
         self.limits = limits or Limits()
         self.crowd = Crowd(self.limits, metrics)
@@ -80,9 +79,8 @@ class FastServer:
             key = f"{route.method} {route.fixed}".encode()
             assert key not in table, "a hot route is registered once"
             table[key] = route
-        self._heads: dict[tuple[int, tuple[tuple[bytes, bytes], ...]], bytes] = {}
-        self._defaults: list[tuple[bytes, bytes]] = []
-        self._default_head = b"content-length: "
+        self.turnstile = Turnstile(routes)
+        self.render = Renderer().render
 
     def __call__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any],
@@ -107,31 +105,6 @@ class FastServer:
             value = unquote(value)
         # An encoded slash makes another path of it, and frameworks differ about what; the app decides.
         return (route, value) if value and "/" not in value and "#" not in value else (None, "")
-
-    def render(self, answer: Answer, state: ServerState, *, last: bool) -> bytes:
-        """Return the bytes of an answer, so that it is written at once."""
-        status, body, headers = answer
-        head = self._heads.get((status, headers))
-        if head is None:
-            head = _head(status, headers)
-            if len(self._heads) < HEADS_MAX:
-                self._heads[status, headers] = head
-        if state.default_headers is not self._defaults:  # uvicorn makes new ones each second
-            self._defaults = state.default_headers
-            self._default_head = _lines(self._defaults) + b"content-length: "
-        if status == 204:
-            end = b"connection: close\r\n\r\n" if last else b"\r\n"
-            return head + _lines(self._defaults) + end
-        end = b"%d\r\nconnection: close\r\n\r\n" if last else b"%d\r\n\r\n"
-        return b"".join((head, self._default_head, end % len(body), body))
-
-
-def _head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return b"HTTP/1.1 %d %s\r\n%s" % (status, HTTPStatus(status).phrase.encode(), _lines(headers))
-
-
-def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return b"".join(b"%s: %s\r\n" % header for header in headers)
 
 
 class _Hot(NamedTuple):
@@ -225,13 +198,30 @@ class Connection(asyncio.Protocol):
         self._parser = None  # it holds this object
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived, and hold it to its limits."""
+        """Turn away what need not be parsed for it; parse the rest, and hold it to its limits."""
         if len(data) <= SLICE_BYTES:
-            self._read(data)
+            data = self._turn_away(data)
+            if data:
+                self._read(data)
             return
         view = memoryview(data)
         for start in range(0, len(data), SLICE_BYTES):
             self._read(view[start : start + SLICE_BYTES])
+
+    def _turn_away(self, data: bytes) -> bytes:
+        """Answer what is not let in at the front of some bytes; return the rest."""
+        if self._phase != _IDLE or self._busy or self._ahead or self._deaf or self._draining:
+            return data
+        away = self._server.turnstile.turn_away(data)
+        if away is None:
+            return data
+        defaults, render = self._state.default_headers, self._server.render
+        self._transport.write(
+            b"".join([render(answer, defaults, last=False) for answer in away.answers])
+        )
+        self._state.total_requests += len(away.answers)
+        self.since = self._server.crowd.tick
+        return data[away.size :]
 
     def _read(self, data: bytes | memoryview) -> None:
         if self._deaf:
@@ -431,7 +421,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if not transport.is_closing():
             last = self._closing and not self._ahead
-            transport.write(self._server.render(answer, self._state, last=last))
+            transport.write(self._server.render(answer, self._state.default_headers, last=last))
         self.done()
 
     def done(self) -> None:
@@ -571,7 +561,9 @@ class Connection(asyncio.Protocol):
             self._ahead.append(answer)
             return
         if not self._transport.is_closing():
-            self._transport.write(self._server.render(answer, self._state, last=True))
+            self._transport.write(
+                self._server.render(answer, self._state.default_headers, last=True)
+            )
             self._linger()
 
     def _close(self) -> None:

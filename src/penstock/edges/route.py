@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import msgspec
 from litestar import Request as LitestarRequest
@@ -131,6 +131,16 @@ def refuse(request: Request, error: PenstockError) -> Answer:
     return error_answer(error, STATUS.get(error.code, 0))
 
 
+class Shed(NamedTuple):
+    """How a route turns requests away while it takes no more of them, at the least cost."""
+
+    pressed: Callable[[], bool]
+    """Whether any may be turned away now: asked of every request, before it is parsed."""
+    answer: Callable[[Request], Answer | None]
+    """The answer to one that is, or None. It may be asked twice: with the whole request, and before it is
+    parsed, with its body and of its headers the origin alone, if nothing else matters."""
+
+
 class Route:
     """A hot route: its function, its limit, and how its requests are counted.
 
@@ -143,14 +153,13 @@ class Route:
         body_bytes_max: Beyond it a request is refused before it is all read (E372).
         refuse: Makes answers of errors.
         seconds: A histogram with the label `route` that gets the time to each answer, in seconds.
-        shed: Asked before the function: the answer to a request that is not taken now, at the least
-            cost, or None.
+        shed: Asked before the function.
     """
 
     def __init__(  # noqa: PLR0913 - all that a route may be told
         self, method: str, template: str, function: Hot, *, clock: Clock, metrics: Metrics,
         body_bytes_max: int = BODY_BYTES_MAX, refuse: Refuse = refuse, seconds: MetricName | None = None,
-        shed: Callable[[Request], Answer | None] | None = None,
+        shed: Shed | None = None,
     ) -> None:  # fmt: skip
         assert method in {"GET", "POST"}, "a hot route is asked by GET or POST"
         head, brace, name = template.partition("{")
@@ -177,7 +186,7 @@ class Route:
         """Answer a request: `done` is called once with the answer, now or later, on the loop."""
         started_ms = self._now_ms()
         try:
-            result = None if self.shed is None else self.shed(request)
+            result = None if self.shed is None else self.shed.answer(request)
             if result is None:
                 result = self.function(request)
         except PenstockError as error:
@@ -212,6 +221,17 @@ class Route:
             answer = fault_answer(error)
         self.finish(answer, started_ms)
         done(answer)
+
+    def turned_away(self, request: Request) -> Answer | None:
+        """Return the answer to a request that is not let in, before it is parsed; None if it is to be."""
+        assert self.shed is not None, "a route that sheds"
+        try:
+            answer = self.shed.answer(request)
+        except Exception:  # noqa: BLE001 - whatever is wrong with it is told once it is parsed
+            return None
+        if answer is not None:
+            self.finish(answer, self._now_ms())
+        return answer
 
     def refused(self, request: Request, error: PenstockError) -> Answer:
         """Return the answer to a request that its server refused before the function saw it."""

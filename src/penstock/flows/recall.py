@@ -172,11 +172,19 @@ class Recall:
         self._people: dict[LeafId, Recalled] = {}
         self._definitions: Definitions | None = None
 
-    async def look(self, starts: Sequence[LeafId], definitions: Definitions) -> Look:
+    async def look(
+        self, starts: Sequence[LeafId], definitions: Definitions, *, hurry: str = ""
+    ) -> Look:
         """Return the people whom some leaves belong to, as of now.
 
         A person whose store does not answer is what was last known of them, or unread; so is one
         whose leaves are damaged, which is nobody else's concern.
+
+        Args:
+            starts: Leaves of people.
+            definitions: Whose features are shown.
+            hurry: Why a person alone who has changed since is what was last known of them; empty to
+                read them anew.
         """
         self._use(definitions)
         try:
@@ -187,6 +195,8 @@ class Recall:
                 seen = self._seen(one, read.leaves, now_ms, read.as_of_ms)
                 if seen is not None:
                     return Look([seen], now_ms, read.as_of_ms, read.live)
+                if hurry and isinstance(known := self._last_known(starts[0], hurry), Seen):
+                    return Look([known], now_ms, now_ms, live=False)
             return await self._look(starts, definitions)
         except Unavailable as error:
             return self.at_hand(starts, definitions, unavailable(error))
@@ -216,6 +226,18 @@ class Recall:
         now_ms = self._clock.now_ms()
         seen, as_of_ms, live = await self._read_anew(start, definitions, now_ms)
         return Read(seen, now_ms, as_of_ms, live)
+
+    def remembered(self, start: LeafId, definitions: Definitions) -> Read | None:
+        """Return the person a leaf belongs to as last known, if nothing was withdrawn since; None if not at hand.
+
+        It is for a decision that stands already, whose content does not depend on what came since.
+        """
+        self._use(definitions)
+        seen = self._last_known(start, "")
+        if not isinstance(seen, Seen):
+            return None
+        now_ms = self._clock.now_ms()
+        return Read(seen, now_ms, seen.person.log_as_of_ms, live=False)
 
     async def _look(self, starts: Sequence[LeafId], definitions: Definitions) -> Look:
         remembered = [self._people.get(start) for start in starts]

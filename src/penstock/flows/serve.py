@@ -241,10 +241,18 @@ class Serving:
             self._count_served(outcome.answer)
         return outcome
 
-    async def again(self, campaign_name: str, who: Who, send: str | None = None) -> Answer | None:
+    async def again(
+        self, campaign_name: str, who: Who, send: str | None = None, *, hurry: bool = False
+    ) -> Answer | None:
         """Return what `decide` answers if it is a decision whose content is at hand; None to ask it.
 
         The person is read as ever: what they permit, and what they have refused, is as of now.
+
+        Args:
+            campaign_name: Which campaign.
+            who: Whom.
+            send: Which send; None for `default_send`.
+            hurry: The person may be as last known, if nothing was withdrawn since; nobody is read.
         """
         campaign = self.campaigns.get(campaign_name)
         if campaign is None:
@@ -255,7 +263,12 @@ class Serving:
         if (who.leaf, campaign_name, send) not in self._asked:
             return None
         try:
-            read = await self.recall.read(who.leaf, self.definitions)
+            if hurry:
+                read = self.recall.remembered(who.leaf, self.definitions)
+                if read is None:
+                    return None
+            else:
+                read = await self.recall.read(who.leaf, self.definitions)
             person = read.person.profile  # of which nothing is used that moves with the instant
             standing = self._standing.get(self._key(campaign, who, person, send))
             if standing is None or standing.campaign is not campaign:

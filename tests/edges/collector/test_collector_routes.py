@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.core.errors import Overloaded
 from penstock.core.record import Kind
-from penstock.edges.collector.admission import BURST_MS_MAX, LOOK_FREE_BYTES
+from penstock.edges.collector.admission import BURST_MS_MAX, LOOK_FREE_BYTES, RESERVE_FACTOR
 from penstock.edges.collector.body import plain_bytes_of
 from penstock.edges.collector.routes import METRICS_PATH, ROWS, SETTINGS_TEMPLATE
 from penstock.edges.collector.rudderstack import PIXEL_ROWS, SOURCE_CONFIG_PATH
@@ -437,41 +436,32 @@ async def test_under_pressure_nothing_is_inflated_beyond_a_share_and_one_event_a
         assert 200 == (await shop.send("/v1/batch", batch)).status_code
         assert 2 == shop.metrics.value("penstock_requests_shed_total", reason="slow_fold")
         behind[0] = NO_WAITS
+        shop.clock.advance(1)
         assert 200 == (await shop.send("/v1/track", track("after"))).status_code
 
 
-class Slow:
-    """A collector that takes a second of the test's clock for each request."""
-
-    def __init__(self, inner) -> None:
-        self._inner = inner
-
-    def __getattr__(self, name):
-        return getattr(self._inner, name)
-
-    async def take(self, *positional, **named):
-        self._inner.clock.advance(seconds=1)
-        return await self._inner.take(*positional, **named)
-
-
-async def test_who_has_no_turn_while_requests_are_decoded_comes_again_unless_it_is_consent(
-    collecting,
-):
-    async with collecting(wrap=Slow) as shop:
+async def test_consent_is_let_in_with_any_number_in_flight_and_the_rest_comes_again(collecting):
+    async with collecting(requests_max=2) as shop:
+        shop.log.gate.clear()
         row = next(row for row in ROWS if row.path == "/v1/track")
-        events = [track("first"), track("second"), track("gone", "Unsubscribed", properties={})]
-        takings = [
-            shop.edge.door.take(row, Request({b"x-write-key": b"wk-server"}, body=json.dumps(one).encode()))
-            for one in events
-        ]  # fmt: skip
-        first, second, gone = await asyncio.gather(*takings, return_exceptions=True)
-        assert [200, 200] == [first.status, gone.status]
-        assert isinstance(second, Overloaded)
-        assert second.retry_after_s >= 1
-        assert 1 == shop.metrics.value("penstock_requests_shed_total", reason="slow_turn")
-        assert ["first", "gone"] == [record.message_id for record in shop.records()]
-        assert 0 == shop.edge.door.admission.in_flight
-        assert 200 == (await shop.send("/v1/track", track("after"))).status_code
+        door = shop.edge.door
+
+        def asked(name: str, number: int) -> Request:
+            return Request(
+                {b"x-write-key": b"wk-server"},
+                body=json.dumps(track(f"{name}{number}", name)).encode(),
+            )
+
+        taking = [
+            asyncio.ensure_future(door.take(row, asked("Product Viewed", n))) for n in range(2)
+        ]
+        for number in range(2 * RESERVE_FACTOR + 5):
+            assert door.turns_away(row, asked("Product Viewed", number))
+            assert not door.turns_away(row, asked("Unsubscribed", number))
+            taking.append(asyncio.ensure_future(door.take(row, asked("Unsubscribed", number))))
+        shop.log.gate.set()
+        assert {200} == {answer.status for answer in await asyncio.gather(*taking)}
+        assert 0 == door.admission.in_flight
 
 
 async def test_a_pixel_under_pressure_is_refused_unless_it_carries_consent(collecting):

@@ -21,14 +21,30 @@ from penstock.ports.appender import NO_WAITS, Waits
 from penstock.ports.clock import Clock
 
 RESERVE_FACTOR = 8
-"""Consent, unsubscribe and complaint are taken in up to this many times the requests in flight."""
+"""With so many times the requests in flight nothing more is inflated to look for consent, unsubscribe and
+complaint in it. What holds them in plain is let in whatever the load."""
 
-ENTRY_MS_MAX = 100
-"""While a request that was let in has waited longer for its turn to be decoded, none are let in."""
+TURN_US = 20_000
+"""Of the loop's time: what is let in at one of its turns. Measured, longer turns cost less for each event, and
+answers take about six of them."""
 
-TURN_MS_MAX = 50
-"""How long requests are decoded in one turn of the loop; for a burst, ten times as long. Who has no turn
-by then is refused after all: what one turn decodes is what everybody in the next one waits for."""
+BURST_TURNS = 5
+"""What turns that let in less leave to a later one, in turns: for a burst, and for what has gathered while the
+loop was kept waiting."""
+
+FEW = 16
+"""So many requests under way are let in however large they are: who waits for answers before sending more is
+no overload."""
+
+PACE_MS = 100
+"""How often the rate of work is looked at."""
+
+REQUEST_WORK = 512
+"""A request costs as much time as so many bytes of it: measured, 80 µs beside 0.14 µs a byte."""
+
+WORK_MIN = 16 * 1024
+WORK_FIRST = 128 * 1024
+"""Of the work of a turn, in bytes: never less, and assumed until it is known."""
 
 DURABLE_MS_MAX = 500
 """While the oldest events have waited longer to be on disk, none are let in."""
@@ -43,18 +59,19 @@ BURST_MS_MAX = 1_000
 """How far the fold may be behind for a burst, and how long a burst lasts."""
 
 PLAIN_BYTES_MAX = 64 * 1024 * 1024
-"""Of the bodies of all requests in flight, in plain; those never refused may have as much again."""
+"""Of the bodies of all requests in flight, in plain; to look into compressed ones there is as much again."""
 
-HINTS_S = (1, 2, 3)
-"""What refused clients are told in turn, so that they spread."""
+HINTS_S = (1, 4, 2, 5, 3)
+"""What refused clients are told in turn, so that they spread, and a burst does not come again as one."""
+
+HURRY_MS = 1_000
+"""For so long after the last refusal others are to spare the loop what they can."""
 
 LOOK_BYTES_PER_S = 32 * 1024 * 1024
 """While requests are refused, compressed bodies are inflated at this rate to look for what is never
 refused: a tenth of a core. One event (`LOOK_FREE_BYTES`) is always looked into."""
 
 LOOK_FREE_BYTES = 32 * 1024
-
-_NAMES = tuple(name.encode() for name in sorted(PERMISSION_EVENTS))
 
 _NEVER_SHED = re.compile(
     rb'"event"\s*:\s*"(?:'
@@ -70,24 +87,64 @@ def never_shed(body: bytes) -> bool:
     spelt with escapes, may be told wrongly: the first is let in for nothing, the second is asked to
     come again, as any other event is.
     """
-    return any(name in body for name in _NAMES) and _NEVER_SHED.search(body) is not None
+    return _NEVER_SHED.search(body) is not None
 
 
-class Place:
-    """A request that was let in: since when it waits for its turn, and how large it is."""
+class Pace:
+    """How much is let in at each turn of the loop: what it does in so much of its own time.
 
-    __slots__ = ("plain_bytes", "since_ms")
+    Whoever is let in waits for some turns: to be read, to be on disk, to be answered. So a short turn has
+    nobody wait long, and where more arrives than a turn takes, the next one follows at once: no time is
+    lost, whatever the rate is thought to be. It is the loop's CPU time that counts, not the clock: where a
+    slow disk or a busy neighbour keeps the loop waiting, letting in fewer would have nobody wait less.
 
-    def __init__(self, since_ms: int, plain_bytes: int) -> None:
-        self.since_ms = since_ms
-        self.plain_bytes = plain_bytes
+    Work is counted in bytes, with so many for each request as cost as much time as its handling.
+
+    Args:
+        clock: Tells when to look at the rate again.
+        spent_us: The CPU time that the loop's thread has used, in µs.
+    """
+
+    def __init__(self, clock: Clock, spent_us: Callable[[], int]) -> None:
+        self._clock = clock
+        self._spent_us = spent_us
+        self.turn_work = WORK_FIRST
+        """Let in at a turn."""
+        self.left = self.turn_work * BURST_TURNS
+        """Of it, at this turn."""
+        self._looked_at_ms = clock.monotonic_ms()
+        self._used_us = spent_us()
+        # Lately, the further back the less: what was let in, and the time that the loop took meanwhile.
+        self._done = WORK_FIRST
+        self._took_us = TURN_US
+
+    def spend(self, work: int) -> None:
+        """Take note of work that is let in."""
+        self.left -= work
+        self._done += work
+
+    def next_turn(self) -> None:
+        """Begin a turn: what those before it have left is added to it, up to a limit."""
+        now = self._clock.monotonic_ms()
+        if now - self._looked_at_ms >= PACE_MS:
+            self._looked_at_ms = now
+            self._settle()
+        self.left = min(max(self.left, 0) + self.turn_work, BURST_TURNS * self.turn_work)
+
+    def _settle(self) -> None:
+        used_us = self._spent_us()
+        self._took_us += used_us - self._used_us
+        self._used_us = used_us
+        self.turn_work = max(self._done * TURN_US // max(self._took_us, 1), WORK_MIN)
+        self._done = self._done * 3 // 4
+        self._took_us = self._took_us * 3 // 4
 
 
 class Admission:
     """Decides who comes in, by how long others wait, and counts. Lives on one event loop.
 
-    Consent, unsubscribe and complaint have places of their own, eight times as many: memory has an
-    end even for them.
+    Consent, unsubscribe and complaint are let in whatever the load: of each connection one at a time, whose
+    body is in memory by then. What becomes of them beyond that waits for room, and with it the connection.
 
     Args:
         clock: Its monotonic side refills the buckets and tells how long others wait.
@@ -95,11 +152,12 @@ class Admission:
         per_key_per_s: Requests a second of each write key; 0 is no limit. A key may save up one
             second's worth.
         waits: How long others wait, in the engine.
+        spent_us: The CPU time that the loop's thread has used, in µs; the clock if nobody tells.
     """
 
     def __init__(
         self, clock: Clock, *, requests_max: int, per_key_per_s: int = 0,
-        waits: Callable[[], Waits] = lambda: NO_WAITS,
+        waits: Callable[[], Waits] = lambda: NO_WAITS, spent_us: Callable[[], int] | None = None,
     ) -> None:  # fmt: skip
         self._clock = clock
         self.requests_max = requests_max
@@ -107,47 +165,36 @@ class Admission:
         self.plain_bytes = 0
         self.in_flight = 0
         """Requests that were let in and have no answer."""
-        self._turn_at_ms: int | None = None
+        self._pace = Pace(clock, spent_us or (lambda: 1_000 * clock.monotonic_ms()))
+        self._in_turn = False
+        self._refused_at_ms = clock.monotonic_ms() - HURRY_MS - 1
+        self._asked_at_ms = -1
+        self._waited = ""
+        """For what others wait too long, as of then."""
         self._waits = waits
-        self._unbegun: dict[Place, None] = {}  # in the order of their coming
         self._calm_at_ms = clock.monotonic_ms()
         self._buckets: dict[str, tuple[int, int]] = {}
         self._looked = (0, 0)
         """Bytes looked into and not yet paid for, and when that was so."""
 
-    def enter(self, plain_bytes: int) -> Place:
-        """Take a place."""
-        place = Place(self._clock.monotonic_ms(), plain_bytes)
-        self._unbegun[place] = None
+    def enter(self, plain_bytes: int) -> bool:
+        """Take a place; return whether it is the first of a turn of the loop, whose end is to be told."""
+        if not self.pressed():  # what is let in though others are not takes nothing of theirs
+            self._pace.spend(plain_bytes + REQUEST_WORK)
         self.in_flight += 1
         self.plain_bytes += plain_bytes
-        return place
-
-    def begin(self, place: Place) -> bool:
-        """Say that a request has its turn; return whether it is the first of a turn of the loop."""
-        self._unbegun.pop(place, None)
-        if self._turn_at_ms is not None:
-            return False
-        self._turn_at_ms = self._clock.monotonic_ms()
-        return True
+        first, self._in_turn = not self._in_turn, True
+        return first
 
     def end_turn(self) -> None:
         """Say that a turn of the loop is over."""
-        self._turn_at_ms = None
+        self._in_turn = False
+        self._pace.next_turn()
 
-    def turn_is_over(self) -> bool:
-        """Return whether requests have been decoded for so long that the rest must come again."""
-        if self._turn_at_ms is None:
-            return False
-        now = self._clock.monotonic_ms()
-        longer = 10 if now - self._calm_at_ms < BURST_MS_MAX else 1
-        return now - self._turn_at_ms > longer * TURN_MS_MAX
-
-    def leave(self, place: Place) -> None:
+    def leave(self, plain_bytes: int) -> None:
         """Give a place back."""
-        self._unbegun.pop(place, None)
         self.in_flight -= 1
-        self.plain_bytes -= place.plain_bytes
+        self.plain_bytes -= plain_bytes
 
     def pressed(self, plain_bytes: int = 0) -> str:
         """Return why nothing ordinary is taken in now, a reason for metrics; empty if it is.
@@ -157,30 +204,41 @@ class Admission:
         """
         if self.in_flight >= self.requests_max:
             return "in_flight"
+        if self._pace.left <= 0 and self.in_flight >= FEW:
+            return "full_turn"
+        if self.plain_bytes + plain_bytes > PLAIN_BYTES_MAX:
+            return "memory"
         now = self._clock.monotonic_ms()
-        if self._unbegun and now - next(iter(self._unbegun)).since_ms > ENTRY_MS_MAX:
-            return "slow_loop"
+        if now != self._asked_at_ms:  # a refusal is to cost little: ages are looked at once in a ms
+            self._asked_at_ms, self._waited = now, self._wait(now)
+        return self._waited
+
+    def _wait(self, now: int) -> str:
         durable_ms, folded_ms = self._waits()
         if folded_ms <= CALM_MS:
             self._calm_at_ms = now
         elif folded_ms > self._folded_ms_max(now):
             return "slow_fold"
-        if durable_ms > DURABLE_MS_MAX:
-            return "slow_append"
-        return "memory" if self.plain_bytes + plain_bytes > PLAIN_BYTES_MAX else ""
+        return "slow_append" if durable_ms > DURABLE_MS_MAX else ""
 
     def _folded_ms_max(self, now: int) -> int:
         return BURST_MS_MAX if now - self._calm_at_ms < BURST_MS_MAX else STANDING_MS_MAX
 
-    def full_for_all(self, plain_bytes: int = 0) -> bool:
-        """Return whether even the places of what is never shed are taken."""
-        return (
+    def refused(self) -> None:
+        """Take note that somebody was turned away."""
+        self._refused_at_ms = self._clock.monotonic_ms()
+
+    def hurried(self) -> bool:
+        """Return whether somebody was turned away lately."""
+        return self._clock.monotonic_ms() - self._refused_at_ms <= HURRY_MS
+
+    def may_inflate(self, plain_bytes: int) -> bool:
+        """Return whether a compressed body may be inflated to see what is in it, though others are refused."""
+        if (
             self.in_flight >= self.requests_max * RESERVE_FACTOR
             or self.plain_bytes + plain_bytes > 2 * PLAIN_BYTES_MAX
-        )
-
-    def may_look(self, plain_bytes: int) -> bool:
-        """Return whether a compressed body may be inflated to see what is in it, though others are refused."""
+        ):
+            return False
         if plain_bytes <= LOOK_FREE_BYTES:
             return True
         looked, since = self._looked

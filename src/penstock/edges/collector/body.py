@@ -24,6 +24,7 @@ DEFLATE_MAX = 1_032
 FREE_BYTES = 64 * 1024
 """Whatever its size, a body may be inflated to so many bytes."""
 
+_JSON_STARTS = (b"{", b"[")
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP = 16 + zlib.MAX_WBITS
 _ENCODINGS = frozenset({b"", b"identity", b"gzip", b"x-gzip", b"deflate"})
@@ -51,6 +52,8 @@ def plain_bytes_of(raw: bytes, encoding: bytes, bytes_max: int) -> int:
 
 def is_packed(raw: bytes, encoding: bytes) -> bool:
     """Return whether `inflate` would inflate it; an encoding that is not read counts as none."""
+    if raw[:1] in _JSON_STARTS:
+        return False  # as nearly always: neither gzip nor zlib begins so
     if raw.startswith(_GZIP_MAGIC) or _starts_as_zlib(raw):
         return True
     is_json = raw.lstrip().startswith((b"{", b"["))

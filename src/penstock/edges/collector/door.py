@@ -15,14 +15,7 @@ from penstock.core.errors import EventRejected, PenstockError
 from penstock.core.event import SEGMENT, Decoded, Limits, decode_batch, decode_single
 from penstock.core.json_faults import syntax_fault
 from penstock.edges.asgi import Answer, json_answer
-from penstock.edges.collector.admission import (
-    HINTS_S,
-    Admission,
-    Place,
-    never_shed,
-    over_quota,
-    overloaded,
-)
+from penstock.edges.collector.admission import Admission, never_shed, over_quota
 from penstock.edges.collector.body import inflate, is_packed, plain_bytes_of
 from penstock.edges.collector.keys import KeyRing, WriteKey, require_origin
 from penstock.edges.route import Request
@@ -118,6 +111,10 @@ class Door:
         self.watch = watch
         self._shed: dict[str, Callable[[float], None]] = {}
 
+    def pressed(self) -> bool:
+        """Return whether there is anybody whom `turns_away` may turn away."""
+        return bool(self.admission.pressed())
+
     def turns_away(self, row: Row, request: Request) -> bool:
         """Return whether a request is not let in, since others wait and nothing is reserved for it.
 
@@ -133,16 +130,18 @@ class Door:
         reason = admission.pressed(plain_bytes)
         if not reason:
             return False
-        if not admission.full_for_all(plain_bytes):
-            packed = is_packed(raw, encoding)
-            if packed and admission.may_look(plain_bytes):
-                raw, packed = inflate(raw, encoding, row.body_bytes_max), False
-            if not packed and never_shed(raw):
-                return False
+        if is_packed(raw, encoding):
+            if not admission.may_inflate(plain_bytes):
+                self._count_shed(reason)
+                return True
+            raw = inflate(raw, encoding, row.body_bytes_max)
+        if never_shed(raw):
+            return False
         self._count_shed(reason)
         return True
 
     def _count_shed(self, reason: str) -> None:
+        self.admission.refused()
         count = self._shed.get(reason)
         if count is None:
             count = self.metrics.bound("penstock_requests_shed_total", reason=reason)
@@ -177,22 +176,19 @@ class Door:
             self.metrics.count("penstock_requests_shed_total", reason="quota")
             raise over_quota(seconds)
         job = job_of(key, request.query, envelope.job) if row.imports else ""
-        return self._keep(row, request, key, body, job, self.admission.enter(len(body)))
+        if self.admission.enter(len(body)):
+            asyncio.get_running_loop().call_soon(self.admission.end_turn)
+        return self._keep(row, request, key, body, job)
 
     async def _keep(
-        self, row: Row, request: Request, key: WriteKey, body: bytes, job: str, place: Place
+        self, row: Row, request: Request, key: WriteKey, body: bytes, job: str
     ) -> Answer:
-        if self.admission.begin(place):
-            asyncio.get_running_loop().call_soon(self.admission.end_turn)
         try:
-            if self.admission.turn_is_over() and not never_shed(body):
-                self._count_shed("slow_turn")
-                raise overloaded(HINTS_S[0])
             decoded = row.decode(body, key.source.name)
             gpc = request.headers.get(b"sec-gpc", b"").strip() == b"1"
             intake = await self.collector.take(key.source, decoded, gpc=gpc, job=job)
         finally:
-            self.admission.leave(place)
+            self.admission.leave(len(body))
         if self.watch is not None:
             self.watch.took(key.source.name, decoded, intake)
         if intake.refused or intake.discarded:

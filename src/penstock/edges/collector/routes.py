@@ -40,7 +40,7 @@ from penstock.edges.collector.rudderstack import (
     source_config,
 )
 from penstock.edges.collector.segment import SEGMENT_ROWS, settings_body
-from penstock.edges.route import Request, Route, mounted
+from penstock.edges.route import Request, Route, Shed, mounted
 from penstock.flows.collect import Collector
 from penstock.ports.appender import NO_WAITS, Waits
 from penstock.ports.clock import Clock
@@ -99,7 +99,8 @@ class CollectorEdge:
             return self._overloaded(row, request) if self.door.turns_away(row, request) else None
 
         return Route("POST", row.path, collect, clock=self.clock, metrics=self.metrics,
-                     body_bytes_max=row.body_bytes_max, refuse=refuse_post, shed=shed)  # fmt: skip
+                     body_bytes_max=row.body_bytes_max, refuse=refuse_post,
+                     shed=Shed(self.door.pressed, shed))  # fmt: skip
 
     def _pixel_route(self, row: Row) -> Route:
         """Return the route of an event in an image's query: the image, and a status that is true."""
@@ -214,6 +215,7 @@ def collector_edge(  # noqa: PLR0913 - all that a collector may be told
     collector: Collector, keys: Iterable[WriteKey], *, clock: Clock, metrics: Metrics,
     requests_max: int = 1024, requests_per_s_per_key: int = 0, public_url: str = "",
     watch: Watch | None = None, waits: Callable[[], Waits] = lambda: NO_WAITS,
+    spent_us: Callable[[], int] | None = None,
 ) -> CollectorEdge:  # fmt: skip
     """Return the collector's edge, whose hot routes are `.routes`.
 
@@ -227,10 +229,12 @@ def collector_edge(  # noqa: PLR0913 - all that a collector may be told
         public_url: How clients reach this server, such as `https://events.example.com`.
         watch: Told of every request, if anybody is.
         waits: How long others wait, in the engine.
+        spent_us: The CPU time that the loop's thread has used, in µs; the clock if nobody tells.
     """
     admission = Admission(
-        clock, requests_max=requests_max, per_key_per_s=requests_per_s_per_key, waits=waits
-    )
+        clock, requests_max=requests_max, per_key_per_s=requests_per_s_per_key, waits=waits,
+        spent_us=spent_us,
+    )  # fmt: skip
     door = Door(collector, KeyRing(keys), admission, metrics, watch)
     return CollectorEdge(door, ROWS, clock, metrics, public_url)
 

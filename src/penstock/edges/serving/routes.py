@@ -64,6 +64,10 @@ RECIPIENTS_AT_ONCE = 100
 DECIDES_MAX = 64
 """Decisions under way for callers who ask for one person; beyond it they get the fallback at once, rather
 than after the time that a decision may take."""
+DECIDES_HURRIED_MAX = 4
+"""The same while events are refused: those who get the fallback leave the loop to those who do not."""
+HURRY = "overload"
+"""The reason of an answer that spares the loop what it can."""
 OFFSET_DIGITS = 15
 
 WRONG = (
@@ -94,6 +98,8 @@ class ServingParts(NamedTuple):
     clock: Clock
     metrics: Metrics
     past: Callable[[], Past]
+    hurried: Callable[[], bool] = lambda: False
+    """Whether more arrives than can be taken."""
 
 
 class ServingEdge:
@@ -146,9 +152,13 @@ class ServingEdge:
         return reply
 
     async def now(self, whom: Who) -> Reply:
-        """Return a profile as of now: from memory, where nothing has changed since it was read."""
+        """Return a profile as of now: from memory, where nothing has changed since it was read.
+
+        While events are refused it may be as last known, though something has changed.
+        """
         serving = self.parts.serving.active.serving
-        look = await serving.recall.look((whom.leaf,), serving.definitions)
+        hurry = HURRY if self.parts.hurried() else ""
+        look = await serving.recall.look((whom.leaf,), serving.definitions, hurry=hurry)
         one = look.people[0]
         if one.__class__ is Seen and not one.person.found:  # type: ignore[union-attr] - it is seen
             self._require_type(whom)
@@ -199,7 +209,7 @@ class ServingEdge:
             whom = self.find_recipient(asked)
         except EventRejected:
             return None
-        return await serving.again(campaign, whom, send)
+        return await serving.again(campaign, whom, send, hurry=self._full())
 
     async def decide(
         self, campaign: str, asked: Recipient, send: str | None, *, preview: bool
@@ -208,13 +218,17 @@ class ServingEdge:
         serving = await self.parts.serving.serving(campaign, preview=preview)
         return await self._decided(serving, campaign, asked, send, preview=preview)
 
+    def _full(self) -> bool:
+        most = DECIDES_HURRIED_MAX if self.parts.hurried() else DECIDES_MAX
+        return self._deciding >= most
+
     async def decide_in_time(
         self, campaign: str, asked: Recipient, send: str | None, *, preview: bool
     ) -> Outcome:
         """Return what one recipient sees; the fallback while too many others wait for a decision."""
-        if self._deciding >= DECIDES_MAX and not preview:
+        if self._full() and not preview:
             serving = await self.parts.serving.serving(campaign, preview=preview)
-            return serving.fallback(campaign, "overload")
+            return serving.fallback(campaign, HURRY)
         self._deciding += 1
         try:
             return await self.decide(campaign, asked, send, preview=preview)
