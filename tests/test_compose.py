@@ -123,7 +123,7 @@ def test_a_log_whose_keys_are_lost_is_not_opened_with_new_ones(folder: Path) -> 
         ("memory", "memory", ""),
         ("sqlite", "memory", ""),
         ("memory", "sqlite", "E207"),
-        ("kafka", "sqlite", "E206"),
+        ("tape", "sqlite", "E206"),
         ("sqlite", "redis", "E206"),
     ],
 )

@@ -44,6 +44,7 @@ LAYERS: dict[str, set[str]] = {
 THIRD_PARTY: dict[str, set[str]] = {
     "adapters": set(),
     "adapters/log/sqlite": {"zstandard"},
+    "adapters/log/kafka": {"confluent_kafka"},
     "adapters/archive/s3": {"boto3", "botocore"},
     "adapters/archive/frames": {"zstandard"},
     "adapters/metrics/prometheus": {"prometheus_client"},
@@ -170,7 +171,9 @@ def longest(module: str, table: dict[str, set[str]]) -> str | None:
     return max(found, key=len, default=None)
 
 
-CODE_FILES = {"core/codes", "core/request_codes", "core/stored_codes", "core/version_codes"}
+CODE_FILES = {
+    "core/codes", "core/request_codes", "core/service_codes", "core/stored_codes", "core/version_codes",
+}  # fmt: skip
 
 
 def codes_used() -> dict[str, list[str]]:

@@ -11,11 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 
 from penstock.adapters.archive import frames
 from penstock.adapters.archive.folder import FolderArchive
-from penstock.adapters.clock import SystemClock
-from penstock.adapters.log.sqlite import SqliteLog
 from penstock.core.errors import SettingsError
 from penstock.flows.archiving import ArchivedLog
 from penstock.flows.tiered import TieredLog
+from penstock.logs import open_log_alone
 from penstock.ports.archive import Archive
 from penstock.ports.log import Log
 from penstock.project import Project
@@ -87,12 +86,13 @@ def open_log_beside(
         root: The folder that the archive's place is relative to, if it is not the project's.
 
     Raises:
-        Unavailable: It can't be opened (E401).
+        Unavailable: It can't be opened or reached (E401).
         DataCorrupt: It is damaged or newer (E706, E707).
-        SettingsError: The archive's place is none (E246), or needs an extra (E245).
+        SettingsError: The archive's place is none (E246), or needs an extra (E245); or a log on Kafka
+            can't be opened (E280, E281, E282, E283, E287).
     """
     with ExitStack() as opened:
-        log = SqliteLog(path or project.data_dir / "log.db", SystemClock(), read_only=True)
+        log = open_log_alone(project, path)
         opened.callback(log.close)
         archived = make_archived_log(project, root)
         if archived is not None:

@@ -27,8 +27,6 @@ from penstock.adapters.keys.file import FileKeys
 from penstock.adapters.keys.memory import MemoryKeys
 from penstock.adapters.leaf_index.memory import MemoryLeafIndex
 from penstock.adapters.leaf_index.sqlite import SqliteLeafIndex
-from penstock.adapters.log.memory import MemoryLog
-from penstock.adapters.log.sqlite import SqliteLog
 from penstock.adapters.metrics.prometheus import PrometheusMetrics
 from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.store.sqlite import SqliteStore
@@ -76,6 +74,7 @@ from penstock.flows.status import conservation
 from penstock.flows.tiered import TieredLog
 from penstock.flows.track import decision_record
 from penstock.housekeeping import begin_beside, upkeep_jobs
+from penstock.logs import LOG_FILE, open_log, own_folder, require_empty, require_same_log
 from penstock.ports.clock import Clock
 from penstock.ports.decisions import Decided, DecisionKey, Decisions
 from penstock.ports.esp import Esp
@@ -119,6 +118,8 @@ class Stores:
     """The log in the archive, if the project has one; `log` reads from it what it was truncated of."""
     snapshots: Lock = field(default_factory=Lock)
     """Held while snapshots of leaves move on, or new leaves begin from one."""
+    release: Callable[[], None] = lambda: None
+    """Gives the data folder back, if the log does not."""
 
     def close(self) -> None:
         """Release files and connections."""
@@ -126,6 +127,7 @@ class Stores:
             part.close()
         if self.archived is not None:
             self.archived.archive.close()
+        self.release()
 
 
 def make_keys(keys: Keys) -> None:
@@ -140,8 +142,10 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
     Raises:
         SettingsError: A kind of adapter does not exist (E206), two kinds do not go together (E207),
             there is a log without its keys (E208), the data folder can't be made (E218), a restore into
-            it was cut short (E243), or it is another tenant's (E250).
-        Unavailable: Another process owns the data folder (E407).
+            it was cut short (E243), or it is another tenant's (E250); the log can't be opened as declared
+            (E280 to E283, E287), or leaves are of another log (E286).
+        Unavailable: Another process owns the data folder (E407), or brokers do not answer (E401).
+        DataCorrupt: The log lacks what leaves have applied (E760).
     """
     clock = clock or SystemClock()
     settings = project.settings
@@ -156,21 +160,21 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
     if not memory or settings.store.kind != "memory":
         _make_folder(folder)
         require_whole(folder)
-    if not memory and (folder / "log.db").exists() and not (folder / KEYS_FILE).exists():
+    if not memory and (folder / LOG_FILE).exists() and not (folder / KEYS_FILE).exists():
         raise SettingsError("E208", "the data folder holds a log, and its keys are missing",
                             where=str(folder / KEYS_FILE), fix="restore the keys from their backup; with "
                             "new ones every identifier would be somebody else")  # fmt: skip
-    keys: Keys = MemoryKeys() if memory else FileKeys(folder / KEYS_FILE)
-    make_keys(keys)
     tenant = settings.project.tenant
     with ExitStack() as opened:
         # The log first: it holds the lock on the folder, and gives it back if the rest does not open.
-        log: Log = (
-            MemoryLog(clock, partitions=settings.log.partitions)
-            if memory
-            else SqliteLog(folder / "log.db", clock, partitions=settings.log.partitions)
-        )
+        release = own_folder(project)
+        opened.callback(release)
+        log: Log = open_log(project, clock)
         opened.callback(log.close)
+        keys: Keys = MemoryKeys() if memory else FileKeys(folder / KEYS_FILE)
+        if log.shared and not (folder / KEYS_FILE).exists():
+            require_empty(log, folder / KEYS_FILE)
+        make_keys(keys)
         for beside in (folder, project.root):
             clear_scratch(beside)
         _require_tenant(log, tenant)
@@ -184,6 +188,7 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
             else SqliteStore(folder / "store.db", tenant=tenant)
         )
         opened.callback(store.close)
+        require_same_log(log, store)
         suppressions: Suppressions = (
             MemorySuppressions()
             if memory
@@ -198,7 +203,9 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
         index: LeafIndex = MemoryLeafIndex() if memory else SqliteLeafIndex(folder / "index.db")
         opened.pop_all()
     versions: Versions = MemoryVersions() if memory else FolderVersions(folder / VERSIONS_FOLDER)
-    return Stores(keys, log, store, suppressions, decisions, index, versions, archived)
+    return Stores(
+        keys, log, store, suppressions, decisions, index, versions, archived, release=release
+    )
 
 
 def _require_tenant(log: Log, tenant: str) -> None:

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from penstock import service_settings
 from penstock.core.consent.purpose import BASES, PURPOSES
 from penstock.core.decision.mailbox import is_address, is_sender
 from penstock.core.errors import SettingsError
-from penstock.core.time import DAY_MS, HOUR_MS
 from penstock.core.toml_lines import Places, lines_of
+from penstock.service_settings import KafkaSettings, keep_ms
 
 
 class ProjectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +52,7 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     partitions: int = 1
     keep: str = ""
     forget: bool = False
+    kafka: KafkaSettings = KafkaSettings()
 
     @property
     def keep_ms(self) -> int:
@@ -195,11 +196,12 @@ DOCS: dict[str, str] = {
     "server.keep_alive_s": "How long a connection may be idle.",
     "server.head_timeout_s": "Time in which the headers of a request must arrive, from its first byte; else 408.",
     "server.request_timeout_s": "Time in which a whole request must arrive, from its first byte; else 408.",
-    "log.kind": "Which log adapter: `sqlite` or `memory`.",
+    "log.kind": "Which log adapter: `sqlite`, `kafka` or `memory`.",
     "log.partitions": "Partitions of a new log; fixed for a generation.",
     "log.keep": 'How long records stay in the log at least, such as `"90d"` or `"36h"`; what is older and in the archive is '
     "removed from it. Empty keeps all.",
     "log.forget": "Truncate the log though there is no archive: what is older than `log.keep` is gone for good.",
+    **service_settings.DOCS,
     "archive.place": "Where closed segments of the log are copied: a folder, relative to the project, or `s3://BUCKET/PREFIX`; "
     "empty is nowhere.",
     "store.kind": "Which store adapter: `sqlite` or `memory`.",
@@ -263,9 +265,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "definitions.apply": ("up", "command"),
     "definitions.compatibility": ("backward", "forward", "full", "none"),
     "esp.tls": ("starttls", "tls", "none"),
+    **service_settings.CHOICES,
 }
 KINDS: dict[str, tuple[str, ...]] = {
-    "log.kind": ("sqlite", "memory"),
+    "log.kind": ("sqlite", "kafka", "memory"),
     "store.kind": ("sqlite", "memory"),
     "esp.kind": ("directory", "smtp"),
 }
@@ -282,6 +285,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "server.head_timeout_s": (1, 3_600),
     "server.request_timeout_s": (1, 3_600),
     "log.partitions": (1, 4_096),
+    **service_settings.RANGES,
     "store.flush_ms": (1, 60_000),
     "store.cached_leaves_max": (100, 100_000_000),
     "store.leaf_bytes_max": (4_096, 1_048_576),
@@ -305,18 +309,11 @@ SECRETS: tuple[tuple[str, ...], ...] = (
     ("sources", "*", "identity_keys", "*"),
     ("esp", "username"),
     ("esp", "password"),
+    *service_settings.SECRETS,
 )
 """Settings that may say `env:NAME`: the environment has them, and the file can be shown."""
 
 ENVIRONMENT = "env:"
-
-KEEP = re.compile(r"(\d{1,5})([dh])")
-
-
-def keep_ms(text: str) -> int:
-    """Return the milliseconds of a span such as `90d` or `36h`; 0 for an empty one, or one that is none."""
-    told = KEEP.fullmatch(text)
-    return int(told[1]) * (DAY_MS if told[2] == "d" else HOUR_MS) if told else 0
 
 
 def load_settings(path: Path) -> Settings:
@@ -328,8 +325,9 @@ def load_settings(path: Path) -> Settings:
             an adapter that does not exist (E206), one that is out of its range (E207), an address that
             no email can carry (E260), a URL that no link can start with (E261), a lawful basis that is
             none (E251), a purpose that is none (E252), a log that is to be truncated after what is no
-            span (E270) or without an archive (E272), or a secret that is to be in the environment and
-            is not (E217); each names the line.
+            span (E270) or without an archive (E272), a log on Kafka that is not said enough of (E285) or
+            too much (E284), or a secret that is to be in the environment and is not (E217); each names
+            the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -407,6 +405,7 @@ def parse_settings(
     _require_addresses(settings.email, places)
     _require_public_url(settings.server.public_url, places)
     _require_keep(settings, places)
+    _require_kafka(settings, places)
     _require_purposes(settings, places)
     return settings
 
@@ -517,6 +516,18 @@ def _require_keep(settings: Settings, places: Places) -> None:
                             where=places.of("log", "keep"), fix="set `archive.place`; or `log.forget = true` if history may go")  # fmt: skip
 
 
+def _require_kafka(settings: Settings, places: Places) -> None:
+    """Refuse a log on Kafka of which it is not said where it is, or who asks; and what it can't do."""
+    if settings.log.kind != "kafka":
+        return
+    for name, what, fix in service_settings.kafka_faults(settings.log.kafka):
+        raise SettingsError("E285", f"setting `log.kafka.{name}` can't be used: {what}",
+                            where=places.of("log", "kafka", name), fix=fix)  # fmt: skip
+    if settings.log.keep:
+        raise SettingsError("E284", "a log on Kafka is not truncated: its topic's retention removes what is old",
+                            where=places.of("log", "keep"), fix="remove it, and set `log.kafka.retention`")  # fmt: skip
+
+
 def _require_public_url(url: str, places: Places) -> None:
     """Refuse what no link can start with: nobody could unsubscribe with it."""
     try:
@@ -550,8 +561,10 @@ def _require_addresses(email: EmailSettings, places: Places) -> None:
 
 
 def _values(settings: Settings, dotted: str) -> list[tuple[tuple[str, ...], Any]]:
-    head, _, rest = dotted.partition(".")
-    value = getattr(settings, head)
-    if rest.startswith("*."):
-        return [((head, name, rest[2:]), getattr(entry, rest[2:])) for name, entry in value.items()]
-    return [((head, rest), getattr(value, rest))]
+    found: list[tuple[tuple[str, ...], Any]] = [((), settings)]
+    for name in dotted.split("."):
+        if name == "*":
+            found = [((*path, key), one) for path, value in found for key, one in value.items()]
+        else:
+            found = [((*path, name), getattr(value, name)) for path, value in found]
+    return found

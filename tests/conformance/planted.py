@@ -21,7 +21,7 @@ from penstock.ports.log import Appended
 from penstock.ports.store import StoredLeaf, Verdict
 from penstock.testing.conformance.decisions import DecisionsConformance, DurableDecisionsConformance
 from penstock.testing.conformance.keys import KeysConformance
-from penstock.testing.conformance.log import DurableLogConformance, LogConformance
+from penstock.testing.conformance.log import DurableLogConformance, SoleLogConformance
 from penstock.testing.conformance.metrics import MetricsConformance
 from penstock.testing.conformance.store import DurableStoreConformance, StoreConformance
 from penstock.testing.conformance.suppressions import SuppressionsConformance
@@ -275,7 +275,7 @@ class _LettersLater(SqliteLog):
 
 
 def _log_suite_of(log):
-    class Suite(LogConformance):
+    class Suite(SoleLogConformance):
         def make(self, folder, clock, *, partitions=1):
             return log(clock, partitions=partitions)
 

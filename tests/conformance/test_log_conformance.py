@@ -2,10 +2,10 @@
 
 from penstock.adapters.log.memory import MemoryLog
 from penstock.adapters.log.sqlite import SqliteLog
-from penstock.testing.conformance.log import DurableLogConformance, LogConformance
+from penstock.testing.conformance.log import DurableLogConformance, SoleLogConformance
 
 
-class TestMemoryLog(LogConformance):
+class TestMemoryLog(SoleLogConformance):
     def make(self, folder, clock, *, partitions=1):
         return MemoryLog(clock, partitions=partitions)
 

@@ -5,6 +5,7 @@ not listed, or listed but never raised.
 """
 
 from penstock.core.request_codes import REQUEST
+from penstock.core.service_codes import SERVICE
 from penstock.core.stored_codes import STORED, Code
 from penstock.core.version_codes import VERSION
 
@@ -591,6 +592,7 @@ CODES: dict[str, Code] = {
     ),
     # E7xx corruption
     **REQUEST,
+    **SERVICE,
     **STORED,
     **VERSION,
 }

@@ -32,6 +32,7 @@ class TieredLog:
         self.inner = inner
         self.archive = archive
         self.generation, self.partitions = inner.generation, inner.partitions
+        self.shared, self.identity = inner.shared, inner.identity
         self._named: dict[int, list[Archived]] = {}
         self._open: Callable[[Archived], Segment] = lru_cache(OPENED_MAX)(archive.open_named)
 

@@ -8,10 +8,20 @@ from penstock.core.record import DeadLetter, LogRecord
 
 
 class Appended(NamedTuple):
-    """Where a batch landed: offsets `first_offset … first_offset + n - 1`, all stamped alike."""
+    """Where a batch landed: offsets `first_offset … first_offset + n - 1`, all stamped alike, or as placed."""
 
     first_offset: int
     logged_at_ms: int
+    placed: tuple[tuple[int, int], ...] = ()
+    """The offset and the stamp of each record, ascending, if they are not all in one row: others append to
+    the log too, or it stamped them apart. Empty otherwise."""
+
+    def records(self, values: Sequence[bytes]) -> list[LogRecord]:
+        """Return the records as they are read from the log, given the values that were appended."""
+        if self.placed:
+            return [LogRecord(*place, value) for place, value in zip(self.placed, values, strict=True)]  # fmt: skip
+        first, logged_at_ms = self.first_offset, self.logged_at_ms
+        return [LogRecord(first + index, logged_at_ms, value) for index, value in enumerate(values)]
 
 
 class Truncation(NamedTuple):
@@ -35,26 +45,42 @@ class Archived(NamedTuple):
 
 
 class Log(Protocol):
-    """The one canonical log of a tenant. Synchronous and batched; one writer.
+    """The one canonical log of a tenant. Synchronous and batched.
 
     The log is the promise: when `append` returns, its records and dead letters are durable, all of
-    them or none. An offset names a record; it starts at 0 in every partition and grows by one a
-    record, without gaps. `logged_at_ms` is stamped once, at append, and never decreases within a
-    partition, even if the wall clock is set back. Partitions are fixed for a generation.
+    them. An offset names a record; it starts at 0 in every partition and grows by one a record,
+    without gaps. `logged_at_ms` is stamped once, at append. Partitions are fixed for a generation.
 
-    A log may be truncated: it then begins at `first`, and names the segments of an archive that hold
-    what it no longer does. Its newest record always stays.
+    A log of one process (`shared` is False) promises more. A batch that was not acknowledged is not
+    there at all. Its stamps are those of the process's clock, and never decrease within a partition,
+    even if the wall clock is set back. `head` is exact. Several threads may call, one at a time appends.
+
+    A shared log is one that several processes append to, such as a topic of Kafka. Of a batch that was
+    not acknowledged any part may be there, each record whole, and in order; a retry appends them again,
+    which the step knows by their message ids. Records of others may stand between those of a batch.
+    Stamps are the log's own: one clock a partition, whoever appends; where several machines take turns
+    to lead it, they may go back by as much as those differ. `head` is what this process knows: its own
+    appends at once, those of others within seconds. Batches of different partitions may be appended
+    from several threads at once.
+
+    A log may begin later than at 0: it then begins at `first`. Either it is told to give records up
+    (`truncate`), and names the segments of an archive that hold them; or it has a retention of its own,
+    and refuses to be told. The newest record of a log that is told always stays.
 
     Conformance: `penstock.testing.conformance.log`.
     """
 
     generation: int
     partitions: int
+    shared: bool
+    """Whether other processes may append, too."""
+    identity: str
+    """Which log this is, for as long as it is; empty if its place says so, such as its file."""
 
     def append(
         self, partition: int, values: Sequence[bytes], letters: Sequence[DeadLetter] = ()
     ) -> Appended:
-        """Append records and dead letters in one atomic, durable step.
+        """Append records and dead letters; all are durable on return.
 
         Args:
             partition: 0 ≤ partition < partitions.
@@ -62,7 +88,8 @@ class Log(Protocol):
             letters: Dead letters; one with a `letter_id` that is already kept changes nothing.
 
         Raises:
-            Unavailable: Nothing of the batch is kept (E401); a retry is safe.
+            Unavailable: The batch is not acknowledged (E401, E436, E437, E438): nothing of it is kept, or in a
+                shared log it is not known what is. A retry is safe, for the step knows what it has seen.
         """
         ...
 
@@ -72,6 +99,7 @@ class Log(Protocol):
         Raises:
             SettingsError: The log was truncated beyond `offset` (E271).
             DataCorrupt: A stored batch does not read back (E703).
+            Unavailable: The log did not answer (E401).
         """
         ...
 
@@ -80,7 +108,7 @@ class Log(Protocol):
         ...
 
     def truncation(self, partition: int) -> Truncation:
-        """Return how far a partition was truncated."""
+        """Return how far a partition was truncated. What a retention took was not counted."""
         ...
 
     def archived(self, partition: int) -> list[Archived]:
@@ -103,16 +131,17 @@ class Log(Protocol):
             How many records are no longer there.
 
         Raises:
+            SettingsError: A log with a retention of its own is not told (E284).
             Unavailable: It is not known whether it was done (E401); doing it again is safe.
         """
         ...
 
     def head(self, partition: int) -> int:
-        """Return the offset that the next record will get."""
+        """Return the offset that the next record will get; in a shared log, as far as is known."""
         ...
 
     def last_logged_at_ms(self, partition: int) -> int:
-        """Return the stamp of the newest record, or 0 if there is none."""
+        """Return the stamp of the newest record, or 0 if there is none; of a shared log, the greatest."""
         ...
 
     def dead_letters(self, *, reason: str = "", pending_only: bool = True) -> Iterator[DeadLetter]:

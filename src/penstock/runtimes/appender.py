@@ -36,6 +36,9 @@ FAILING_MS = 5_000
 LEAD_MS_MAX = 5 * 60 * 1000
 """How far the wall clock may depart from the monotonic clock, or from the log's last stamp."""
 
+APPENDS_AT_ONCE = 16
+"""Batches that a shared log is given at once, each of another partition."""
+
 OnAppended = Callable[[int, list[LogRecord]], None]
 
 
@@ -62,7 +65,7 @@ class _Lane:
 
 
 class GroupAppender:
-    """Gathers callers and appends for them on one thread. Lives on one event loop.
+    """Gathers callers and appends for them on threads of its own. Lives on one event loop.
 
     Args:
         log: Where to append.
@@ -83,7 +86,9 @@ class GroupAppender:
         self._on_appended = on_appended
         self._fold_waiting = fold_waiting
         self._lanes = [_Lane() for _ in range(log.partitions)]
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-append")
+        # One file has one writer. Brokers take a batch of each partition at a time, and all wait together.
+        threads = min(log.partitions, APPENDS_AT_ONCE) if log.shared else 1
+        self._thread = ThreadPoolExecutor(threads, thread_name_prefix="penstock-append")
         self._commits: set[asyncio.Task[None]] = set()
         self._outside: deque[asyncio.Future[None]] = deque()
         """Urgent callers that wait until there is room, in the order of their coming."""
@@ -244,13 +249,7 @@ class GroupAppender:
                     "penstock_append_seconds", (self._clock.monotonic_ms() - started) / 1000
                 )
                 self._metrics.observe("penstock_append_records", len(values))
-                self._on_appended(
-                    partition,
-                    [
-                        LogRecord(landed.first_offset + index, landed.logged_at_ms, value)
-                        for index, value in enumerate(values)
-                    ],
-                )
+                self._on_appended(partition, landed.records(values))
                 for call in calls:
                     # A caller that went away must not take the group's answers with it.
                     if not call.waiter.done():

@@ -179,7 +179,7 @@ class EmbeddedEngine:
 
     def _on_appended(self, partition: int, records: list[LogRecord]) -> None:
         if self._caught_up:
-            self._enqueue(self._lanes[partition], records)
+            self._enqueue(self._lanes[partition], _without_gaps(records))
             self._wake.set()
         # Else they are read from the log: before them there may be others that nobody has read yet.
 
@@ -531,3 +531,14 @@ class EmbeddedEngine:
         for lane in self._lanes:
             lag = self.log.head(lane.fold.partition) - lane.fold.next_offset
             self.metrics.gauge("penstock_fold_lag_records", lag, partition=str(lane.fold.partition))
+
+
+def _without_gaps(records: list[LogRecord]) -> list[LogRecord]:
+    """Return records up to where others stand between them, as in a log that others append to as well.
+
+    The next ones do not follow on then, which is found when they are folded, and all are read from the log.
+    """
+    first = records[0].offset if records else 0
+    if not records or records[-1].offset - first == len(records) - 1:
+        return records
+    return [record for place, record in enumerate(records, first) if record.offset == place]

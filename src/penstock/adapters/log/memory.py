@@ -14,6 +14,9 @@ from penstock.ports.log import Appended, Archived, Truncation, truncated
 class MemoryLog:
     """Keeps records and dead letters in lists; gone with the process."""
 
+    shared = False
+    identity = ""
+
     def __init__(self, clock: Clock, *, generation: int = 1, partitions: int = 1) -> None:
         self.generation = generation
         self.partitions = partitions

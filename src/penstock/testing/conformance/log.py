@@ -1,10 +1,9 @@
-"""What every log does: offsets without gaps, stamps that never go back, all of a batch or nothing."""
+"""What every log does: offsets without gaps, letters beside them; and what one of a single process promises more."""
 
 # ruff: noqa: SIM300 - asserts read `expected == actual`
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -50,7 +49,15 @@ def read(log: Log, partition: int, offset: int, limit: int) -> list[LogRecord]:
 
 
 class LogConformance:
-    """Subclass it as `Test…` and say how to make the log."""
+    """What every log does. Subclass one of those below as `Test…` and say how to make the log.
+
+    Attributes:
+        record_bytes_max: The largest record that the log takes, as far as it is tried.
+        durable: Whether what was appended is there when the log is opened again.
+    """
+
+    record_bytes_max: ClassVar[int] = 5 * MIB
+    durable: ClassVar[bool] = False
 
     def make(self, folder: Path, clock: Clock, *, partitions: int = 1) -> Log:
         """Return a log of generation 1 in a folder: a new one, or the one that is there."""
@@ -75,14 +82,24 @@ class LogConformance:
         assert (log.generation, log.partitions) == (1, 2)
 
     def test_offsets_start_at_0_and_have_no_gaps(self, log: Log):
-        assert log.append(0, [b"a", b"b"]) == Appended(0, NOW_MS)
-        assert log.append(0, [b"c"]) == Appended(2, NOW_MS)
-        assert log.append(0, [b"d", b"e"]) == Appended(3, NOW_MS)
+        assert log.append(0, [b"a", b"b"]).first_offset == 0
+        assert log.append(0, [b"c"]).first_offset == 2
+        assert log.append(0, [b"d", b"e"]).first_offset == 3
         assert log.head(0) == 5
-        expected = [
-            LogRecord(i, NOW_MS, value) for i, value in enumerate([b"a", b"b", b"c", b"d", b"e"])
-        ]
-        assert expected == read(log, 0, 0, 100)
+        expected = list(enumerate([b"a", b"b", b"c", b"d", b"e"]))
+        assert expected == [(record.offset, record.value) for record in read(log, 0, 0, 100)]
+
+    def test_a_batch_is_read_as_its_append_said_that_it_landed(self, log: Log):
+        values = [b"%d" % i + b"." * (i % 50) for i in range(3_000)]
+        landed: list[LogRecord] = []
+        for start, end in ((0, 1), (1, 2_001), (2_001, 3_000)):
+            batch = values[start:end]
+            landed += log.append(0, batch).records(batch)
+        assert landed == read(log, 0, 0, 5_000)
+        assert log.last_logged_at_ms(0) == max(record.logged_at_ms for record in landed)
+        assert 0 < min(record.logged_at_ms for record in landed)
+        assert log.last_logged_at_ms(1) == 0
+        assert landed == read(log, 0, 0, 5_000), "a record is stamped once"
 
     def test_a_read_starts_anywhere_and_stops_at_its_limit(self, log: Log):
         log.append(0, [b"a", b"b", b"c"])
@@ -103,30 +120,15 @@ class LogConformance:
         assert [] == read(log, 0, 1, 10)
         assert log.counts()["appended"] == 4
 
-    def test_a_batch_is_stamped_alike_with_the_clock(self, log: Log, clock: HandClock):
-        log.append(0, [b"a", b"b"])
-        clock.advance(seconds=5)
-        log.append(0, [b"c"])
-        assert [NOW_MS, NOW_MS, NOW_MS + 5_000] == [r.logged_at_ms for r in read(log, 0, 0, 3)]
-        assert log.last_logged_at_ms(0) == NOW_MS + 5_000
-        assert log.last_logged_at_ms(1) == 0
-
-    def test_stamps_never_go_back_when_the_clock_does(self, log: Log, clock: HandClock):
-        log.append(0, [b"a"])
-        clock.set_back(60_000)
-        assert log.append(0, [b"b"]).logged_at_ms == NOW_MS
-        clock.advance(seconds=61)
-        assert log.append(0, [b"c"]).logged_at_ms == NOW_MS + 1_000
-        assert [NOW_MS, NOW_MS, NOW_MS + 1_000] == [r.logged_at_ms for r in read(log, 0, 0, 3)]
-
     def test_records_are_kept_as_they_are(self, log: Log):
         values = [b"", b"\x00", bytes(range(256)), b"\xff" * 70_000]
         log.append(0, values)
         assert values == [record.value for record in read(log, 0, 0, 10)]
 
     def test_a_batch_of_many_mib_is_one_batch(self, log: Log):
-        values = [bytes([i % 251]) * (MIB // 2) for i in range(21)] + [b"\x07" * (5 * MIB), b"end"]
-        assert log.append(0, values, [a_letter("a")]) == Appended(0, NOW_MS)
+        largest = b"\x07" * self.record_bytes_max
+        values = [bytes([i % 251]) * (MIB // 2) for i in range(21)] + [largest, b"end"]
+        assert log.append(0, values, [a_letter("a")]).first_offset == 0
         assert log.head(0) == 23
         assert values == [record.value for record in read(log, 0, 0, 100)]
         assert values[9:12] == [record.value for record in read(log, 0, 9, 3)]
@@ -181,25 +183,29 @@ class LogConformance:
         assert names == seen
         assert log.counts()["replayed"] == 1_200
 
-    @settings(max_examples=25, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(
+        max_examples=25,
+        suppress_health_check=[
+            HealthCheck.differing_executors,
+            HealthCheck.function_scoped_fixture,
+        ],
+    )
     @given(
         sizes=st.lists(st.integers(0, 30), max_size=12),
         reads=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 60)), max_size=10),
     )
     def test_any_batches_read_in_any_pieces_are_one_sequence(
-        self, sizes: list[int], reads: list[tuple[int, int]]
+        self, log: Log, sizes: list[int], reads: list[tuple[int, int]]
     ):
-        with tempfile.TemporaryDirectory() as folder:
-            log = self.make(Path(folder), HandClock(NOW_MS))
-            every: list[bytes] = []
-            for size in sizes:
-                batch = [b"%d" % (len(every) + i) for i in range(size)]
-                assert log.append(0, batch).first_offset == len(every)
-                every += batch
-            for offset, limit in reads:
-                expected = every[offset : offset + limit]
-                assert expected == [record.value for record in read(log, 0, offset, limit)]
-            log.close()
+        start = log.head(0)  # one log for all examples: each goes on where the last one ended
+        every: list[bytes] = []
+        for size in sizes:
+            batch = [b"%d" % (len(every) + i) for i in range(size)]
+            assert log.append(0, batch).first_offset == start + len(every)
+            every += batch
+        for offset, limit in reads:
+            expected = every[offset : offset + limit]
+            assert expected == [record.value for record in read(log, 0, start + offset, limit)]
 
     def test_a_closed_log_says_so(self, log: Log):
         log.close()
@@ -212,6 +218,51 @@ class LogConformance:
     def test_a_log_that_was_never_truncated_begins_at_0(self, log: Log):
         log.append(0, [b"a"])
         assert (0, Truncation(), []) == (log.first(0), log.truncation(0), log.archived(0))
+
+    def test_everything_is_there_after_opening_again(self, tmp_path: Path, clock: HandClock):
+        if not self.durable:
+            return
+        log = self.make(tmp_path, clock, partitions=2)
+        landed = log.append(0, [b"a", b"b"], [a_letter("a"), a_letter("b")]).records([b"a", b"b"])
+        clock.advance(seconds=1)
+        other = log.append(1, [b"x"]).records([b"x"])
+        log.mark_replayed(["a"], NOW_MS + 9)
+        log.close()
+
+        log = self.make(tmp_path, clock, partitions=2)
+        assert landed == read(log, 0, 0, 9)
+        assert other == read(log, 1, 0, 9)
+        assert (2, 1) == (log.head(0), log.head(1))
+        assert other[0].logged_at_ms == log.last_logged_at_ms(1)
+        assert {"appended": 3, "dead_letters": 2, "replayed": 1} == log.counts()
+        expected = [a_letter("a", replayed_at_ms=NOW_MS + 9), a_letter("b")]
+        assert expected == list(log.dead_letters(pending_only=False))
+        assert log.append(0, [b"c"]).first_offset == 2
+        assert [b"a", b"b", b"c"] == [record.value for record in read(log, 0, 0, 9)]
+        log.close()
+
+
+class SoleLogConformance(LogConformance):
+    """For logs of one process: stamped by its clock, told what to give up, all of a batch or nothing."""
+
+    def test_it_says_that_nobody_else_appends(self, log: Log):
+        assert log.shared is False
+
+    def test_a_batch_is_stamped_alike_with_the_clock(self, log: Log, clock: HandClock):
+        log.append(0, [b"a", b"b"])
+        clock.advance(seconds=5)
+        log.append(0, [b"c"])
+        assert [NOW_MS, NOW_MS, NOW_MS + 5_000] == [r.logged_at_ms for r in read(log, 0, 0, 3)]
+        assert log.last_logged_at_ms(0) == NOW_MS + 5_000
+        assert log.last_logged_at_ms(1) == 0
+
+    def test_stamps_never_go_back_when_the_clock_does(self, log: Log, clock: HandClock):
+        log.append(0, [b"a"])
+        clock.set_back(60_000)
+        assert log.append(0, [b"b"]).logged_at_ms == NOW_MS
+        clock.advance(seconds=61)
+        assert log.append(0, [b"c"]).logged_at_ms == NOW_MS + 1_000
+        assert [NOW_MS, NOW_MS, NOW_MS + 1_000] == [r.logged_at_ms for r in read(log, 0, 0, 3)]
 
     def test_a_truncated_log_begins_later_and_says_so(self, log: Log, clock: HandClock):
         for value in (b"a", b"b", b"c", b"d"):
@@ -254,34 +305,15 @@ class LogConformance:
         assert ["one", "two"] == [one.name for one in log.archived(0)]
 
 
-class DurableLogConformance(LogConformance):
+class DurableLogConformance(SoleLogConformance):
     """For logs that outlive their process: also opens them again and kills their writer.
 
     Attributes:
         opened_by: Python source that sets `log` to the log in `folder`, given `folder` and `clock`.
     """
 
+    durable = True
     opened_by: ClassVar[str]
-
-    def test_everything_is_there_after_opening_again(self, tmp_path: Path, clock: HandClock):
-        log = self.make(tmp_path, clock, partitions=2)
-        log.append(0, [b"a", b"b"], [a_letter("a"), a_letter("b")])
-        clock.advance(seconds=1)
-        log.append(1, [b"x"])
-        log.mark_replayed(["a"], NOW_MS + 9)
-        log.close()
-
-        log = self.make(tmp_path, clock, partitions=2)
-        assert [LogRecord(0, NOW_MS, b"a"), LogRecord(1, NOW_MS, b"b")] == read(log, 0, 0, 9)
-        assert [LogRecord(0, NOW_MS + 1_000, b"x")] == read(log, 1, 0, 9)
-        assert (2, 1) == (log.head(0), log.head(1))
-        assert NOW_MS + 1_000 == log.last_logged_at_ms(1)
-        assert {"appended": 3, "dead_letters": 2, "replayed": 1} == log.counts()
-        expected = [a_letter("a", replayed_at_ms=NOW_MS + 9), a_letter("b")]
-        assert expected == list(log.dead_letters(pending_only=False))
-        assert log.append(0, [b"c"]).first_offset == 2
-        assert [b"a", b"b", b"c"] == [record.value for record in read(log, 0, 0, 9)]
-        log.close()
 
     def test_a_truncation_is_there_after_opening_again(self, tmp_path: Path, clock: HandClock):
         log = self.make(tmp_path, clock)
@@ -311,7 +343,7 @@ class DurableLogConformance(LogConformance):
     ):
         batches = 0
         for kill_after in (1, 6, 23):
-            acknowledged = self._append_until_killed(tmp_path, kill_after)
+            acknowledged = max(append_until_killed(WRITER, self.opened_by, tmp_path, kill_after))
             log = self.make(tmp_path, clock)
             batches = len(list(log.dead_letters()))
             assert acknowledged <= batches, "an acknowledged batch was lost"
@@ -330,7 +362,9 @@ class DurableLogConformance(LogConformance):
         self, tmp_path: Path, clock: HandClock
     ):
         for kill_after in (1, 4, 9, 15):
-            acknowledged = self._append_until_killed(tmp_path, kill_after, _TRUNCATING)
+            acknowledged = max(
+                append_until_killed(_TRUNCATING, self.opened_by, tmp_path, kill_after)
+            )
             log = self.make(tmp_path, clock)
             first, truncation, head = log.first(0), log.truncation(0), log.head(0)
             assert acknowledged <= truncation.end, "an acknowledged truncation was lost"
@@ -341,24 +375,30 @@ class DurableLogConformance(LogConformance):
             assert [b"%d" % offset for offset in range(first, head)] == [one.value for one in kept]
             log.close()
 
-    def _append_until_killed(self, folder: Path, kill_after: int, writer: str = "") -> int:
-        """Run a writer, kill -9 it after some acknowledgements; return the last number that it acked."""
-        source = (writer or _WRITER).format(opened_by=self.opened_by)
-        child = subprocess.Popen(  # noqa: S603 - our own source
-            [sys.executable, "-c", source, str(folder)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout is not None
-        last = 0
-        for _ in range(kill_after):
-            last = int(child.stdout.readline())
-        # It is appending at this moment. What it printed before it died was acknowledged, too.
-        child.kill()
-        rest = child.stdout.read().splitlines(keepends=True)
-        child.wait()
-        child.stdout.close()
-        return max([last, *(int(line) for line in rest if line.endswith("\n"))])
+
+def append_until_killed(writer: str, opened_by: str, folder: Path, kill_after: int) -> list[int]:
+    """Run a writer, kill -9 it after some acknowledgements; return the numbers that it acknowledged.
+
+    Args:
+        writer: Its source, such as `WRITER`.
+        opened_by: What opens the log in it; see `DurableLogConformance`.
+        folder: Of the log.
+        kill_after: How many acknowledgements are waited for.
+    """
+    child = subprocess.Popen(  # noqa: S603 - our own source
+        [sys.executable, "-c", writer.format(opened_by=opened_by), str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    said = [child.stdout.readline() for _ in range(kill_after)]
+    # It is appending at this moment. What it printed before it died was acknowledged, too.
+    child.kill()
+    said += child.stdout.read().splitlines(keepends=True)
+    child.wait()
+    child.stdout.close()
+    assert all(said[:kill_after]), "the writer ended by itself"
+    return [int(line) for line in said if line.endswith("\n")]
 
 
 def killed_batch(batch: int) -> list[bytes]:
@@ -368,7 +408,7 @@ def killed_batch(batch: int) -> list[bytes]:
     ]
 
 
-_WRITER = """
+WRITER = """
 import sys
 from pathlib import Path
 from penstock.adapters.clock import SystemClock

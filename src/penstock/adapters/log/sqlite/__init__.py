@@ -173,6 +173,9 @@ class SqliteLog:
         DataCorrupt: The file is damaged (E707), newer (E706) or of another shape (E708).
     """
 
+    shared = False
+    identity = ""
+
     def __init__(
         self,
         path: Path,

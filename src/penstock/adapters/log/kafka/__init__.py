@@ -1,0 +1,333 @@
+"""The log on Apache Kafka: a topic of records, a topic of dead letters, and brokers that stamp."""
+
+# pyright: reportPrivateImportUsage=false
+# confluent_kafka.admin offers what it imports.
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NoReturn
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+from penstock.adapters.log.kafka.connection import Connection, Heard
+from penstock.adapters.log.kafka.cursors import Cursors, Gap, Gone
+from penstock.adapters.log.kafka.letters import Letters, letter_record, replayed_record
+from penstock.adapters.log.kafka.producing import MESSAGE_OVERHEAD, Delivery, Writer
+from penstock.adapters.log.kafka.topics import (
+    APPEND_TIME,
+    CLEANUP,
+    RECORD_BYTES_MAX,
+    SIZE,
+    STAMPS,
+    Admin,
+    Found,
+)
+from penstock.core.errors import DataCorrupt, PenstockError, SettingsError, Unavailable
+from penstock.core.record import DeadLetter, LogRecord, leaf_of
+from penstock.ports.log import Appended, Archived, Truncation, truncated
+
+WATCH_S: Final = 1.0
+"""How often the ends of the partitions are asked for: others append too."""
+
+WATCH_TIMEOUT_S: Final = 2.0
+
+SHORT_LOOKS: Final = 5
+"""A leader that was just elected may not know yet how far the records go that all have."""
+
+__all__ = ["Connection", "KafkaLog"]
+
+
+class _Ends:
+    """Where a partition begins and ends, as far as is known."""
+
+    __slots__ = ("acknowledged", "first", "head", "logged_at_ms", "short")
+
+    def __init__(self) -> None:
+        self.first = self.head = self.logged_at_ms = 0
+        self.short = 0
+        """How often in a row the brokers said that it ends before what was acknowledged."""
+        self.acknowledged = 0
+        """Below it records were acknowledged to this process: brokers that end before have lost them."""
+
+
+class KafkaLog:
+    """The log as a topic. Several processes may append; one record is one message.
+
+    Records are keyed by their leaf, and this process says which partition that is; stamps are those of
+    the broker that leads the partition. A batch is not one step: of one that was not acknowledged some
+    records may be kept, in order.
+
+    Args:
+        connection: The cluster, and the prefix of the topics.
+        generation: Which topic it is: a generation has its number of partitions for good.
+        partitions: How many the topic must have.
+        read_only: Only read; nothing is ever written.
+
+    Raises:
+        SettingsError: A topic does not exist (E280), has another number of partitions (E281) or settings that
+            the log can't rely on (E283), or the brokers do not let us in (E282).
+        Unavailable: They do not answer (E401).
+    """
+
+    shared = True
+
+    def __init__(
+        self, connection: Connection, *, generation: int = 1, partitions: int = 1, read_only: bool = False
+    ) -> None:  # fmt: skip
+        assert generation >= 1, "generations count from 1"
+        assert partitions >= 1, "a log has a partition"
+        self.generation = generation
+        self.partitions = partitions
+        self.topic = connection.log_topic(generation)
+        self._letters_topic = connection.letters_topic
+        self._heard = Heard()
+        self._admin = Admin(connection, self._heard)
+        self.identity = self._require_topics()
+        self._ends = [_Ends() for _ in range(partitions)]
+        self._letters_bounds = (0, 0)
+        self._lock = threading.Lock()
+        self._lost: DataCorrupt | None = None
+        self._closing = threading.Event()
+        self._look()
+        self._admin.timeout_s = WATCH_TIMEOUT_S
+        self._cursors = Cursors(connection, self._heard, "the log")
+        self._letters = Letters(self._cursors, self._letters_topic, self._bounds_of_letters)
+        self._writer = (
+            None
+            if read_only
+            else Writer(connection, self._heard, RECORD_BYTES_MAX + MESSAGE_OVERHEAD)
+        )
+        self._watcher = threading.Thread(target=self._watch, name="penstock-kafka-ends", daemon=True)  # fmt: skip
+        self._watcher.start()
+
+    # ------------------------------------------------------------------------------------ opening
+
+    def _require_topics(self) -> str:
+        """Check both topics, and return which log this is."""
+        cluster = self._admin.cluster_id()
+        found = self._admin.look([self.topic, self._letters_topic])
+        for name in (self.topic, self._letters_topic):
+            if name not in found:
+                raise SettingsError("E280", f"there is no topic {name}", where="log.kafka.prefix",
+                                    fix="run `penstock apply`, which makes it; or correct the prefix")  # fmt: skip
+        log, letters = found[self.topic], found[self._letters_topic]
+        if log.partitions != self.partitions:
+            raise SettingsError("E281", f"topic {self.topic} has {log.partitions} partitions, and {self.partitions} are declared",
+                                where="log.partitions", fix=f"set it to {log.partitions}: a generation of the log has its "
+                                "number of partitions for good")  # fmt: skip
+        if letters.partitions != 1:
+            raise SettingsError("E281", f"topic {self._letters_topic} has {letters.partitions} partitions, and dead letters "
+                                "need one, which gives them an order", where="log.kafka.prefix",
+                                fix="give this project another prefix, or make the topic anew")  # fmt: skip
+        self._require_settings(self.topic, log, {STAMPS: APPEND_TIME})
+        self._require_settings(self._letters_topic, letters, {})
+        return f"{cluster}/{log.topic_id}"
+
+    def _require_settings(self, name: str, found: Found, wanted: dict[str, str]) -> None:
+        have = found.settings
+        wrong = [
+            f"{key}={have.get(key)}" for key, value in wanted.items() if have.get(key) != value
+        ]
+        if "compact" in have.get(CLEANUP, ""):
+            wrong.append(f"{CLEANUP}={have[CLEANUP]}")
+        if int(have.get(SIZE, 0)) < RECORD_BYTES_MAX:
+            wrong.append(f"{SIZE}={have.get(SIZE)}")
+        if wrong:
+            raise SettingsError("E283", f"topic {name} is set up so that the log can't rely on it: {', '.join(wrong)}",
+                                where="log.kafka", fix="run `penstock plan` to see how it is to be, and `penstock apply`")  # fmt: skip
+
+    # ------------------------------------------------------------------------------------ the ends
+
+    def _look(self) -> None:
+        """Ask where all partitions begin and end, and note it."""
+        ours = [TopicPartition(self.topic, one) for one in range(self.partitions)]
+        letters = TopicPartition(self._letters_topic, 0)
+        places = [*ours, letters]
+        firsts = self._offsets(places, OffsetSpec.earliest())
+        heads = self._offsets(places, OffsetSpec.latest())
+        newest = self._admin.ask(
+            self._admin.client.list_offsets, dict.fromkeys(ours, OffsetSpec.max_timestamp())
+        )
+        with self._lock:
+            self._letters_bounds = (
+                firsts[self._letters_topic, 0],
+                max(heads[self._letters_topic, 0], self._letters_bounds[1]),
+            )
+            for place, one in newest.items():
+                ends = self._ends[place.partition]
+                head = heads[self.topic, place.partition]
+                ends.short = ends.short + 1 if head < ends.acknowledged else 0
+                if ends.short >= SHORT_LOOKS:
+                    self._lost = _lost_records(place.partition, head, ends.acknowledged)
+                ends.first = firsts[self.topic, place.partition]
+                ends.head = max(ends.head, head)
+                ends.logged_at_ms = max(ends.logged_at_ms, one.timestamp)
+
+    def _offsets(self, places: list[TopicPartition], spec: Any) -> dict[tuple[str, int], int]:  # fmt: skip
+        asked = self._admin.ask(self._admin.client.list_offsets, dict.fromkeys(places, spec))
+        return {(place.topic, place.partition): one.offset for place, one in asked.items()}
+
+    def _watch(self) -> None:
+        while not self._closing.wait(WATCH_S):
+            try:
+                self._look()
+            except (PenstockError, KafkaException, TimeoutError):
+                continue  # whoever appends or reads is told; it is asked again
+
+    def _bounds_of_letters(self) -> tuple[int, int]:
+        with self._lock:
+            return self._letters_bounds
+
+    # ------------------------------------------------------------------------------------ writing
+
+    def append(
+        self, partition: int, values: Sequence[bytes], letters: Sequence[DeadLetter] = ()
+    ) -> Appended:
+        """Append records and dead letters; when it returns, all in-sync replicas have them."""
+        assert 0 <= partition < self.partitions, "a partition of this log"
+        writer = self._require_writer()
+        asked = [] if not letters else [
+            writer.send(self._letters_topic, 0, [_message(*letter_record(one)) for one in letters], "the topic of dead letters")
+        ]  # fmt: skip
+        if not values:
+            self._await_letters(asked)
+            with self._lock:
+                ends = self._ends[partition]
+                return Appended(ends.head, ends.logged_at_ms)
+        messages = [{"value": value, "key": _key(value)} for value in values]
+        offsets, stamps = writer.send(self.topic, partition, messages, "the log").wait()
+        self._await_letters(asked)
+        with self._lock:
+            ends = self._ends[partition]
+            ends.head = ends.acknowledged = max(ends.head, offsets[-1] + 1)
+            ends.logged_at_ms = max(ends.logged_at_ms, stamps[-1])
+        if offsets[-1] - offsets[0] == len(offsets) - 1 and stamps[0] == stamps[-1]:
+            return Appended(offsets[0], stamps[0])
+        return Appended(offsets[0], stamps[0], tuple(zip(offsets, stamps, strict=True)))
+
+    def mark_replayed(self, letter_ids: Sequence[str], at_ms: int) -> None:
+        """Note that letters were replayed."""
+        assert at_ms > 0, "an instant of replay"
+        writer = self._require_writer()
+        pending = self._letters.pending(letter_ids)
+        if pending:
+            notes = [_message(*replayed_record(one, at_ms)) for one in pending]
+            self._await_letters([writer.send(self._letters_topic, 0, notes, "the topic of dead letters")])  # fmt: skip
+
+    def _await_letters(self, asked: Sequence[Delivery]) -> None:
+        for one in asked:
+            offsets, _ = one.wait()
+            with self._lock:
+                first, head = self._letters_bounds
+                self._letters_bounds = (first, max(head, offsets[-1] + 1))
+
+    def _require_writer(self) -> Writer:
+        if self._closing.is_set():
+            raise Unavailable("E401", "the log is closed", fix="open it again")
+        if self._lost is not None:
+            raise self._lost
+        if self._writer is None:
+            raise Unavailable("E401", "the log is open for reading only", fix="append in a process that opened it to write")  # fmt: skip
+        return self._writer
+
+    def truncate(
+        self, partition: int, truncation: Truncation, segments: Sequence[Archived] = ()
+    ) -> NoReturn:
+        """Refuse: brokers remove what is older than the topic's retention."""
+        raise SettingsError("E284", "a log on Kafka is not truncated: its topic's retention removes what is old",
+                            where="log.kafka.retention", fix="set how long the topic keeps records, and run `penstock apply`")  # fmt: skip
+
+    # ------------------------------------------------------------------------------------ reading
+
+    def read(self, partition: int, offset: int, limit: int) -> list[LogRecord]:
+        """Return up to `limit` records from `offset` on."""
+        assert 0 <= partition < self.partitions, "a partition of this log"
+        assert offset >= 0, "offsets count from 0"
+        if self._closing.is_set():
+            raise Unavailable("E401", "the log is closed", fix="open it again")
+        with self._lock:
+            first, head = self._ends[partition].first, self._ends[partition].head
+        if offset < first:
+            raise truncated(partition, first)
+        limit = min(limit, head - offset)
+        if limit <= 0:
+            return []
+        try:
+            messages = self._cursors.read(self.topic, partition, offset, limit)
+        except Gone as gone:
+            self._look()
+            raise truncated(partition, self.first(partition)) from gone
+        except Gap as gap:
+            raise DataCorrupt("E703", f"partition {partition} of the log has nothing between offsets {gap.args[0]} and {gap.args[1]}",
+                              where=self.topic, fix="nobody may write to the topic in transactions, and it must not be "
+                              "compacted; copy what is left into a new one") from gap  # fmt: skip
+        return [
+            LogRecord(offset + index, message.timestamp()[1], message.value() or b"")
+            for index, message in enumerate(messages)
+        ]
+
+    def first(self, partition: int) -> int:
+        """Return the lowest offset that can be read."""
+        with self._lock:
+            return self._ends[partition].first
+
+    def truncation(self, partition: int) -> Truncation:
+        """Return how far retention has come; what went was not counted."""
+        return Truncation(self.first(partition))
+
+    def archived(self, partition: int) -> list[Archived]:
+        """Return nothing: brokers name no segments of an archive."""
+        return []
+
+    def head(self, partition: int) -> int:
+        """Return the offset that the next record will get, as far as this process knows."""
+        with self._lock:
+            return self._ends[partition].head
+
+    def last_logged_at_ms(self, partition: int) -> int:
+        """Return the newest stamp, or 0."""
+        with self._lock:
+            return self._ends[partition].logged_at_ms
+
+    def dead_letters(self, *, reason: str = "", pending_only: bool = True) -> Iterator[DeadLetter]:
+        """Yield dead letters, oldest first."""
+        return self._letters.listed(reason=reason, pending_only=pending_only)
+
+    def counts(self) -> dict[str, int]:
+        """Return the totals."""
+        letters, replayed = self._letters.counts()
+        with self._lock:
+            appended = sum(ends.head for ends in self._ends)
+        return {"appended": appended, "dead_letters": letters, "replayed": replayed}
+
+    def close(self) -> None:
+        """Write what was handed over, and end every client; a second call does nothing."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._watcher.join()
+        if self._writer is not None:
+            self._writer.close()
+        self._cursors.close()
+
+
+def _message(key: bytes, value: bytes) -> dict[str, bytes]:
+    return {"key": key, "value": value}
+
+
+def _key(value: bytes) -> bytes | None:
+    """Return the key of a record, which is its leaf; what is no record has none."""
+    try:
+        return leaf_of(value)
+    except DataCorrupt:
+        return None
+
+
+def _lost_records(partition: int, head: int, acknowledged: int) -> DataCorrupt:
+    return DataCorrupt("E760", f"partition {partition} of the log ends at offset {head}, and {acknowledged - head} records "
+                       "beyond it had been acknowledged: the brokers lost them", where="log.kafka",
+                       fix="stop; bring back the broker that has them. If none has, replay the leaves with "
+                       "`penstock replay --accept`, and keep more copies: `log.kafka.replication`")  # fmt: skip
