@@ -96,6 +96,26 @@ def test_whatever_arrives_while_a_commit_runs_is_the_next_commit() -> None:
     ]
 
 
+def test_those_of_one_turn_are_one_commit_and_answered_in_the_turn_after_it_is_heard_of() -> None:
+    """Each turn of a busy loop is what everybody waits for: there are no more of them than need be."""
+
+    async def story() -> tuple[list[int], int]:
+        rig = Rig()
+        tasks = [asyncio.create_task(rig.appender.append([record(n)])) for n in range(3)]
+        while not rig.told:  # noqa: ASYNC110 - a thread appends, and how many turns come after it is counted
+            await asyncio.sleep(0)
+        turns = 0
+        while not all(task.done() for task in tasks):
+            turns += 1
+            await asyncio.sleep(0)
+        await rig.appender.close()
+        return rig.log.groups, turns
+
+    groups, turns = asyncio.run(story())
+    assert [3] == groups
+    assert turns <= 1
+
+
 def test_the_engine_hears_of_records_before_their_callers_wake() -> None:
     async def story() -> int:
         rig = Rig()

@@ -26,9 +26,9 @@ complaint in it. What holds them in plain is let in whatever the load."""
 
 TURN_US = 20_000
 """Of the loop's time: what is let in at one of its turns. Measured, longer turns cost less for each event, and
-answers take about six of them."""
+answers take about five of them."""
 
-BURST_TURNS = 5
+BURST_TURNS = 3
 """What turns that let in less leave to a later one, in turns: for a burst, and for what has gathered while the
 loop was kept waiting."""
 

@@ -100,7 +100,7 @@ class CollectorEdge:
 
         return Route("POST", row.path, collect, clock=self.clock, metrics=self.metrics,
                      body_bytes_max=row.body_bytes_max, refuse=refuse_post,
-                     shed=Shed(self.door.pressed, shed))  # fmt: skip
+                     shed=Shed(self.door.pressed, shed), eager=True)  # fmt: skip
 
     def _pixel_route(self, row: Row) -> Route:
         """Return the route of an event in an image's query: the image, and a status that is true."""
