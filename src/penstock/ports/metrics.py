@@ -84,7 +84,7 @@ METRICS: dict[MetricName, Metric] = {
     "penstock_requests_shed_total": Metric(
         "counter",
         ("reason",),
-        "Requests refused with 429: for what others wait (`full_turn`, `slow_append`, `slow_fold`), for want of room "
+        "Requests refused with 429: for what others wait (`full_turn`, `slow_answers`, `slow_append`, `slow_fold`), for want of room "
         "(`in_flight`, `memory`, `connections`, `append_queue`, `fold_lag`), or for a key's `quota`.",
     ),
     "penstock_connections": Metric("gauge", (), "Connections that are open."),

@@ -21,6 +21,7 @@ from penstock.edges.collector.admission import (
     RESERVE_FACTOR,
     STANDING_MS_MAX,
     TURN_US,
+    TURNS_MAX,
     WORK_FIRST,
     WORK_MIN,
     Admission,
@@ -123,12 +124,11 @@ def test_with_too_many_in_flight_nobody_is_let_in_and_nothing_is_inflated_to_loo
 
 def test_memory_is_set_aside_before_a_body_is_inflated_and_given_back():
     limits, clock = admission()
-    for _ in range(2):
-        limits.enter(PLAIN_BYTES_MAX // 2)
+    works = [limits.enter(PLAIN_BYTES_MAX // 2) for _ in range(2)]
     assert ("", "memory") == (limits.pressed(0), limits.pressed(1))
     assert limits.may_inflate(LOOK_FREE_BYTES)
     assert not limits.may_inflate(PLAIN_BYTES_MAX + 1)
-    limits.leave(PLAIN_BYTES_MAX // 2)
+    limits.leave(PLAIN_BYTES_MAX // 2, works[0])
     clock.advance(1)
     assert "" == limits.pressed(PLAIN_BYTES_MAX // 2)
 
@@ -145,18 +145,17 @@ class Loop:
         self.limits, self.clock = admission(requests_max=100_000, spent_us=lambda: self.spent_us)
         for _ in range(FEW):
             self.limits.enter(0)
-        self.before = 0
+        self.before: list[int] = []
 
     def turn(self, plain_bytes: int, wait_ms: int = PACE_MS) -> int:
         """Let in what is let in at a turn, and return the work of it."""
-        count = 0
+        works: list[int] = []
         while not self.limits.pressed():
-            self.limits.enter(plain_bytes)
-            count += 1
-        for _ in range(self.before):
-            self.limits.leave(plain_bytes)
-        self.before = count
-        work = count * (plain_bytes + REQUEST_WORK)
+            works.append(self.limits.enter(plain_bytes))
+        for work in self.before:
+            self.limits.leave(plain_bytes, work)
+        self.before = works
+        work = sum(works)
         self.spent_us += work * self.ns_a_byte // 1_000
         self.clock.advance(wait_ms)
         self.limits.end_turn()
@@ -189,10 +188,21 @@ def test_a_few_who_wait_for_answers_are_let_in_however_large_their_requests_are(
     limits, _ = admission(requests_max=100)
     for _ in range(FEW):
         assert "" == limits.pressed()
-        limits.enter(1_000_000)
+        work = limits.enter(1_000_000)
     assert "full_turn" == limits.pressed()
-    limits.leave(1_000_000)
+    limits.leave(1_000_000, work)
     assert "" == limits.pressed()
+
+
+def test_while_nothing_is_answered_a_few_turns_are_let_in_and_no_more():
+    loop = Loop(100)
+    usual = [loop.turn(512) for _ in range(20)][-1]
+    let_in = 0
+    for _ in range(3 * TURNS_MAX):
+        loop.before = []
+        let_in += loop.turn(512)
+    assert "slow_answers" == loop.limits.pressed()
+    assert TURNS_MAX - 2 <= let_in / usual <= TURNS_MAX + 1
 
 
 def test_what_is_let_in_though_others_are_refused_takes_nothing_of_theirs():
@@ -208,9 +218,9 @@ def test_what_is_let_in_though_others_are_refused_takes_nothing_of_theirs():
 
 def test_the_first_of_a_turn_tells_when_it_ends():
     limits, _ = admission()
-    assert [True, False] == [limits.enter(1), limits.enter(1)]
+    assert [True, False] == [limits.begins_turn(), limits.begins_turn()]
     limits.end_turn()
-    assert [True, False] == [limits.enter(1), limits.enter(1)]
+    assert [True, False] == [limits.begins_turn(), limits.begins_turn()]
 
 
 def test_others_are_to_hurry_for_a_while_after_somebody_was_turned_away():

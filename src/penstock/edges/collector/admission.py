@@ -32,7 +32,10 @@ BURST_TURNS = 3
 """What turns that let in less leave to a later one, in turns: for a burst, and for what has gathered while the
 loop was kept waiting."""
 
-FEW = 16
+TURNS_MAX = 8
+"""Under way at once, in turns: while a commit stalls, those behind it are told to come again."""
+
+FEW = 64
 """So many requests under way are let in however large they are: who waits for answers before sending more is
 no overload."""
 
@@ -136,8 +139,9 @@ class Pace:
         self._took_us += used_us - self._used_us
         self._used_us = used_us
         self.turn_work = max(self._done * TURN_US // max(self._took_us, 1), WORK_MIN)
-        self._done = self._done * 3 // 4
-        self._took_us = self._took_us * 3 // 4
+        if self._took_us > TURN_US:  # what is known of a turn is not forgotten for want of newer turns
+            self._done = self._done * 3 // 4
+            self._took_us = self._took_us * 3 // 4
 
 
 class Admission:
@@ -167,6 +171,8 @@ class Admission:
         """Requests that were let in and have no answer."""
         self._pace = Pace(clock, spent_us or (lambda: 1_000 * clock.monotonic_ms()))
         self._in_turn = False
+        self._under_way = 0
+        """Work that was let in and has no answer."""
         self._refused_at_ms = clock.monotonic_ms() - HURRY_MS - 1
         self._asked_at_ms = -1
         self._waited = ""
@@ -177,12 +183,17 @@ class Admission:
         self._looked = (0, 0)
         """Bytes looked into and not yet paid for, and when that was so."""
 
-    def enter(self, plain_bytes: int) -> bool:
-        """Take a place; return whether it is the first of a turn of the loop, whose end is to be told."""
-        if not self.pressed():  # what is let in though others are not takes nothing of theirs
-            self._pace.spend(plain_bytes + REQUEST_WORK)
+    def enter(self, plain_bytes: int) -> int:
+        """Take a place; return the work of it. What is let in though others are not takes nothing of theirs."""
+        work = 0 if self.pressed() else plain_bytes + REQUEST_WORK
+        self._pace.spend(work)
+        self._under_way += work
         self.in_flight += 1
         self.plain_bytes += plain_bytes
+        return work
+
+    def begins_turn(self) -> bool:
+        """Return whether this is the first of a turn of the loop, whose end is to be told."""
         first, self._in_turn = not self._in_turn, True
         return first
 
@@ -191,8 +202,9 @@ class Admission:
         self._in_turn = False
         self._pace.next_turn()
 
-    def leave(self, plain_bytes: int) -> None:
-        """Give a place back."""
+    def leave(self, plain_bytes: int, work: int) -> None:
+        """Give a place back, as it was taken."""
+        self._under_way -= work
         self.in_flight -= 1
         self.plain_bytes -= plain_bytes
 
@@ -204,8 +216,11 @@ class Admission:
         """
         if self.in_flight >= self.requests_max:
             return "in_flight"
-        if self._pace.left <= 0 and self.in_flight >= FEW:
-            return "full_turn"
+        if self.in_flight >= FEW:
+            if self._pace.left <= 0:
+                return "full_turn"
+            if self._under_way >= TURNS_MAX * self._pace.turn_work:
+                return "slow_answers"
         if self.plain_bytes + plain_bytes > PLAIN_BYTES_MAX:
             return "memory"
         now = self._clock.monotonic_ms()

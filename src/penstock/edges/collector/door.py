@@ -176,19 +176,20 @@ class Door:
             self.metrics.count("penstock_requests_shed_total", reason="quota")
             raise over_quota(seconds)
         job = job_of(key, request.query, envelope.job) if row.imports else ""
-        if self.admission.enter(len(body)):
+        work = self.admission.enter(len(body))
+        if self.admission.begins_turn():
             asyncio.get_running_loop().call_soon(self.admission.end_turn)
-        return self._keep(row, request, key, body, job)
+        return self._keep(row, request, key, body, job, work)
 
     async def _keep(
-        self, row: Row, request: Request, key: WriteKey, body: bytes, job: str
+        self, row: Row, request: Request, key: WriteKey, body: bytes, job: str, work: int
     ) -> Answer:
         try:
             decoded = row.decode(body, key.source.name)
             gpc = request.headers.get(b"sec-gpc", b"").strip() == b"1"
             intake = await self.collector.take(key.source, decoded, gpc=gpc, job=job)
         finally:
-            self.admission.leave(len(body))
+            self.admission.leave(len(body), work)
         if self.watch is not None:
             self.watch.took(key.source.name, decoded, intake)
         if intake.refused or intake.discarded:
