@@ -3,8 +3,10 @@
 The queue that matters is the whole way in: from a request's admission until its events are on disk, and
 from there until they are folded. It is watched by the age of its head, as CoDel does, since age is what
 people feel and what a fast and a slow machine have in common; a limit on lengths is only the last
-resort. A burst may wait for a second; a queue that does not empty is a standing one, and is held to a
-quarter of that. Refusing costs a look at the clock, before anything is inflated, decoded or looked up.
+resort. What is let in at each turn of the loop bounds how long a turn is, and so how long answers take
+(`Pace`). The fold may be behind for a second in a burst; a queue that does not empty is a standing one,
+and is held to a quarter of that. Refusing costs a look at the clock, before anything is inflated, decoded
+or looked up.
 
 Sources: Nichols and Jacobson, Controlling Queue Delay, ACM Queue 10(5), 2012; Maurer, Fail at Scale, ACM
 Queue 13(8), 2015 (two limits, told apart by when the queue was last empty).
@@ -139,7 +141,7 @@ class Pace:
         self._took_us += used_us - self._used_us
         self._used_us = used_us
         self.turn_work = max(self._done * TURN_US // max(self._took_us, 1), WORK_MIN)
-        if self._took_us > TURN_US:  # what is known of a turn is not forgotten for want of newer turns
+        if self._took_us > TURN_US:  # the last turns are not forgotten for want of newer ones
             self._done = self._done * 3 // 4
             self._took_us = self._took_us * 3 // 4
 
