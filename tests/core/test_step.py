@@ -225,6 +225,8 @@ def test_a_withdrawal_purges_in_any_order_of_arrival(seed: int) -> None:
         WITHDRAWAL,
         record("b", at_ms=NOW + 2 * DAY_MS),
         record("j", at_ms=NOW + 2 * DAY_MS, type_name="identify", traits={"city": "Bath"}),
+        # Beneath the one that stands, and purged as well.
+        record("k", at_ms=NOW + 2, rank=-1, type_name="identify", traits={"name": "Annie"}),
     ]
     random.Random(seed).shuffle(log)
     folding = folded([(one, NOW + 3 * DAY_MS) for one in log], frozenset({seed % 5}))
@@ -235,6 +237,7 @@ def test_a_withdrawal_purges_in_any_order_of_arrival(seed: int) -> None:
     }  # fmt: skip
     assert folding.leaf.purged == {"personalisation": NOW + DAY_MS}
     assert b"Ann" not in folding.stored()
+    assert folding.leaf.beneath == {}
 
 
 @given(st.permutations(range(6)), st.sets(st.integers(0, 5)))

@@ -206,6 +206,32 @@ def test_what_is_said_after_a_withdrawal_is_not_outranked_by_what_was_purged(pla
     assert play(story) == "Anna"
 
 
+def test_on_one_identifier_too_a_lower_source_is_heard_after_the_withdrawal(play: Play) -> None:
+    async def story(shop: Shop) -> Any:
+        collector, crm = shop.node.collector, shop.node.sources["crm"]
+        names: list[Any] = []
+
+        async def heard() -> None:
+            names.append((await profile(shop, "user_id", "u1")).traits.get("first_name"))
+            shop.clock.advance(days=1)
+
+        await load_rows(collector, "people", [{"user_id": "u1", "first_name": "CRM"}], source=crm, job="j", first=1)  # fmt: skip
+        await shop.send(identify("u1", None, None, first_name="Ann"))
+        await heard()
+        await shop.send(UPDATED | {"userId": "u1", "messageId": "w", "context": DENIED})
+        shop.clock.advance(days=1)
+        await shop.send(view("p1"))
+        await heard()
+        await shop.send(identify("u1", None, None, number=2, first_name="Anna"))
+        await heard()
+        await load_rows(collector, "people", [{"user_id": "u1", "first_name": "CRM again"}], source=crm, job="k", first=1)  # fmt: skip
+        await shop.node.engine.settled()
+        await heard()
+        return names
+
+    assert play(story) == ["CRM", None, "Anna", "CRM again"]
+
+
 def test_the_register_gates_the_read_before_the_fold_has_come_to_the_withdrawal(play: Play) -> None:
     async def story(shop: Shop) -> Any:
         await shop.send(identify("u1", "a1"), view("p1"))

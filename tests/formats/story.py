@@ -102,6 +102,8 @@ async def live(shop: Shop) -> None:
     for user in ("ann", "bob", "cleo"):
         traits = {"email": f"{user}@example.com", "first_name": user.title()}
         await shop.send({"type": "identify", "messageId": f"i-{user}", "userId": user, "anonymousId": f"a-{user}", "traits": traits})  # fmt: skip
+    people = [{"user_id": "bob", "first_name": "Robert"}]
+    await shop.admin("/v1/admin/load", {"kind": "people", "rows": people, "source": "crm", "job": "people"})  # fmt: skip
     for day in range(3):
         for n in range(1, 7):
             user = ("ann", "bob", "cleo")[n % 3]
@@ -126,5 +128,15 @@ async def live(shop: Shop) -> None:
     await shop.send(track("Product Viewed", 7, "ann", "a9", properties={"product_id": "p5"}), key="web-key")  # fmt: skip
     await shop.read(f"/v1/decide/{CAMPAIGN}", user_id="ann", send=SEND)
     await shop.admin("/v1/admin/sends", {"campaign": CAMPAIGN, "send": SEND})
+    shop.clock.advance(seconds=1)
+    # What a register keeps beneath the one that stands: a lower rank, heard after the withdrawal.
+    await shop.send(
+        {
+            "type": "identify",
+            "messageId": "i-bob-2",
+            "userId": "bob",
+            "traits": {"first_name": "Bobby"},
+        }
+    )
     await shop.send({"type": "track", "event": "Unsubscribed", "messageId": "un", "userId": "cleo"})
     shop.clock.advance(ASKED_MS - shop.clock.now_ms())

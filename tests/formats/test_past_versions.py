@@ -23,7 +23,7 @@ from penstock.core.segment import Segment
 from penstock.testing.clock import HandClock
 
 HERE = Path(__file__).parent
-VERSIONS = ("v1", "v2", "v3")
+VERSIONS = ("v1", "v2", "v3", "v4")
 
 
 def penstock(*args: object) -> Result:

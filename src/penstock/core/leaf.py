@@ -10,6 +10,7 @@ import msgspec
 
 from penstock.core.consent.ledger import ConsentEntry, merge
 from penstock.core.errors import DamagedLeaf, DataCorrupt
+from penstock.core.identity.traits import Beneath, Trait, from_line, in_line
 from penstock.core.ids import LeafId
 from penstock.core.record import NO_VERSION, Edge, Version, format_of
 from penstock.core.time import HOUR_MS
@@ -22,9 +23,6 @@ LEAF_BYTES_MAX: Final = 256 * 1024
 ID_TILE_MS: Final = 6 * HOUR_MS
 ID_TILES: Final = 13
 """Ids are remembered for 13 tiles of 6 h: at least 72 h after the event was logged."""
-
-Trait = tuple[int, int, int, Any]
-"""A register: (source rank, occurred_at_ms, event_id, value); the greatest first three win."""
 
 Words = tuple[tuple[str, bool, str], ...]
 """(purpose, denied, source) of each explicit word of consent that one record says."""
@@ -56,13 +54,14 @@ class Leaf:
             the leaf's own ledger has it.
         purged: purpose -> `purged_before`, a max register of instants.
         traits: name -> register.
+        beneath: name -> the registers that it beat and that may stand again, for the names that have any.
         states: One state per stateful feature of the plan.
         size: An estimate of the encoded bytes, a pure function of the records folded.
         quarantined: True once the leaf went over its limit; its events are dead letters then.
     """
 
     __slots__ = (
-        "_consent", "applied", "base", "clock_ms", "dead", "deduplicated", "dirty_from", "dropped",
+        "_consent", "applied", "base", "beneath", "clock_ms", "dead", "deduplicated", "dirty_from", "dropped",
         "edges", "generation", "id_type", "ids", "jobs", "leaf", "links", "offset", "purged",
         "quarantined", "size", "states", "traits", "value", "words", "words_at_ms", "words_event",
     )  # fmt: skip
@@ -89,6 +88,7 @@ class Leaf:
         self.words_event = 0
         self.purged: dict[str, int] = NOTHING
         self.traits: dict[str, Trait] = NOTHING
+        self.beneath: dict[str, Beneath] = NOTHING
         self.states = states
         self.size = 0
         self.quarantined = False
@@ -143,6 +143,7 @@ class _Body(msgspec.Struct, array_like=True, frozen=True):
     consent: list[tuple[str, ConsentEntry]]
     purged: list[tuple[str, int]]
     traits: list[tuple[str, Trait]]
+    """A name is repeated for the registers beneath the one that stands, which comes last."""
     size: int
     quarantined: bool
     states: list[Any]
@@ -191,7 +192,7 @@ def encode_leaf(leaf: Leaf, plan: Plan) -> bytes:
         edges=[leaf.edges[key] for key in sorted(leaf.edges)] if leaf.edges else [],
         consent=sorted(leaf.consent.items(), key=_name_of),
         purged=sorted(leaf.purged.items()) if leaf.purged else [],
-        traits=[(name, leaf.traits[name]) for name in sorted(leaf.traits)] if leaf.traits else [],
+        traits=in_line(leaf.traits, leaf.beneath) if leaf.traits else [],
         size=leaf.size,
         quarantined=leaf.quarantined,
         states=plan.encode(leaf.states, leaf.clock_ms, leaf.purged),
@@ -254,7 +255,8 @@ def decode_leaf(leaf_id: LeafId, version: Version, raw: bytes, plan: Plan) -> Le
     if body.purged:
         leaf.purged = dict(body.purged)
     if body.traits:
-        leaf.traits = dict(body.traits)
+        leaf.traits, beneath = from_line(body.traits)
+        leaf.beneath = beneath or NOTHING
     leaf.size = body.size
     leaf.quarantined = body.quarantined
     return leaf

@@ -13,6 +13,7 @@ from penstock.core.consent.suppression import PERMISSION_EVENTS
 from penstock.core.feature.plan import Plan
 from penstock.core.identity import graph, routing
 from penstock.core.identity.identifier import ENTITY_TYPES, GROUP
+from penstock.core.identity.traits import NEVER, Beneath, fold_trait, purge_trait
 from penstock.core.leaf import (
     ID_TILE_MS,
     ID_TILES,
@@ -230,18 +231,15 @@ class Step:
         at = (rank, record.occurred_at_ms, record.event_id)
         for name, value in record.traits.items():
             purpose = purposes.get(name, PERSONALISATION)
-            if purpose not in permitted:
-                continue
-            if record.occurred_at_ms < leaf.purged.get(purpose, 0):
-                value = None  # noqa: PLW2901 - as if the withdrawal had come after it
-            standing = leaf.traits.get(name)
-            if standing is None:
-                leaf.size += _TRAIT_BYTES + len(name)
-            if standing is None or standing[:3] < at:
+            if purpose in permitted:
+                before = _trait_bytes(leaf, name)
                 if not leaf.traits:
                     leaf.traits = {}
-                leaf.traits[name] = (*at, value)
-                leaf.size += _value_bytes(value) - (_value_bytes(standing[3]) if standing else 0)
+                beneath = fold_trait(
+                    leaf.traits, leaf.beneath.get(name, ()), name, (*at, value), leaf.purged.get(purpose, NEVER)
+                )  # fmt: skip
+                _put_beneath(leaf, name, beneath)
+                leaf.size += _trait_bytes(leaf, name) - before
 
     def _fold_consent(self, leaf: Leaf, record: Record) -> None:
         consent = leaf.own_consent()
@@ -260,10 +258,12 @@ class Step:
 
     def _purge_traits(self, leaf: Leaf, purpose: str, purge_ms: int) -> None:
         """Blank what was said before a withdrawal; the registers stand, so that order means nothing."""
-        for name, (rank, at_ms, event, value) in leaf.traits.items():
-            if at_ms < purge_ms and self.rules.trait_purposes.get(name, PERSONALISATION) == purpose:
-                leaf.traits[name] = (rank, at_ms, event, None)
-                leaf.size += _value_bytes(None) - _value_bytes(value)
+        for name in leaf.traits:
+            if self.rules.trait_purposes.get(name, PERSONALISATION) == purpose:
+                before = _trait_bytes(leaf, name)
+                beneath = purge_trait(leaf.traits, leaf.beneath.get(name, ()), name, purge_ms)
+                _put_beneath(leaf, name, beneath)
+                leaf.size += _trait_bytes(leaf, name) - before
 
     @staticmethod
     def _fold_words(leaf: Leaf, record: Record, words: Words) -> None:
@@ -326,7 +326,7 @@ class Step:
             _ID_BYTES * (len(leaf.ids) + sum(len(events) for events in leaf.jobs.values()))
             + _EDGE_BYTES * len(leaf.edges)
             + _CONSENT_BYTES * len(leaf.consent)
-            + sum(_TRAIT_BYTES + len(n) + _value_bytes(t[3]) for n, t in leaf.traits.items())
+            + sum(_trait_bytes(leaf, name) for name in leaf.traits)
             + self.plan.measure(leaf.states)
         )
 
@@ -347,6 +347,25 @@ def _name(leaf: Leaf, record: Record) -> None:
     for identifier in record.identifiers:
         if identifier.leaf == record.leaf:
             leaf.value = identifier.value
+
+
+def _put_beneath(leaf: Leaf, name: str, beneath: Beneath) -> None:
+    if beneath:
+        if not leaf.beneath:
+            leaf.beneath = {}
+        leaf.beneath[name] = beneath
+    elif name in leaf.beneath:
+        del leaf.beneath[name]
+
+
+def _trait_bytes(leaf: Leaf, name: str) -> int:
+    standing = leaf.traits.get(name)
+    if standing is None:
+        return 0
+    each = _TRAIT_BYTES + len(name)
+    return each + _value_bytes(standing[3]) + sum(
+        each + _value_bytes(one[3]) for one in leaf.beneath.get(name, ())
+    )  # fmt: skip
 
 
 def _value_bytes(value: object) -> int:

@@ -13,6 +13,7 @@ from penstock.core.feature.lasting import Lasting
 from penstock.core.feature.plan import Plan
 from penstock.core.identity import graph
 from penstock.core.identity.identifier import ITEM, IdentityRules
+from penstock.core.identity.traits import NEVER, standing_of
 from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf
 from penstock.core.profile import Profile
@@ -274,11 +275,13 @@ def _traits(
 
     def standing(leaf: Leaf) -> dict[str, graph.Trait]:
         # What a withdrawal purged must not outrank what another leaf was told after it.
-        return {
-            name: trait
-            for name, trait in leaf.traits.items()
-            if trait[1] >= purged.get(purposes.get(name, PERSONALISATION), trait[1])
-        }
+        found: dict[str, graph.Trait] = {}
+        for name, trait in leaf.traits.items():
+            before = purged.get(purposes.get(name, PERSONALISATION), NEVER)
+            kept = standing_of(trait, leaf.beneath.get(name, ()), before)
+            if kept is not None:
+                found[name] = kept
+        return found
 
     merged = graph.merge_traits(
         [standing(leaf) for leaf in person.leaves if leaf.leaf not in claims],

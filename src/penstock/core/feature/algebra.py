@@ -29,8 +29,8 @@ from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 
 from penstock.core.feature.window import Grid
 
-ALGEBRA_VERSION: Final = 2
-"""Part of every plan's fingerprint: accumulators of another version are not read."""
+ALGEBRA_VERSION: Final = 3
+"""Part of every plan's fingerprint: accumulators, and traits, of another version are not read."""
 
 VALUE_BYTES: Final = 13
 """Charged for a number, or an amount with its currency; text is charged by its length besides."""
