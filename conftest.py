@@ -7,6 +7,8 @@ from sybil import Sybil
 from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+from penstock.core.decision import sources
+
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     patterns=["README.md", "docs/*.md", "docs/**/*.md"],
@@ -22,3 +24,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     blocks.sort(key=lambda block: (block.path, block.example.line))
     for place, block in zip(places, blocks, strict=True):
         items[place] = block
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Forget the candidate sources that a block registers: two pages may show the same one."""
+    before = dict(sources._registered)  # noqa: SLF001 - there is no other way to forget
+    try:
+        return (yield)
+    finally:
+        if isinstance(item, SybilItem):
+            sources._registered.clear()  # noqa: SLF001
+            sources._registered.update(before)  # noqa: SLF001

@@ -4,32 +4,27 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from penstock.adapters.files import SCRATCH, new_scratch, sole_use
+from penstock.adapters.files import SCRATCH, drop_scratch, new_scratch, sole_use
 from penstock.candidates import make_renderer
 from penstock.compose import open_stores
 from penstock.core.codes import CODES
 from penstock.core.decision import sources
+from penstock.core.decision.predicate import View
+from penstock.core.decision.ready import candidates_of, ready_slot
+from penstock.core.decision.slot import plain
 from penstock.core.decision.sources import kinds
 from penstock.core.errors import DefinitionError, PenstockError
-from penstock.project import load_project, load_version
+from penstock.project import Project, load_project, load_version
 
 sys.path.insert(0, str(Path(__file__).parent / "edges" / "serving"))
 
 from tests_serving import FILES, folder  # noqa: F401 - a fixture
 
 Edit = Callable[[str, str], Path]
-
-
-@pytest.fixture
-def sources_as_before():
-    """Forget what a test registers: the reference lists what is registered."""
-    before = dict(sources._registered)
-    yield
-    sources._registered.clear()
-    sources._registered.update(before)
 
 
 @pytest.fixture
@@ -260,10 +255,7 @@ def test_an_error_of_the_author_says_what_python_said(edit: Edit) -> None:
     assert error.exit_code == 2
 
 
-@pytest.mark.usefixtures("sources_as_before")
-def test_a_project_with_a_source_of_its_own_is_loaded_again_when_it_changes(folder: Path) -> None:  # noqa: F811
-    slots = (folder / "slots.py").read_text()
-    own = """
+OWN = """
 from penstock.core.decision.candidate import Proposal
 from penstock.dsl.slots import candidate_source, source
 
@@ -272,13 +264,56 @@ def mine(args, reading):
     "Offer %s."
     return [Proposal(content={"title": "%s"})]
 """
-    (folder / "slots.py").write_text(own % ("one", "one") + slots)
+
+
+def offered(project: Project) -> list[Any]:
+    """Return what the slot `hero` of a project offers a stranger, by its first source."""
+    ready = ready_slot(project.slots["hero"])
+    return [one.proposal.content for one in candidates_of(ready, View(profile=None), "").candidates]
+
+
+def test_each_version_of_a_project_goes_by_its_own_source(folder: Path) -> None:  # noqa: F811
+    slots = (
+        (folder / "slots.py").read_text().replace("candidates=[", 'candidates=[source("mine"), ')
+    )
+    (folder / "slots.py").write_text(OWN % ("one", "one") + slots)
     first = load_project(folder)
-    (folder / "slots.py").write_text(own % ("two", "two") + slots)
+    files = first.files
+    (folder / "slots.py").write_text(OWN % ("two", "two") + slots)
     second = load_project(folder)
-    assert first.slots == second.slots
-    assert kinds()["mine"].doc == "Offer two."
-    again = own % ("one", "one") + slots + (own % ("two", "two")).partition("source\n")[2]
-    (folder / "slots.py").write_text(again)
-    with pytest.raises(DefinitionError, match="E155: two candidate sources"):
-        load_project(folder)
+    kept, scratch = load_version(files, folder, first.settings)
+    drop_scratch(scratch)
+
+    one, two = [{"title": "one"}], [{"title": "two"}]
+    assert (one, two, one) == (offered(first), offered(second), offered(kept))
+    # It is code: what is recorded and planned of a slot is its definition.
+    assert plain(first.slots["hero"]) == plain(second.slots["hero"])
+    assert "mine" not in kinds()
+
+
+def test_two_sources_of_one_name_are_refused_also_beside_ours(folder: Path) -> None:  # noqa: F811
+    slots = (folder / "slots.py").read_text()
+    for own in (OWN + OWN.partition("source\n")[2], OWN.replace('"mine"', '"popular"')):
+        (folder / "slots.py").write_text(own.replace("%s", "x") + slots)
+        with pytest.raises(DefinitionError, match="E155: two candidate sources"):
+            load_project(folder)
+
+
+def test_a_source_of_an_installed_package_is_known_to_every_load(folder: Path) -> None:  # noqa: F811
+    package = folder / "lib" / "site-packages" / "offers_of_others.py"
+    package.parent.mkdir(parents=True)
+    package.write_text(OWN.replace('"mine"', '"theirs"').replace("%s", "theirs"))
+    slots = (
+        (folder / "slots.py").read_text().replace("candidates=[", 'candidates=[source("theirs"), ')
+    )
+    (folder / "slots.py").write_text(
+        "import offers_of_others\nfrom penstock.dsl.slots import source\n" + slots
+    )
+    sys.path.insert(0, str(package.parent))
+    try:
+        found = [offered(load_project(folder)) for _ in range(2)]
+    finally:
+        sys.path.remove(str(package.parent))
+        del sys.modules["offers_of_others"]
+        del sources._registered["theirs"]
+    assert [[{"title": "theirs"}]] * 2 == found

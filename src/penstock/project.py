@@ -25,8 +25,10 @@ from penstock.adapters.files import drop_scratch, new_scratch, sole_use
 from penstock.core.catalog.catalog import Catalog
 from penstock.core.catalog.schema import EventType, Field
 from penstock.core.consent.purpose import PERSONALISATION, ConsentRules
+from penstock.core.decision import sources
 from penstock.core.decision.audience import Audience, audiences_by_name, check_audience
 from penstock.core.decision.campaign import Campaign, parse_campaign
+from penstock.core.decision.candidate import SourceKind
 from penstock.core.decision.pace import NONE, parse_caps, parse_quiet_hours
 from penstock.core.decision.predicate import Names
 from penstock.core.decision.slot import Slot, check_slot, slots_by_name
@@ -160,7 +162,7 @@ def load_project(
     root = root.resolve()
     settings = settings or load_settings(root / "penstock.toml")
     files = files_of(root, settings)
-    with _importable(root):
+    with _importable(root) as own:
         modules = {name: _import(root, name) for name in MODULES if (root / f"{name}.py").exists()}
     places = _settings_places(root)
     with _placed(lambda error: _of_catalog(error, root, places)):
@@ -173,6 +175,8 @@ def load_project(
     with _placed(lambda _: places.of("project", "timezone")):
         plan = compile_plan(profiles, tz=settings.project.timezone)
     slots = slots_by_name(one for one in _values(modules.get("slots")) if isinstance(one, Slot))
+    if own:
+        slots = {name: msgspec.structs.replace(one, own=own) for name, one in slots.items()}
     audiences = audiences_by_name(
         one for one in _values(modules.get("audiences")) if isinstance(one, Audience)
     )
@@ -194,6 +198,17 @@ def load_project(
         _noting(faults, lambda one=audience: check_audience(one, names))
     campaigns = _campaigns(root, slots, names, settings, faults)
     return Project(root, settings, catalog, plan, slots, audiences, campaigns, files, kept)
+
+
+def _is_own(root: Path, kind: SourceKind) -> bool:
+    """Return whether a candidate source stands in a project's files, and not in a package beside them."""
+    module = sys.modules.get(getattr(kind.propose, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    return file is not None and _is_file_of(root, Path(file))
+
+
+def _is_file_of(root: Path, file: Path) -> bool:
+    return file.is_relative_to(root) and "site-packages" not in file.parts
 
 
 def _of_catalog(error: DefinitionError, root: Path, places: Places) -> str:
@@ -509,8 +524,11 @@ def _placed(place: Callable[[DefinitionError], str]) -> Iterator[None]:
 
 
 @contextmanager
-def _importable(root: Path) -> Iterator[None]:
-    """Let the project's files import one another by name, and leave no trace of those names."""
+def _importable(root: Path) -> Iterator[dict[str, SourceKind]]:
+    """Let the project's files import one another by name, and leave no trace of those names.
+
+    What it yields fills with the candidate sources that they register.
+    """
     saved = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
     before = set(sys.modules)
     written = sys.dont_write_bytecode
@@ -518,17 +536,16 @@ def _importable(root: Path) -> Iterator[None]:
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(root))
     importlib.invalidate_caches()
+    own = sources.begin_loading(lambda kind: _is_own(root, kind))
     try:
-        yield
+        yield own
     finally:
+        sources.end_loading()
         sys.dont_write_bytecode = written
         sys.path.remove(str(root))
         # Files beside the known ones go too: another project may have its own of the same name.
         for name in set(sys.modules) - before:
             file = getattr(sys.modules[name], "__file__", None)
-            own = (
-                file and Path(file).is_relative_to(root) and "site-packages" not in Path(file).parts
-            )
-            if name in MODULES or own:
+            if name in MODULES or (file and _is_file_of(root, Path(file))):
                 del sys.modules[name]
         sys.modules.update(saved)

@@ -25,7 +25,7 @@ def blocks(kind: str) -> list[str]:
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "shop"
     assert CliRunner().invoke(main, ["init", str(folder)]).exit_code == 0
-    hero, email = blocks("liquid")
+    hero, email, _ = blocks("liquid")
     (folder / "content" / "hero.liquid").write_text(hero)
     (folder / "content" / "spring.mjml.liquid").write_text(email)
     (folder / "content" / "activity.liquid").write_text("{{ item.title }}")
@@ -61,6 +61,28 @@ def test_the_files_of_the_guide_are_an_email_that_shows_a_feature(
     assert said in email.html
     assert "Hello Ann" in email.html
     assert "/v1/unsubscribe/" in email.html
+
+
+@pytest.mark.parametrize(
+    ("views", "said"),
+    [(0, "New this week"), (1, "You looked at 1 thing this week."), (3, "You looked at 3 things")],
+)
+def test_a_source_of_ones_own_shows_the_number_itself(folder: Path, views: int, said: str) -> None:
+    (folder / "content" / "activity.liquid").write_text(blocks("liquid")[2])
+    template = folder / "content" / "spring.mjml.liquid"
+    shown = re.sub(r"{% for one in .*endfor %}", "{{ slots.activity.html }}", template.read_text())
+    template.write_text(shown)
+    slots = folder / "slots.py"
+    slots.write_text(slots.read_text() + "\n\n" + blocks("python")[1])
+    project = load_project(folder)
+    assert template_faults(project) == []
+    with Driver(project) as driver:
+        driver.push({"type": "identify", "userId": "u-1", "traits": {"first_name": "Ann"}})
+        for _ in range(views):
+            driver.push({"type": "track", "event": "Product Viewed", "userId": "u-1",
+                         "properties": {"product_id": "sku-1"}})  # fmt: skip
+        email = driver.render("spring", user_id="u-1")
+    assert said in email.html
 
 
 def test_every_value_that_templates_are_told_to_have_is_given(folder: Path) -> None:

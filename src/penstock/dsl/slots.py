@@ -219,10 +219,26 @@ def candidate_source(
     """Register a function as a candidate source; use it in slots as `source(name, …)`.
 
     The function gets the arguments and the values it declared to read; it is pure: no clock, no
-    dice, no network. It is not asked where consent withholds any of them.
+    dice, no network. It is not asked where consent withholds any of them. One that says a number:
+
+    ```python
+    from penstock.dsl.slots import Proposal, candidate_source, source
+
+
+    @candidate_source("number_of", features=("feature",))
+    def number_of(args, reading):
+        number = reading.features[args["feature"]]
+        return [Proposal(content={"number": number})] if number else []
+
+
+    viewed = source("number_of", feature="views_7d")
+    ```
+
+    It belongs to the version of the project that it was loaded with: a campaign that was published
+    with an earlier one goes on by the function as it was then.
 
     Args:
-        name: How slots name it.
+        name: How slots name it; no other source may have it.
         features: Which of its arguments hold the name of a feature.
         traits: Which of its arguments hold the name of a trait.
         check: From the arguments to what is wrong with them, or nothing.

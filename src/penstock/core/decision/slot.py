@@ -1,6 +1,6 @@
 """A slot: a place in an email that is decided per person; its candidates, its rules and its fallback."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -46,6 +46,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
         unless: Refuses a candidate for which it holds; may read `item(...)`.
         show: The fields of an item to record and render; empty for all.
         where: File and line of the definition.
+        own: Candidate sources of the project's own, as they were when it was loaded.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     unless: Node | None = None
     show: tuple[str, ...] = ()
     where: str = ""
+    own: Mapping[str, SourceKind] = {}
 
 
 def template_of(slot: Slot) -> str:
@@ -99,7 +101,7 @@ def check_slot(slot: Slot, names: Names) -> None:
     _check_bounds(slot, owner)
     check_purpose(slot.purpose, names, owner=owner, where=where)
     for source in (*slot.candidates, *slot.fallback):
-        _check_source(source, names, owner, where)
+        _check_source(source, slot, names, owner)
     for name in slot.bought:
         check_feature(name, names, owner=owner, where=where)
     if slot.unless is not None:
@@ -125,8 +127,9 @@ def _check_bounds(slot: Slot, owner: str) -> None:
                               fix="change the argument in the slot's definition")  # fmt: skip
 
 
-def _check_source(source: Source, names: Names, owner: str, where: str) -> None:
-    kind = get_kind(source.kind, owner=owner, where=where)
+def _check_source(source: Source, slot: Slot, names: Names, owner: str) -> None:
+    where = slot.where
+    kind = get_kind(source.kind, slot.own, owner=owner, where=where)
     complaint = kind.check(source.args)
     if not complaint and source.order not in ORDERS:
         complaint = f"has order `{source.order}`; known are {', '.join(ORDERS)}"
@@ -179,11 +182,18 @@ def reads(slot: Slot) -> list[Operand]:
 
 def policy_version(slot: Slot, uniform_share_ppm: int = 0) -> str:
     """Return a fingerprint of everything in the definition that bears on a choice."""
-    data: dict[str, Any] = msgspec.to_builtins(slot)
+    data = plain(slot)
     del data["where"], data["render"]
     data["uniform_share_ppm"] = uniform_share_ppm
     raw = msgspec.json.encode(data, order="deterministic")
     return blake2b(raw, digest_size=8).hexdigest()
+
+
+def plain(slot: Slot) -> dict[str, Any]:
+    """Return a slot's definition as plain data; what its own sources do is code, and not in it."""
+    data: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(slot, own={}))
+    del data["own"]
+    return data
 
 
 def with_kinds(slot: Slot, sources: Sequence[Source]) -> list[tuple[Source, SourceKind]]:
@@ -193,4 +203,7 @@ def with_kinds(slot: Slot, sources: Sequence[Source]) -> list[tuple[Source, Sour
         DefinitionError: One is not registered (E155).
     """
     owner = f"slot `{slot.name}`"
-    return [(source, get_kind(source.kind, owner=owner, where=slot.where)) for source in sources]
+    return [
+        (source, get_kind(source.kind, slot.own, owner=owner, where=slot.where))
+        for source in sources
+    ]

@@ -1,7 +1,7 @@
 """The candidate sources that ship, and the register in which third parties put theirs."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from penstock.core.decision.candidate import Proposal, Reading, SourceKind
 from penstock.core.decision.popular import tally_fault
@@ -97,43 +97,74 @@ SHIPPED: Final = frozenset(kind.name for kind in _SHIPPED)
 _registered: dict[str, SourceKind] = {kind.name: kind for kind in _SHIPPED}
 
 
-def register(kind: SourceKind) -> SourceKind:
-    """Make a candidate source known by its name, as ours are; done while a project is loaded.
+class Loading(NamedTuple):
+    """The sources that a project registers while it is loaded: they are of this loading alone."""
 
-    A process loads a project again when its files change: the module's newer source takes the place
-    of its older one, for every version of the definitions.
+    is_own: Callable[[SourceKind], bool]
+    """Whether a source stands in the project's files; one of an installed package is everybody's."""
+    own: dict[str, SourceKind]
+
+
+_loadings: list[Loading] = []
+
+
+def begin_loading(is_own: Callable[[SourceKind], bool]) -> dict[str, SourceKind]:
+    """Gather what the files of a project register until `end_loading`: each version has its own functions.
+
+    Args:
+        is_own: Whether a source stands in these files.
+
+    Returns:
+        What they register, by name; it fills as they are loaded.
+    """
+    _loadings.append(Loading(is_own, {}))
+    return _loadings[-1].own
+
+
+def end_loading() -> None:
+    """Stop what `begin_loading` began."""
+    _loadings.pop()
+
+
+def register(kind: SourceKind) -> SourceKind:
+    """Make a candidate source known by its name, as ours are.
+
+    What a project's own files register while it is loaded is known to its slots alone.
 
     Raises:
         DefinitionError: Another source has the name (E155).
     """
-    standing = _registered.get(kind.name)
-    if standing is not None and standing is not kind and not _loaded_again(standing, kind):
+    now = _loadings[-1] if _loadings else None
+    known = now.own if now is not None and now.is_own(kind) else _registered
+    standing = known.get(kind.name) or _registered.get(kind.name)
+    if standing is not None and standing is not kind:
         raise DefinitionError("E155", f"two candidate sources are called `{kind.name}`",
                               fix="give one of them another name")  # fmt: skip
-    _registered[kind.name] = kind
+    known[kind.name] = kind
     return kind
 
 
-def _loaded_again(older: SourceKind, newer: SourceKind) -> bool:
-    """Return whether two sources are of one module that was executed twice."""
-    one, two = older.propose, newer.propose
-    same = getattr(one, "__module__", "") == getattr(two, "__module__", None)
-    return same and getattr(one, "__globals__", 1) is not getattr(two, "__globals__", 2)
-
-
 def kinds() -> dict[str, SourceKind]:
-    """Return all registered candidate sources by name, sorted."""
+    """Return all candidate sources that are known to every project, by name, sorted."""
     return dict(sorted(_registered.items()))
 
 
-def get_kind(name: str, *, owner: str, where: str = "") -> SourceKind:
+def get_kind(
+    name: str, own: Mapping[str, SourceKind], *, owner: str, where: str = ""
+) -> SourceKind:
     """Return the candidate source of a name.
+
+    Args:
+        name: Its name.
+        own: The sources of the project that names it.
+        owner: Who names it, for the message.
+        where: Where that stands.
 
     Raises:
         DefinitionError: There is none (E155).
     """
-    kind = _registered.get(name)
+    kind = own.get(name) or _registered.get(name)
     if kind is None:
         raise DefinitionError("E155", f"{owner} names candidate source `{name}`, which is not registered",
-                              fix=f"register it{nearest(name, frozenset(_registered))}", where=where)  # fmt: skip
+                              fix=f"register it{nearest(name, frozenset({*_registered, *own}))}", where=where)  # fmt: skip
     return kind

@@ -14,6 +14,7 @@ from penstock.core.decision import predicate
 from penstock.core.decision.audience import Audience
 from penstock.core.decision.campaign import Campaign
 from penstock.core.decision.slot import Slot, reads
+from penstock.core.decision.slot import plain as plain_slot
 from penstock.core.definitions.consent_effects import consent_effects
 from penstock.core.definitions.facts import feature_facts, privacy_facts, sentence
 from penstock.core.errors import DefinitionError
@@ -272,10 +273,14 @@ def _compared(what: str, old: _Named, new: _Named) -> Iterator[Change]:
 
 
 def _plain(one: Slot | Audience | Campaign) -> dict[str, str]:
-    plain: dict[str, Any] = msgspec.to_builtins(one)
-    if isinstance(one, Campaign):
+    if isinstance(one, Slot):
+        plain = plain_slot(one)
+    elif isinstance(one, Campaign):
+        plain = msgspec.to_builtins(msgspec.structs.replace(one, slots=()))
         # Its slots are compared by themselves.
         plain["slots"] = [slot.name for slot in one.slots]
+    else:
+        plain = msgspec.to_builtins(one)
     plain.pop("where", None)
     if isinstance(one, Audience) and one.when is not None:
         plain["when"] = predicate.describe(one.when)
