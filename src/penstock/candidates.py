@@ -11,7 +11,8 @@ from penstock.adapters.content.html_to_text import html_to_text
 from penstock.adapters.files import drop_scratch
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.core.decision.popular import tallies_of
-from penstock.core.definitions.retention import whole_reach
+from penstock.core.definitions.changes import Changes
+from penstock.core.definitions.retention import forgetting, whole_reach
 from penstock.core.definitions.versions import Table, Version, first, rebuilt
 from penstock.core.errors import DefinitionError
 from penstock.core.feature.lasting import ALWAYS
@@ -224,6 +225,18 @@ def load_kept(parts: CandidateParts, version: Version) -> Candidate:
                               fix="apply the files you want")  # fmt: skip
     loaded, folder = load_version(files, parts.project.root, parts.project.settings)
     return make_candidate(parts, loaded, content=folder / "content")
+
+
+def incomplete(project: Project, changes: Changes) -> list[DefinitionError]:
+    """Return an error for each new or changed feature that looks back further than the log is kept (E122).
+
+    None if an archive holds what is gone from the log.
+    """
+    log = project.settings.log
+    if not log.forget or not log.keep_ms or project.settings.archive.place:
+        return []
+    touched = [*changes.named("feature", "new"), *changes.named("feature", "changed")]
+    return [*forgetting(project.plan, touched, log.keep_ms)]
 
 
 def load_changed(parts: CandidateParts, project: Project) -> Candidate:

@@ -39,6 +39,7 @@ from penstock.candidates import (
     VERSIONS_FOLDER,
     CandidateParts,
     check_emails_of,
+    incomplete,
     load_changed,
     load_kept,
     make_candidate,
@@ -47,13 +48,13 @@ from penstock.candidates import (
 from penstock.core.consent.suppression import Entries
 from penstock.core.decision.pace import parse_caps, zone_of
 from penstock.core.decision.record import decode_decision
-from penstock.core.definitions.changes import require_compatible
+from penstock.core.definitions.changes import changes_of, require_compatible
 from penstock.core.errors import DataCorrupt, SettingsError, Unavailable
 from penstock.core.protect import Protector
 from penstock.core.record import Record, decode_record
 from penstock.core.step import Step
 from penstock.core.time import HOUR_MS
-from penstock.edges.admin.bodies import Status
+from penstock.edges.admin.bodies import StartApply, Status
 from penstock.edges.admin.definitions import DefinitionsParts
 from penstock.edges.admin.identity import IdentityParts
 from penstock.edges.admin.routes import AdminParts
@@ -517,7 +518,7 @@ def admin_parts(node: Node, links: Links) -> AdminParts:
         find_leaf=engine.find, status=status,
         definitions=DefinitionsParts(
             node.versions,
-            lambda allow_breaks: _changed(node, allow_breaks=allow_breaks),
+            partial(_changed, node),
             partial(measure, stores.store),
         ),
         identity=IdentityParts(
@@ -527,16 +528,21 @@ def admin_parts(node: Node, links: Links) -> AdminParts:
     )  # fmt: skip
 
 
-def _changed(node: Node, *, allow_breaks: bool) -> Candidate:
+def _changed(node: Node, allowed: StartApply) -> Candidate:
     """Return what the project's folder holds now.
 
     Raises:
-        DefinitionError: It is wrong (E1xx), or breaks events (E195).
+        DefinitionError: It is wrong (E1xx), and not allowed: it breaks events (E195), or has features
+            that look back further than the log is kept (E122).
     """
     project = load_project(node.project.root)
-    if not allow_breaks:
-        mode = project.settings.definitions.compatibility
-        require_compatible(node.versions.declared(), project.declared(), mode)
+    serves, declared = node.versions.declared(), project.declared()
+    mode = project.settings.definitions.compatibility
+    if not allowed.allow_breaks:
+        require_compatible(serves, declared, mode)
+    if not allowed.allow_incomplete:
+        for error in incomplete(project, changes_of(serves, declared, mode)):
+            raise error
     return node.load(project)
 
 

@@ -332,11 +332,17 @@ def test_a_new_feature_is_complete_from_where_the_log_begins(forgot: Path, whole
         text = features.read_text().replace("    views_7d =", f"{LATE}    views_7d =")
         text = re.sub(r"import (Profile.*)", r"import lifetime, \1", text)
         features.write_text(text)
-    planned = run("plan", "--project", forgot, code=2)
+    planned = run("plan", "--project", forgot, code=1)
     assert {} == json.loads(run("plan", "--project", whole, code=2))["complete_since"]
     assert ["spent_views", "views_1d"] == sorted(json.loads(planned)["complete_since"])
-    for shop in (forgot, whole):
-        told(shop, "apply")
+    lacking = json.loads(planned)["incomplete"]
+    assert [("E122", True)] == [
+        (one["code"], bool(re.match(r"features.py:\d+$", one["where"]))) for one in lacking
+    ]
+    assert "`spent_views` looks back for ever" in lacking[0]["what"]
+    assert "E122" in run("apply", "--project", forgot, code=2)
+    told(forgot, "apply", "--allow-incomplete")
+    told(whole, "apply")
     mine, other = profile_of(forgot, "u1"), profile_of(whole, "u1")
     assert mine.features["spent_views"] < other.features["spent_views"]
     since = mine.complete_since

@@ -28,13 +28,19 @@ INTERRUPTED = 130
     help="Apply though events change in ways that break their senders.",
 )
 @click.option(
+    "--allow-incomplete",
+    is_flag=True,
+    help="Apply though features look back further than the log is kept; they say `complete_since`.",
+)
+@click.option(
     "--give-up", is_flag=True, help="Stop what is being applied, and drop what was built."
 )
 @PROJECT
 @JSON
 def command(
-    republish: bool, allow_breaks: bool, give_up: bool, project_dir: Path, as_json: bool
-) -> None:
+    republish: bool, allow_breaks: bool, allow_incomplete: bool, give_up: bool, project_dir: Path,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Apply the project's files. What serves goes on serving until the new leaves have caught up.
 
     A running `penstock up` does it; without one, this command. Stopped in between, the same command
@@ -44,7 +50,9 @@ def command(
         left = with_admin(project_dir, _give_up, Files.APPLIED)
         show(left, as_json, lambda: say_versions(left))
         return
-    body = {"republish": republish, "allow_breaks": allow_breaks}
+    body = {
+        "republish": republish, "allow_breaks": allow_breaks, "allow_incomplete": allow_incomplete,
+    }  # fmt: skip
     last: dict[str, Any] = {}
 
     async def work(admin: Admin) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.archives import open_log_beside
-from penstock.candidates import VERSIONS_FOLDER, serving_of
+from penstock.candidates import VERSIONS_FOLDER, incomplete, serving_of
 from penstock.cli.main import JSON, PROJECT, err, out, show
 from penstock.core.definitions.changes import Change, Changes, changes_of
 from penstock.core.definitions.retention import whole_reach
@@ -76,7 +76,11 @@ def _compare(source: bool, project_dir: Path, as_json: bool) -> None:
     faults += template_faults(project, broken=bool(faults))
     planned = plan(project, faults)
     show(_plain(planned, project), as_json, lambda: _say(planned, project))
-    refused = planned.faults or (planned.changes is not None and planned.changes.breaks)
+    refused = (
+        planned.faults
+        or _incomplete(planned, project)
+        or (planned.changes is not None and planned.changes.breaks)
+    )
     if refused:
         raise SystemExit(REFUSED)
     if _differs(planned):
@@ -127,16 +131,9 @@ def _lacks(project: Project, name: str, since_ms: int) -> bool:
     return reach_ms is None or SystemClock().now_ms() - reach_ms < since_ms
 
 
-def _outliving(planned: Planned, project: Project) -> list[str]:
-    """Return the new and changed features that look back further than the log is kept, with no archive."""
-    log, changes = project.settings.log, planned.changes
-    if changes is None or not log.forget or not log.keep_ms or project.settings.archive.place:
-        return []
-    touched = {one.name for one in changes.changes if one.what == "feature" and one.how != "dropped"}  # fmt: skip
-    return sorted(
-        one.name for one in project.plan.features
-        if one.name in touched and ((far := whole_reach(one)) is None or far > log.keep_ms)
-    )  # fmt: skip
+def _incomplete(planned: Planned, project: Project) -> list[DefinitionError]:
+    """Return what looks back further than the log is kept, and is applied only where that is allowed."""
+    return [] if planned.changes is None else incomplete(project, planned.changes)
 
 
 def _step(project: Project) -> Step:
@@ -160,7 +157,7 @@ def _plain(planned: Planned, project: Project) -> dict[str, Any]:
         **(msgspec.to_builtins(changes) if changes is not None else {}),
         "backfill": None if planned.cost is None else planned.cost._asdict(),
         "complete_since": {name: format_instant(at) for name, at in planned.complete_since.items()},
-        "outliving": _outliving(planned, project),
+        "incomplete": [_fault(error) for error in _incomplete(planned, project)],
         "pinned_campaigns": _pins(planned, project),
         "kept_versions": [one.number for one in planned.table.retiring],
     }
@@ -199,7 +196,8 @@ def _say(planned: Planned, project: Project) -> None:
         _say_late(planned)
         _say_campaigns(planned, project)
     _say_wrong(planned, project)
-    if _differs(planned) and changes is not None and not planned.faults and not changes.breaks:
+    wrong = planned.faults or _incomplete(planned, project)
+    if _differs(planned) and changes is not None and not wrong and not changes.breaks:
         out.print("\n`penstock apply` goes over to them; what serves goes on serving until then.")
 
 
@@ -279,14 +277,10 @@ def _say_campaigns(planned: Planned, project: Project) -> None:
 
 def _say_wrong(planned: Planned, project: Project) -> None:
     changes = planned.changes
-    outliving = _outliving(planned, project)
-    if outliving or (changes is not None and changes.doubts):
+    if changes is not None and changes.doubts:
         out.print("\nlook at")
-        for doubt in changes.doubts if changes is not None else ():
+        for doubt in changes.doubts:
             out.print(f"  ? {doubt.owner} {doubt.what}   ({doubt.where})")
-        for name in outliving:
-            out.print(f"  ? feature {name} looks back further than the log is kept (`log.keep`), and there is no archive: "
-                      "whenever it is built anew, what is older is missing")  # fmt: skip
     if changes is not None and changes.breaks:
         out.print("\nbreaks events")
         for path, what in changes.breaks:
@@ -294,8 +288,12 @@ def _say_wrong(planned: Planned, project: Project) -> None:
         out.print(
             "  fix: keep what senders go on sending; or, once they have changed, apply with --allow-breaks"
         )
-    if planned.faults:
-        out.print("\nbroken")
-        for error in planned.faults:
+    for title, errors in (
+        ("lacks history", _incomplete(planned, project)),
+        ("broken", planned.faults),
+    ):
+        if errors:
+            out.print(f"\n{title}")
+        for error in errors:
             out.print(f"  ! {error.code}: {error.what}   ({error.where})")
             out.print(f"    fix: {error.fix}")

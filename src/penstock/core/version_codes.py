@@ -7,6 +7,10 @@ VERSION: dict[str, Code] = {
         "A feature looks further back than a field that it reads may be kept.",
         "Give the feature a shorter window, or the field a longer `retention_days`.",
     ),
+    "E122": Code(
+        "A new or changed feature looks back further than the log is kept, and no archive has what is older.",
+        "Set `archive.place`, raise `log.keep` or shorten its window; or accept it with `penstock apply --allow-incomplete`.",
+    ),
     "E190": Code(
         "Definitions are asked for that are not kept, or none have served yet.",
         "See `penstock versions` for those that are, or apply the files you want.",

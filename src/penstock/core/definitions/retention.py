@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from penstock.core.catalog.catalog import Catalog
 from penstock.core.catalog.expr_nodes import FieldRef
@@ -41,6 +41,29 @@ def _outliving(feature: Feature, part: Feature, catalog: Catalog) -> Iterator[De
                     fix="give the feature a shorter window, or the field a longer `retention_days`",
                 )  # fmt: skip
                 return
+
+
+def forgetting(plan: Plan, names: Iterable[str], keep_ms: int) -> Iterator[DefinitionError]:
+    """Yield an error for each of some features that looks back further than the log is kept (E122).
+
+    Args:
+        plan: The features.
+        names: Those that are new or changed: what others have, they keep.
+        keep_ms: How long records stay before they are gone for good.
+    """
+    chosen = {*names}
+    for feature in plan.features:
+        if feature.name not in chosen:
+            continue
+        reach_ms = whole_reach(feature)
+        if reach_ms is None or reach_ms > keep_ms:
+            looks = "for ever" if reach_ms is None else f"over {duration(reach_ms)}"
+            yield DefinitionError(
+                "E122", f"feature `{feature.name}` looks back {looks}, and without an archive the log keeps {duration(keep_ms)}: "
+                "what is older is missing whenever it is built", where=feature.place,
+                fix="set `archive.place`, raise `log.keep`, or give the feature a shorter window; or accept it with `penstock apply "
+                "--allow-incomplete`, and profiles say `complete_since`",
+            )  # fmt: skip
 
 
 def reach(window: Window) -> int | None:

@@ -233,6 +233,8 @@ class StartApply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether published campaigns go over to them."""
     allow_breaks: bool = False
     """Whether events may change in ways that break those who send or read them."""
+    allow_incomplete: bool = False
+    """Whether new features may look back further than the log is kept; they say `complete_since`."""
 
 
 class ApplyReport(msgspec.Struct, frozen=True):

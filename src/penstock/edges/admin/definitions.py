@@ -26,8 +26,8 @@ from penstock.edges.admin.bodies import (
 from penstock.edges.asgi import Answer
 from penstock.flows.editions import Candidate, Cost, Progress, SideBySide
 
-Load = Callable[[bool], Candidate]
-"""Loads what the project's folder holds now; called on a thread. True allows events to break."""
+Load = Callable[[StartApply], Candidate]
+"""Loads what the project's folder holds now, and refuses what was not allowed; called on a thread."""
 
 Measure = Callable[[int], tuple[int, int]]
 """How many leaves an epoch has, and how many bytes they take; called on a thread."""
@@ -55,7 +55,7 @@ class DefinitionsEdge:
         """Yield the progress of an apply, a JSON line each; it goes on if nobody listens any more."""
         versions = self.parts.versions
         try:
-            candidate = await asyncio.to_thread(self.parts.load, data.allow_breaks)
+            candidate = await asyncio.to_thread(self.parts.load, data)
             versions.begin(candidate, republish=data.republish)
             progress: Progress | None = None
             while progress is None or not progress.done:
