@@ -193,7 +193,13 @@ def money(
     privacy: Privacy | None = None,
     description: str = "",
 ) -> FieldSpec:
-    """Declare an amount of money, kept exactly as minor units with its currency.
+    """Declare an amount of money, kept as whole minor units with its currency.
+
+    An amount is read as it is written, never through a float, and what is finer than the currency's
+    minor unit is rounded, half away from zero: `19.995 EUR` is 20.00. In a currency without decimals,
+    such as JPY, an amount with a fraction is none, and the event is refused (E322): most often the
+    currency is wrong, or the amount a hundredth of what is meant. Of an item, which everybody is shown,
+    any amount finer than its currency is refused.
 
     Args:
         currency: The currency of events that name none; empty for the project's default.

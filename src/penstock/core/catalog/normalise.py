@@ -237,6 +237,9 @@ def _money(field: Field, path: str, default_currency: str) -> Convert:
             if type(value) is int
             else _scaled(value, digits, path, "an amount of money")
         )
+        if not digits and scale is None and type(value) is not int and _has_fraction(value):
+            raise EventRejected("E322", "an amount has a fraction, and its currency has none", where=path,
+                                fix="send whole units, or correct the currency; or declare `money(scale=…)`")  # fmt: skip
         if not -INTEGER_MAX <= minor <= INTEGER_MAX:
             raise _too_great(path)
         return [minor, code]
@@ -324,6 +327,9 @@ def _objects(field: Field, path: str, protector: Protector, default_currency: st
     return convert
 
 
+FRACTION_DIGITS: Final = 6
+"""Digits looked at to tell a fraction from what floating point leaves of a whole number."""
+
 _SCALARS: Final[dict[str, Callable[[Field, str], Convert]]] = {
     "string": _string,
     "integer": _integer,
@@ -351,6 +357,12 @@ def _scaled(value: Any, scale: int, path: str, expected: str, *, exact: bool = F
     except ValueError:
         raise _wrong(path, expected) from None
     return scaled
+
+
+def _has_fraction(value: str) -> bool:
+    """Return whether an amount is no whole number: a sum in floating point, off by less than 10⁻⁶, is."""
+    finer = minor_units(value, "", scale=FRACTION_DIGITS)
+    return finer % 10**FRACTION_DIGITS != 0
 
 
 def currency_code(named: object) -> tuple[str, int]:
