@@ -255,6 +255,17 @@ def test_an_error_of_the_author_says_what_python_said(edit: Edit) -> None:
     assert error.exit_code == 2
 
 
+def test_a_time_zone_that_no_trait_names_is_refused_with_its_line(folder: Path) -> None:  # noqa: F811
+    toml = folder / "penstock.toml"
+    text = toml.read_text()
+    toml.write_text(text.replace("[email]\n", '[email]\ntimezone_trait = "time_zone"\n'))
+    line = toml.read_text().splitlines().index('timezone_trait = "time_zone"') + 1
+    with pytest.raises(DefinitionError, match="E167") as caught:
+        load_project(folder)
+    assert f"penstock.toml:{line}" in caught.value.where
+    assert "`timezone`" in caught.value.fix
+
+
 OWN = """
 from penstock.core.decision.candidate import Proposal
 from penstock.dsl.slots import candidate_source, source

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
 import msgspec
@@ -200,14 +199,15 @@ class _Found(NamedTuple):
 
 
 def verify_backup(
-    place: Place, *, sampling: Sampling, progress: Progress, archive_root: Path | None = None
-) -> Manifest:
+    place: Place, *, sampling: Sampling, progress: Progress, beside: Path,
+    archive_root: Path | None = None,
+) -> Manifest:  # fmt: skip
     """Fetch a backup, compare every file with its manifest, read its log back, and refold leaves.
 
     Returns its manifest, with the leaves that were refolded now.
 
-    It goes by the settings and definitions in the backup itself, and needs room for a copy of it. A
-    folder that they name as the archive is relative to `archive_root`.
+    It goes by the settings and definitions in the backup itself, and needs room in `beside` for a copy
+    of it. A folder that they name as the archive is relative to `archive_root`.
 
     Raises:
         DataCorrupt: It is none (E750), not whole or damaged (E751), newer (E706), or its leaves are not
@@ -215,13 +215,14 @@ def verify_backup(
     """
     raw = place.manifest()
     manifest = _readable(raw, place)
-    with TemporaryDirectory(prefix="penstock-verify-") as folder:
-        beside, root = Path(folder) / "data", Path(folder) / "project"
-        with _writing(Path(folder)):
-            beside.mkdir(mode=0o700)
-            _fetch(place, manifest, beside, progress)
-            _unpack(beside / PROJECT, root)
-        found = _examine(beside, load_project(root), archive_root or root, sampling, progress)
+    clear_scratch(beside)
+    with scratch(beside, "verify") as folder:
+        data, root = folder / "data", folder / "project"
+        with _writing(folder):
+            data.mkdir(mode=0o700)
+            _fetch(place, manifest, data, progress)
+            _unpack(data / PROJECT, root)
+        found = _examine(data, load_project(root), archive_root or root, sampling, progress)
     said = (manifest.generation, manifest.heads, manifest.applied, manifest.epoch)
     if said != (found.generation, found.heads, found.applied, found.epoch):
         raise DataCorrupt("E751", "the files of the backup are not those that its manifest describes",
@@ -390,8 +391,7 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise Unavailable("E441", f"what is in the backup could not be written ({error.strerror})",
-                          where=str(error.filename or folder), fix="make room there, or check who may write to it; copies "
-                          "are made in the folder that the variable TMPDIR names") from error  # fmt: skip
+                          where=str(error.filename or folder), fix="make room there, or check who may write to it") from error  # fmt: skip
 
 
 def _arrive(

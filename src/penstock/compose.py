@@ -515,7 +515,7 @@ def admin_parts(node: Node, links: Links) -> AdminParts:
         admin_key=project.settings.server.admin_key, collector=node.collector,
         campaigning=lambda edition: make_campaigning(node, links, edition), editions=node.editions,
         log=stores.log, history=node.history, past=node.past, sources=node.sources, find_who=find_who,
-        find_leaf=engine.find, status=status,
+        find_leaf=engine.find, status=status, waits=engine.waits,
         definitions=DefinitionsParts(
             node.versions,
             partial(_changed, node),

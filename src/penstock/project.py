@@ -30,7 +30,7 @@ from penstock.core.decision.audience import Audience, audiences_by_name, check_a
 from penstock.core.decision.campaign import Campaign, parse_campaign
 from penstock.core.decision.candidate import SourceKind
 from penstock.core.decision.pace import NONE, parse_caps, parse_quiet_hours
-from penstock.core.decision.predicate import Names
+from penstock.core.decision.predicate import Names, nearest
 from penstock.core.decision.slot import Slot, check_slot, slots_by_name
 from penstock.core.definitions.changes import Declared
 from penstock.core.definitions.purposes import astray
@@ -185,6 +185,7 @@ def load_project(
             raise error
         faults.append(error)
     _check_pace(settings.email, places)
+    _noting(faults, lambda: _check_timezone(settings.email, catalog, places))
     names = _names(root, settings, catalog, plan, slots, audiences)
     if kept:
         names = msgspec.structs.replace(names, purposes=None)
@@ -228,6 +229,16 @@ def _check_pace(email: EmailSettings, places: Places) -> None:
     if email.cap not in ("", NONE) and email.cap not in email.caps:
         raise DefinitionError("E166", f"`email.cap` names cap `{email.cap}`, which is not defined",
                               where=places.of("email", "cap"), fix="add it to email.caps")  # fmt: skip
+
+
+def _check_timezone(email: EmailSettings, catalog: Catalog, places: Places) -> None:
+    """Refuse a trait that nobody has: quiet hours would be the project's, for everybody."""
+    name = email.timezone_trait
+    chosen = name != EmailSettings().timezone_trait
+    if chosen and name not in catalog.traits and catalog.traits_undeclared != "keep":
+        raise DefinitionError("E167", f"`email.timezone_trait` names trait `{name}`, which is not declared",
+                              where=places.of("email", "timezone_trait"),
+                              fix=f"declare it in events.py{nearest(name, frozenset(catalog.traits))}")  # fmt: skip
 
 
 def _noting(faults: list[DefinitionError] | None, work: Callable[[], object]) -> None:

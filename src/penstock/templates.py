@@ -10,7 +10,7 @@ from typing import Any
 from penstock.adapters.content.inline import inline_css
 from penstock.adapters.content.liquid import ANY, Each, LiquidRenderer, Shape
 from penstock.adapters.content.liquid.masking import LIQUID
-from penstock.adapters.content.mjml import SUFFIXES, compile_mjml, misspelled
+from penstock.adapters.content.mjml import SUFFIXES, broken_at, compile_mjml, misspelled
 from penstock.core.decision.campaign import Campaign
 from penstock.core.decision.slot import Slot, template_of
 from penstock.core.decision.sources import SHIPPED
@@ -89,7 +89,7 @@ def template_faults(project: Project, *, broken: bool = False) -> list[Definitio
     try:
         renderer = make_renderer(project)
     except DefinitionError as error:
-        return [*faults, error]
+        return [*faults, _located(project, error)]
     if broken:
         return faults
     for campaign in project.campaigns.values():
@@ -103,13 +103,25 @@ def template_faults(project: Project, *, broken: bool = False) -> list[Definitio
     return list(once.values())
 
 
+def _located(project: Project, error: DefinitionError) -> DefinitionError:
+    """Return an error about a file of MJML with its line, which the compiler does not say."""
+    file = f"content/{error.where}"
+    if error.code == "E144" and file in project.files:
+        error.where = f"{file}:{broken_at(_blanked(project.files[file]))}"
+    return error
+
+
+def _blanked(raw: bytes) -> str:
+    """Return a source without its Liquid tags, in as many lines."""
+    source = raw.decode("utf-8-sig", "replace").replace("\r\n", "\n")
+    return LIQUID.sub(lambda tag: re.sub(r"[^\n]", " ", tag.group()), source)
+
+
 def _misspelled(project: Project) -> Iterator[DefinitionError]:
     for file, raw in project.files.items():
         if not (file.startswith("content/") and file.endswith(SUFFIXES)):
             continue
-        source = raw.decode("utf-8-sig", "replace").replace("\r\n", "\n")
-        blank = LIQUID.sub(lambda tag: re.sub(r"[^\n]", " ", tag.group()), source)
-        for one in misspelled(blank):
+        for one in misspelled(_blanked(raw)):
             fix = (
                 f"did you mean `{one.near}`?"
                 if one.near

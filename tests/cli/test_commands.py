@@ -76,6 +76,16 @@ def test_help_is_what_it_was(golden: Callable[[str, object], None]) -> None:
     golden("cli-help.txt", "\n".join(pages))
 
 
+def test_a_command_or_reason_that_is_misspelt_is_told_what_was_meant(folder: Path) -> None:
+    for args, meant in ((["inti"], "init"), (["dead-letters", "lst"], "list")):
+        result = run(*args)
+        assert (2, True) == (result.exit_code, f"Did you mean '{meant}'?" in result.output)
+    reason = run("dead-letters", "list", "--reason", "E32", "--project", folder)
+    assert (1, True) == (reason.exit_code, "E369" in reason.output)
+    assert "did you mean `E3" in reason.output
+    assert 0 == run("dead-letters", "list", "--reason", "E322", "--project", folder).exit_code
+
+
 def test_init_writes_secrets_that_only_the_owner_reads(folder: Path) -> None:
     text = (folder / "penstock.toml").read_text()
 

@@ -384,6 +384,17 @@ def test_events_that_break_their_senders_are_refused_unless_somebody_insists(loa
     assert insisted.exit_code == 0, insisted.output
 
 
+def test_other_rules_of_consent_are_no_difference_in_what_both_define_alike(loaded: Path) -> None:
+    opt_in, opt_out = 'regime = "opt_in"', 'regime = "opt_out"\npurposes = ["ads"]'
+    edit(loaded, "penstock.toml", opt_in, opt_out)
+    more = result_of("apply", "--project", loaded)
+    edit(loaded, "penstock.toml", opt_out, opt_in)
+    again = result_of("apply", "--project", loaded)
+
+    # What silence meant is stamped into each record, so a later rule does not judge it anew.
+    assert 0 < more["agreed_leaves"] == again["agreed_leaves"]
+
+
 def test_schemas_are_exported_for_each_declared_event(folder: Path, tmp_path: Path) -> None:
     result = result_of("schemas", "export", tmp_path / "schemas", "--project", folder)
 

@@ -6,6 +6,7 @@ from penstock.core.decision import sources
 from penstock.core.decision.candidate import Proposal, Source
 from penstock.core.decision.policy import Policy
 from penstock.core.decision.predicate import AllOf, Names
+from penstock.core.decision.ready import ready_slot
 from penstock.core.decision.slot import check_slot, policy_version, reads, slots_by_name
 from penstock.core.decision.sources import kinds
 from penstock.core.errors import DefinitionError
@@ -168,6 +169,26 @@ def test_a_policy_version_follows_what_bears_on_a_choice() -> None:
     }
     assert 1 == len(same)
     assert 5 == len(others - same)
+
+
+def test_two_sources_of_one_kind_are_told_apart_in_records() -> None:
+    made = hero(
+        candidates=[
+            recently_viewed(feature="seen"),
+            recently_viewed(feature="seen_today"),
+            recently_viewed(feature="seen", label="mine"),
+            fixed("a"),
+            fixed("b"),
+        ]
+    )
+    labels = [one.label for one in ready_slot(made).candidates]
+    assert [
+        "recently_viewed(seen)",
+        "recently_viewed(seen_today)",
+        "mine",
+        "fixed#1",
+        "fixed#2",
+    ] == labels
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def command(
     with progress_bar(shown=not as_json) as progress:
         if verify:
             manifest = verify_backup(place_of(dest, project_dir), sampling=sampling, progress=progress,
-                                     archive_root=project_dir)  # fmt: skip
+                                     beside=_beside(dest, project_dir), archive_root=project_dir)  # fmt: skip
         else:
             project, _ = load_serving(project_dir, always=True)
             manifest = make_backup(project, place_of(dest, project.data_dir), sampling=sampling,
@@ -63,6 +63,11 @@ def command(
         )
 
     show({"place": dest, **told(manifest)}, as_json, say)
+
+
+def _beside(dest: str, project_dir: Path) -> Path:
+    """Return where a copy of a backup is made to be looked at: on the disk that has it, or a project's."""
+    return project_dir.resolve() if "://" in dest else Path(dest).resolve().parent
 
 
 def place_of(text: str, scratch: Path) -> Place:

@@ -25,6 +25,7 @@ from penstock.core.errors import (
     DefinitionError,
     EventRejected,
     Fenced,
+    Overloaded,
     PenstockError,
     SettingsError,
     Unavailable,
@@ -108,6 +109,9 @@ def _result(answer: httpx.Response) -> Any:
         return answer.json()
     try:
         said = answer.json()
+        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            after_s = int(answer.headers.get("retry-after", "1"))
+            raise Overloaded(said["code"], said["message"], fix=said["fix"], retry_after_s=after_s)
         error = error_of(said["code"], said["message"], fix=said["fix"], where=said.get("path", ""))
     except (ValueError, KeyError, TypeError):
         error = _away(f"status {answer.status_code}")

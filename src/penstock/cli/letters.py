@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from penstock.cli.client import Admin, Files, with_admin
-from penstock.cli.main import JSON, PROJECT, out, show
+from penstock.cli.main import JSON, PROJECT, Suggesting, out, show
 
 REASON = click.option("--reason", default="", help="Only those with this error code.")
 SHOWN = 50
 
 
-@click.group()
+@click.group(cls=Suggesting)
 def command() -> None:
     """List what was refused, or send it in again."""
 

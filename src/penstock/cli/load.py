@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections import Counter
@@ -14,10 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from penstock.cli.client import Admin, Files, with_admin
 from penstock.cli.main import JSON, PROJECT, err, out, show
 from penstock.cli.readers import Reader, Row, reader_of
-from penstock.core.errors import SettingsError
+from penstock.core.errors import Overloaded, SettingsError
 
 ROWS_A_CALL = 500
 CHARS_A_CALL = 1 << 20
+PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 2.0
+"""Between calls, once one was refused because live events come first."""
+REFUSALS_MAX = 600
+"""In a row; then the load ends, and goes on under the same job when it is started again."""
 SHOWN = 10
 REPORTED = 1_000
 WHY_DROPPED = {
@@ -157,6 +162,7 @@ class _Loading:
         self.undeclared: Counter[str] = Counter()
         self.meant: dict[str, str] = {}
         self.no_addresses = 0
+        self.pace = Pace()
         self._what = {"kind": kind, "source": source, "job": job}
         self._batch: list[Row] = []
         self._chars = 0
@@ -187,7 +193,7 @@ class _Loading:
             "rows": [row.values for row in batch],
             "first": self._first,
         }
-        answer = await self.admin.post("/v1/admin/load", body)
+        answer = await self._posted(body)
         for refusal in answer["refused"]:
             place = f" at {refusal['path']}" if refusal["path"] else ""
             self.rejected.add(batch[refusal["index"]], refusal["code"], f"{refusal['what']}{place}")
@@ -196,6 +202,41 @@ class _Loading:
         self.undeclared.update(answer["undeclared"])
         self.meant.update(answer["meant"])
         self.no_addresses += answer["no_addresses"]
+
+    async def _posted(self, body: dict[str, Any]) -> Any:
+        """Return the answer to a call, made as often as live events come first."""
+        while True:
+            await asyncio.sleep(self.pace.pause_s)
+            try:
+                answer = await self.admin.post("/v1/admin/load", body)
+            except Overloaded as error:
+                if not self.pace.refused(error.retry_after_s):
+                    raise
+            else:
+                self.pace.taken()
+                return answer
+
+
+class Pace:
+    """How long to wait before the next call: longer when others come first, and ever less when not."""
+
+    def __init__(self) -> None:
+        self.pause_s = 0.0
+        self._usual_s = 0.0
+        self._refused = 0
+
+    def refused(self, retry_after_s: int) -> bool:
+        """Wait as long as was asked for, and between calls from now on; return whether to go on trying."""
+        self._refused += 1
+        self._usual_s = min(max(2 * self._usual_s, PAUSE_S_MIN), PAUSE_S_MAX)
+        self.pause_s = float(retry_after_s)
+        return self._refused < REFUSALS_MAX
+
+    def taken(self) -> None:
+        """Go on a little faster."""
+        self._refused = 0
+        self._usual_s = self._usual_s * 0.9 if self._usual_s > PAUSE_S_MIN / 10 else 0.0
+        self.pause_s = self._usual_s
 
 
 async def _load(loading: _Loading, file: Path, reader: Reader, *, quiet: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,21 @@ def show(result: Any, as_json: bool, say: Callable[[], None]) -> None:
         say()
 
 
-class Commands(click.Group):
+class Suggesting(click.Group):
+    """A group that says which command was meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command of a name; one that there is not ends with the nearest there is."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and name[:1].isalnum():
+            near = get_close_matches(name, self.list_commands(ctx), 1)
+            ctx.fail(f"No such command {name!r}.{f' Did you mean {near[0]!r}?' if near else ''}")
+        return super().resolve_command(ctx, args)
+
+
+class Commands(Suggesting):
     """The group; an error that Penstock raises on purpose is shown without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -195,6 +195,10 @@ CODES: dict[str, Code] = {
         "The project's time zone is not in the tz database.",
         'Write an IANA name, such as "Europe/London".',
     ),
+    "E167": Code(
+        "`email.timezone_trait` names a trait that is not declared.",
+        "Declare it among the `traits(…)` of events.py, or correct its name.",
+    ),
     "E180": Code("A campaign's file is not TOML.", "Mend the line that the message names."),
     "E181": Code(
         "A project file does not load.",

@@ -3,6 +3,10 @@
 from penstock.core.stored_codes import Code
 
 REQUEST: dict[str, Code] = {
+    "E369": Code(
+        "Dead letters are asked for by a reason that is no error code.",
+        "Use a code such as E322; `penstock dead-letters list` shows those there are.",
+    ),
     "E370": Code(
         "A request to the collector shows no write key.",
         "Send it as the user of Basic authentication, as `X-Write-Key`, or as `writeKey` in the body.",

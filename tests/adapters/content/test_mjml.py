@@ -9,7 +9,7 @@ import pytest
 from penstock.adapters.content.html_to_text import html_to_text
 from penstock.adapters.content.inline import inline_css
 from penstock.adapters.content.liquid import LiquidRenderer
-from penstock.adapters.content.mjml import compile_mjml, misspelled
+from penstock.adapters.content.mjml import ELEMENTS, broken_at, compile_mjml, misspelled
 from penstock.core.errors import DefinitionError
 from penstock.ports.renderer import Html
 
@@ -141,6 +141,28 @@ def test_what_is_not_mjml_is_refused(tmp_path, source):
     with pytest.raises(DefinitionError) as caught:
         loaded(tmp_path, bad=source)
     assert ("E144", "bad.mjml.liquid") == (caught.value.code, caught.value.where)
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("<mjml>\n<mj-body>\n<mj-section>\n</mj-body></mjml>", 4),
+        ("<mjml>\n<mj-body>\n</mj-body>", 1),
+        ("<mjml>\n<mj-body>\n<mj-section\n</mjml>", 3),
+        ("<mjml>\n<!-- <mj-body> -->\n<mj-body a='>'><mj-text/></mj-body>\n</mj-raw></mjml>", 4),
+        ("hello", 1),
+    ],
+)
+def test_the_line_is_that_of_the_tag_that_opens_or_closes_wrongly(source, line):
+    assert line == broken_at(source)
+
+
+def test_every_attribute_is_a_whole_name():
+    names = {name for attributes in ELEMENTS.values() for name in attributes}
+    assert [] == [name for name in names if name.startswith("-") or name.endswith("-")]
+    assert [] == list(
+        misspelled('<mj-text font-style="italic"><mj-button line-height="2"/></mj-text>')
+    )
 
 
 @pytest.mark.parametrize(

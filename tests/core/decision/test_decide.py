@@ -94,7 +94,7 @@ def test_a_rule_offers_to_those_for_whom_it_holds(person, an, decided) -> None:
     no = decided(hero, person({"orders": 3}, traits={"plan": "pro"}), items)
     assert ["gift"] == shown(yes)
     assert ["usual"] == shown(no)
-    assert SourceNote("fixed", "when_false", 0) == no.slots[0].sources[0]
+    assert SourceNote("fixed#1", "when_false", 0) == no.slots[0].sources[0]
     assert ({"orders": 4}, {"plan": "pro"}) == (yes.slots[0].features, yes.slots[0].traits)
 
 

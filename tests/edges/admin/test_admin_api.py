@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from litestar import Litestar
 from tests_serving import Shop, identify, opened, view
 
 from penstock.adapters.esp.memory import MemoryEsp
@@ -17,6 +18,7 @@ from penstock.cli.client import _InProcess
 from penstock.compose import Node, Stores, admin_parts, make_links
 from penstock.core.ids import LeafId
 from penstock.edges.admin import routes
+from penstock.ports.appender import Waits
 from penstock.ports.esp import HandOver
 from penstock.ports.store import Store
 from penstock.project import Project
@@ -53,8 +55,6 @@ async def send(shop: Shop, **body: Any) -> list[dict[str, Any]]:
 
 def carried_by(node: Node, esp: MemoryEsp) -> httpx.AsyncClient:
     """Reach a node's admin routes, with another ESP behind them."""
-    from litestar import Litestar
-
     parts = admin_parts(node, make_links(node, "http://shop"))
     campaigning = parts.campaigning
 
@@ -109,6 +109,24 @@ def test_a_request_of_another_shape_is_refused_without_its_values(play):
 
 
 # -- load
+
+
+def test_rows_of_a_file_wait_while_live_events_do(play) -> None:
+    async def story(shop: Shop) -> None:
+        waits = [Waits(0, routes.LOAD_WAITS_MS_MAX + 1), Waits(0, 0)]
+        parts = admin_parts(shop.node, make_links(shop.node, "http://shop"))
+        parts = parts._replace(waits=lambda: waits.pop(0))
+        app = Litestar(routes.admin_handlers(parts), openapi_config=None, logging_config=None)
+        body = {"kind": "items", "rows": [{"item_id": "p1"}], "source": "crm", "job": "j"}
+        async with httpx.AsyncClient(transport=_InProcess(app), base_url="http://shop") as http:
+            put_off = await http.post("/v1/admin/load", json=body, headers=ADMIN)
+            kept = await http.post("/v1/admin/load", json=body, headers=ADMIN)
+        assert (429, "E410", "1") == (
+            put_off.status_code, put_off.json()["code"], put_off.headers["retry-after"],
+        )  # fmt: skip
+        assert (200, 1) == (kept.status_code, kept.json()["kept"])
+
+    play(story)
 
 
 def test_rows_are_kept_and_refusals_name_their_place(play):

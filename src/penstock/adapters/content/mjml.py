@@ -61,7 +61,7 @@ ELEMENTS: Final[dict[str, frozenset[str]]] = {
         "icon-unwrapped-alt icon-unwrapped-url icon-width icon-wrapped-alt icon-wrapped-url",
     ),
     "mj-accordion-element": _set(
-        "background-color border font-family icon-align icon-height icon-position icon- "
+        "background-color border font-family icon-align icon-height icon-position icon-"
         "unwrapped-alt icon-unwrapped-url icon-width icon-wrapped-alt icon-wrapped-url"
     ),
     "mj-accordion-text": _set(
@@ -78,13 +78,13 @@ ELEMENTS: Final[dict[str, frozenset[str]]] = {
         _PADDING,
         _BORDER,
         "align background-color border-radius color container-background-color font-family "
-        "font-size font-style font-weight height href inner-padding letter-spacing line- "
-        "height name rel target text-align text-decoration text-transform title vertical- "
+        "font-size font-style font-weight height href inner-padding letter-spacing line-"
+        "height name rel target text-align text-decoration text-transform title vertical-"
         "align width",
     ),
     "mj-carousel": _set(
         _PADDING,
-        "align border-radius container-background-color icon-width left-icon right-icon tb- "
+        "align border-radius container-background-color icon-width left-icon right-icon tb-"
         "border tb-border-radius tb-hover-border-color tb-selected-border-color tb-width "
         "thumbnails",
     ),
@@ -94,8 +94,8 @@ ELEMENTS: Final[dict[str, frozenset[str]]] = {
     "mj-column": _set(
         _PADDING,
         _BORDER,
-        "background-color border-radius direction inner-background-color inner-border inner- "
-        "border-bottom inner-border-left inner-border-radius inner-border-right inner-border- "
+        "background-color border-radius direction inner-background-color inner-border inner-"
+        "border-bottom inner-border-left inner-border-radius inner-border-right inner-border-"
         "top vertical-align width",
     ),
     "mj-divider": _set(
@@ -106,7 +106,7 @@ ELEMENTS: Final[dict[str, frozenset[str]]] = {
     "mj-head": _set(),
     "mj-hero": _set(
         _PADDING,
-        "background-color background-height background-position background-url background- "
+        "background-color background-height background-position background-url background-"
         "width border-radius height inner-background-color inner-padding inner-padding-bottom "
         "inner-padding-left inner-padding-right inner-padding-top mode vertical-align",
     ),
@@ -120,7 +120,7 @@ ELEMENTS: Final[dict[str, frozenset[str]]] = {
     "mj-navbar": _set(
         _PADDING,
         "align base-url hamburger ico-align ico-close ico-color ico-font-family ico-font-size "
-        "ico-line-height ico-open ico-padding ico-padding-bottom ico-padding-left ico- "
+        "ico-line-height ico-open ico-padding ico-padding-bottom ico-padding-left ico-"
         "padding-right ico-padding-top ico-text-decoration ico-text-transform",
     ),
     "mj-navbar-link": _set(
@@ -145,7 +145,7 @@ ELEMENTS: Final[dict[str, frozenset[str]]] = {
     ),
     "mj-social-element": _set(
         _PADDING,
-        "align alt background-color border border-radius color font-family font-size font- "
+        "align alt background-color border border-radius color font-family font-size font-"
         "style font-weight href icon-height icon-padding icon-position icon-size line-height "
         "name rel sizes src srcset target text-decoration text-padding title vertical-align",
     ),
@@ -158,7 +158,7 @@ ELEMENTS: Final[dict[str, frozenset[str]]] = {
     ),
     "mj-text": _set(
         _PADDING,
-        "align background-color color container-background-color font-family font-size font- "
+        "align background-color color container-background-color font-family font-size font-"
         "style font-weight height letter-spacing line-height text-decoration text-transform "
         "vertical-align",
     ),
@@ -181,6 +181,9 @@ _TAG: Final = re.compile(r"<(mjml|mj-[\w-]*)")
 _ATTRIBUTE: Final = re.compile(
     r"""\s*(?:/(?!>)\s*)?([^\s=>/"']+)(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s>]+))?"""
 )
+
+
+_ELEMENT: Final = re.compile(r"""<(/?)(mjml|mj-[\w-]*)((?:"[^"]*"|'[^']*'|[^'">])*)(>?)""")
 
 
 class Misspelled(NamedTuple):
@@ -215,6 +218,25 @@ def misspelled(source: str) -> Iterator[Misspelled]:
                 near = difflib.get_close_matches(name, known | _EVERYWHERE, 1)
                 yield Misspelled(_line(source, attribute.start(1)),
                                  f"attribute `{name}` of `{element}`", near[0] if near else "")  # fmt: skip
+
+
+def broken_at(source: str) -> int:
+    """Return the line of a source that does not compile: of the first tag that opens or closes wrongly.
+
+    Args:
+        source: The document; Liquid tags in it are blanks, in as many lines.
+    """
+    source = _COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found.group()), source)
+    opened: list[tuple[str, int]] = []
+    for tag in _ELEMENT.finditer(source):
+        closing, element, rest, end = tag.groups()
+        if not end or (closing and (not opened or opened[-1][0] != element)):
+            return _line(source, tag.start())
+        if closing:
+            opened.pop()
+        elif not rest.endswith("/"):
+            opened.append((element, tag.start()))
+    return _line(source, opened[-1][1] if opened else 0)
 
 
 def _line(source: str, position: int) -> int:

@@ -237,7 +237,7 @@ def _money(field: Field, path: str, default_currency: str) -> Convert:
             if type(value) is int
             else _scaled(value, digits, path, "an amount of money")
         )
-        if not digits and scale is None and type(value) is not int and _has_fraction(value):
+        if not digits and scale is None and isinstance(value, str) and _has_fraction(value):
             raise EventRejected("E322", "an amount has a fraction, and its currency has none", where=path,
                                 fix="send whole units, or correct the currency; or declare `money(scale=…)`")  # fmt: skip
         if not -INTEGER_MAX <= minor <= INTEGER_MAX:

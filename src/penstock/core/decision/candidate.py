@@ -182,12 +182,12 @@ def ready_sources(pairs: Sequence[tuple[Source, SourceKind]], most: int) -> tupl
         ReadySource(
             source,
             kind,
-            source.label or source.kind,
+            label,
             tuple(reads_of(source, kind)),
             personal(source, kind),
             equal,
         )
-        for source, kind in pairs
+        for (source, kind), label in zip(pairs, _labels(pairs), strict=True)
     ]
     rooms = [
         equal if one.personal or one.kind.varies else min(equal, len(_ask(one, nobody, "")[1]))
@@ -197,6 +197,21 @@ def ready_sources(pairs: Sequence[tuple[Source, SourceKind]], most: int) -> tupl
     for turn in range(most - sum(rooms) if hungry else 0):
         rooms[hungry[turn % len(hungry)]] += 1
     return tuple(one._replace(room=room) for one, room in zip(ready, rooms, strict=True))
+
+
+def _labels(pairs: Sequence[tuple[Source, SourceKind]]) -> list[str]:
+    """Return what records call sources: those of one kind without a label by what they read, or by number."""
+    kinds = [source.kind for source, _ in pairs if not source.label]
+    names: list[str] = []
+    for source, kind in pairs:
+        read = ", ".join(one.name for one in reads_of(source, kind))
+        several = not source.label and kinds.count(source.kind) > 1
+        names.append(f"{source.kind}({read})" if several and read else source.label or source.kind)
+    alike = [name for name, (source, _) in zip(names, pairs, strict=True) if not source.label]
+    return [
+        f"{name}#{names[:place].count(name) + 1}" if not source.label and alike.count(name) > 1 else name
+        for place, (name, (source, _)) in enumerate(zip(names, pairs, strict=True))
+    ]  # fmt: skip
 
 
 def gather(sources: Sequence[ReadySource], view: View, *, barred: str) -> Gathered:

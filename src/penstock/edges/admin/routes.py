@@ -17,11 +17,12 @@ from litestar.params import FromQuery, JSONBody
 from litestar.response import Stream
 
 from penstock.core import tokens
+from penstock.core.codes import CODES
 from penstock.core.decision.audience import Audience
 from penstock.core.decision.campaign import Campaign
 from penstock.core.decision.explain import explain
 from penstock.core.decision.record import decode_decision
-from penstock.core.errors import EventRejected, PenstockError, Unavailable
+from penstock.core.errors import EventRejected, Overloaded, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.time import format_instant
 from penstock.edges.admin.answers import NDJSON, documented, failure, operator_answer
@@ -60,10 +61,13 @@ from penstock.flows.load import load_rows
 from penstock.flows.past import Past, since_line
 from penstock.flows.send import Campaigning, Progress
 from penstock.flows.serve import Outcome, Who
+from penstock.ports.appender import NO_WAITS, Waits
 from penstock.ports.decisions import DecisionKey
 from penstock.ports.log import Log
 
 LETTERS_SHOWN = 1_000
+LOAD_WAITS_MS_MAX = 200
+"""While anything has waited longer than this to be durable or folded, rows of files are put off."""
 SAMPLE = 5
 REPORT_EVERY = 20
 """Emails between two progress lines."""
@@ -90,6 +94,8 @@ class AdminParts(NamedTuple):
     find_who: Callable[[Any], Who]
     """The leaf that a request names; raises EventRejected."""
     status: Callable[[], Awaitable[Status]]
+    waits: Callable[[], Waits] = lambda: NO_WAITS
+    """How long events wait to be durable and to be folded."""
 
 
 class AdminEdge:
@@ -139,7 +145,14 @@ class AdminEdge:
         return answer
 
     async def load(self, data: LoadRows) -> RowsLoaded:
-        """Keep rows."""
+        """Keep rows, if nobody else waits: what sites send is lost if it is refused too often.
+
+        Raises:
+            Overloaded: Live events wait (E410): the same rows later.
+        """
+        if max(self.parts.waits()) > LOAD_WAITS_MS_MAX:
+            raise Overloaded("E410", "live events wait, and rows of a file can", retry_after_s=1,
+                             fix="send the same rows again after the time in Retry-After")  # fmt: skip
         source = self.parts.sources.get(data.source)
         if source is None:
             fix = _nearest(
@@ -248,6 +261,7 @@ class AdminEdge:
 
     def letters(self, reason: str) -> Letters:
         """List pending dead letters; what was sent stays where it is."""
+        _require_reason(reason)
         pending = 0
         shown: list[Letter] = []
         for one in self.parts.log.dead_letters(reason=reason):
@@ -261,6 +275,7 @@ class AdminEdge:
 
     async def replay(self, data: ReplayLetters) -> LettersReplayed:
         """Send dead letters in again, some at a time: there may be many."""
+        _require_reason(data.reason)
         parts = self.parts
         letters = parts.log.dead_letters(reason=data.reason)
         total = Replayed(0, {}, 0)
@@ -386,6 +401,14 @@ def stop_sends() -> None:
     for task in asyncio.all_tasks():
         if task.get_name() == SEND_TASK:
             task.cancel()
+
+
+def _require_reason(reason: str) -> None:
+    """Refuse a reason that no letter can have: a misspelt one would find nothing, and say so."""
+    if reason and reason not in CODES:
+        told = [code for code in CODES if code.startswith("E3")]
+        raise EventRejected("E369", "there is no error code of this name", where="reason",
+                            fix=_nearest(reason.upper(), told, "use a code that `penstock dead-letters list` shows"))  # fmt: skip
 
 
 def _nearest(name: str, known: Iterable[str], otherwise: str) -> str:
