@@ -23,8 +23,9 @@ from penstock.adapters.metrics.prometheus import PrometheusMetrics
 from penstock.cli.up import GC_THRESHOLDS
 from penstock.compose import open_stores
 from penstock.core.protect import Protector
+from penstock.edges.collector.edge import collector_edge
 from penstock.edges.collector.keys import write_key
-from penstock.edges.collector.routes import collector_edge, collector_handlers
+from penstock.edges.collector.routes import collector_handlers
 from penstock.edges.fast import FastServer
 from penstock.flows.collect import Collector
 from penstock.ports.keys import IDENTIFIER_KEY, PSEUDONYM_KEY

@@ -88,7 +88,7 @@ def _stages(project: Path, cpu_s: float) -> dict[str, float]:
     """Return what a start's CPU time goes on: stage -> share."""
     done = subprocess.run(
         [sys.executable, "-c", STAGES, str(project)], capture_output=True, text=True, check=True,
-        timeout=LIMIT_S,
+        timeout=LIMIT_S, env=servers.environment(project.parent),
     )  # fmt: skip
     found: dict[str, float] = json.loads(done.stdout)
     return shares(

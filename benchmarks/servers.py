@@ -64,7 +64,7 @@ class Server:
         self._samples = folder / "samples.json"
         self.process = subprocess.Popen(
             [*pinned(core), *command], cwd=Path(__file__).parent.parent, stdout=self._said,
-            stderr=subprocess.STDOUT, env={**os.environ, sampling.FILE: str(self._samples)},
+            stderr=subprocess.STDOUT, env=environment(folder) | {sampling.FILE: str(self._samples)},
         )  # fmt: skip
         self.port = 0
         try:
@@ -156,6 +156,15 @@ class Server:
 def pinned(core: int | None) -> list[str]:
     """Return what to put before a command to pin it to a core; nothing for any core."""
     return [TASKSET, "-c", str(core)] if TASKSET and core is not None else []
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a server: as where it was started before, since Python keeps what it compiled."""
+    return {
+        **os.environ,
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
+    }
 
 
 def free_port() -> int:

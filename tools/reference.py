@@ -23,8 +23,11 @@ from reference_email import email_page, slots_page
 from reference_markdown import first_paragraph, page, table
 
 from penstock.adapters.metrics.memory import MemoryMetrics
+from penstock.application import operations_handlers
 from penstock.core import codes, errors
 from penstock.core.time import DAY_MS, HOUR_MS, MINUTE_MS
+from penstock.edges.collector.edge import collector_edge
+from penstock.edges.operations import operations as operations_edge
 from penstock.ports.metrics import METRICS
 from penstock.testing.clock import HandClock
 
@@ -486,19 +489,18 @@ def openapi_document() -> dict[str, Any] | None:
     """
     edges = [
         module_if_there(f"penstock.edges.{name}")
-        for name in ("collector.routes", "serving.routes", "serving.mail", "operations")
+        for name in ("collector.routes", "serving.routes", "serving.mail")
     ]
     if None in edges:
         return None
-    collector, serving, mail, operations = edges
+    collector, serving, mail = edges
     unused: Any = None
+    clock, metrics = HandClock(), MemoryMetrics()
     handlers = [
-        *collector.collector_handlers(
-            collector.collector_edge(unused, [], clock=HandClock(), metrics=MemoryMetrics())
-        ),
+        *collector.collector_handlers(collector_edge(unused, [], clock=clock, metrics=metrics)),
         *serving.serving_handlers(unused),
         *mail.mail_handlers(unused, unused),
-        *operations.operations_handlers(unused, unused, unused),
+        *operations_handlers(operations_edge(unused, metrics, unused, clock)),
     ]
     config = OpenAPIConfig(title="Penstock", version=version("penstock"))
     return Litestar(handlers, openapi_config=config).openapi_schema.to_schema()

@@ -1,39 +1,49 @@
-"""A node over HTTP: the routes of all edges on one application, and who may reach which."""
+"""A node over HTTP: the routes of all edges on one application, documented."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
-from litestar import Litestar
+from litestar import Litestar, get
 from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from penstock import __version__
-from penstock.adapters.clock import thread_us
 from penstock.adapters.content.html_to_text import html_to_text
 from penstock.adapters.suppressions.memory import MemorySuppressions
-from penstock.compose import Node, admin_parts, make_links
-from penstock.core.errors import SettingsError
-from penstock.edges.admin.routes import admin_handlers
-from penstock.edges.asgi import JsonRequest, refuse, refuse_fault
-from penstock.edges.collector.keys import write_key
-from penstock.edges.collector.routes import collector_edge, collector_handlers
-from penstock.edges.operations import operations_handlers
+from penstock.candidates import incomplete
+from penstock.compose import Node, make_campaigning
+from penstock.core.definitions.changes import changes_of, require_compatible
+from penstock.edges.admin.bodies import StartApply, Status
+from penstock.edges.admin.definitions import DefinitionsParts
+from penstock.edges.admin.identity import IdentityParts
+from penstock.edges.admin.routes import AdminParts, admin_handlers
+from penstock.edges.asgi import Answer
+from penstock.edges.collector.routes import collector_handlers
+from penstock.edges.framework import JsonRequest, mounted, refuse, refuse_fault
+from penstock.edges.operations import HealthView, Operations, ReadyView
 from penstock.edges.preview.routes import PreviewParts, preview_handlers
 from penstock.edges.route import Route
-from penstock.edges.serving.asks import ReadKeys, who_of
-from penstock.edges.serving.mail import mail_handlers, unsubscribe_route
-from penstock.edges.serving.routes import ServingEdge, ServingParts, serving_handlers
+from penstock.edges.serving.asks import named_leaf, who_of
+from penstock.edges.serving.mail import mail_handlers
+from penstock.edges.serving.routes import serving_handlers
 from penstock.edges.test_api.journal import Journal
 from penstock.edges.test_api.routes import TestApiParts, test_api_handlers
-from penstock.flows.feedback import Feedback
+from penstock.flows.agree import measure
 from penstock.flows.recording import Recording
 from penstock.flows.render import Links
+from penstock.flows.serve import Who
 from penstock.flows.shelf import ShelfItem, shelf
+from penstock.flows.status import conservation
+from penstock.front import Front, make_front
+from penstock.project import load_project
+from penstock.runtimes.side_by_side import Candidate
 
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 PREVIEW_ITEMS_MAX = 200
 
 
@@ -50,50 +60,36 @@ def make_app(node: Node, base_url: str = "http://127.0.0.1:8080") -> Litestar:
 
 
 def make_http(node: Node, base_url: str) -> Http:
-    """Return the HTTP side of a node: collector, serving, mail links, operations, admin.
+    """Return the HTTP side of a node.
 
     Args:
         node: The node; it is started and closed by whoever made it.
         base_url: Where this process listens, for links if the settings name no public URL.
+
+    Raises:
+        SettingsError: What is for development alone is on, and must not be; see `make_front`.
     """
-    settings, clock, metrics = node.project.settings, node.clock, node.metrics
-    links = make_links(node, base_url)
-    feedback = Feedback(
-        decisions=node.stores.decisions, appender=node.engine.appender,
-        suppressions=node.stores.suppressions, token_key=links.token_key,
-        tenant=settings.project.tenant, clock=clock, metrics=metrics,
-        put_suppressions=node.collector.put_suppressions,
-    )  # fmt: skip
-    write_keys = [
-        write_key(source.write_key, name, source.kind, source.rank, basis=source.basis,
-                  origins=source.origins, identity_keys=source.identity_keys)
-        for name, source in settings.sources.items() if source.write_key
-    ]  # fmt: skip
-    development = settings.development
-    testing = test_api_parts(node, links) if development.test_api else None
-    collecting = collector_edge(
-        node.collector, write_keys, clock=clock, metrics=metrics,
-        requests_max=settings.server.requests_max,
-        requests_per_s_per_key=settings.server.requests_per_s_per_key,
-        public_url=settings.server.public_url, watch=testing.journal if testing else None,
-        waits=node.engine.waits, spent_us=thread_us,
-    )  # fmt: skip
-    unsubscribing = unsubscribe_route(feedback, clock, metrics)
-    parts = ServingParts(
-        serving=node.editions, make_leaf=node.collector.make_leaf, links=links,
-        read_keys=ReadKeys([*settings.server.read_keys, settings.server.admin_key]),
-        text_of_html=html_to_text, clock=clock, metrics=metrics, past=node.past,
-        hurried=collecting.door.admission.hurried,
-    )  # fmt: skip
-    serving = ServingEdge(parts)
-    app = Litestar(
+    front = make_front(node, base_url)
+    return Http(app_of(node, front), front.hot)
+
+
+def app_of(node: Node, front: Front) -> Litestar:
+    """Return the application of a node's front: all of its routes, documented, and those that are not hot.
+
+    Args:
+        node: The node.
+        front: What answers its hot routes.
+    """
+    settings, links = node.project.settings, front.links
+    testing = test_api_parts(node, links, front.journal) if front.journal else None
+    return Litestar(
         route_handlers=[
-            *collector_handlers(collecting),
-            *serving_handlers(serving),
-            *mail_handlers(feedback, unsubscribing),
+            *collector_handlers(front.collecting),
+            *serving_handlers(front.serving),
+            *mail_handlers(front.feedback, front.unsubscribing),
             *admin_handlers(admin_parts(node, links)),
-            *operations_handlers(node.engine.ready, metrics, node.engine.publish),
-            *(preview_handlers(preview_parts(node, links)) if development.preview else ()),
+            *operations_handlers(front.operations),
+            *(preview_handlers(preview_parts(node, links)) if settings.development.preview else ()),
             *(test_api_handlers(testing) if testing else ()),
         ],
         # As JSON alone: a page to read it in would load its scripts from a third party.
@@ -107,27 +103,100 @@ def make_http(node: Node, base_url: str) -> Http:
         exception_handlers={HTTPException: refuse, Exception: refuse_fault},
         logging_config=None,
     )
-    return Http(app, [*collecting.routes, *serving.hot, unsubscribing])
+
+
+def operations_handlers(asked: Operations) -> list[HTTPRouteHandler]:
+    """Return the routes `/health`, `/ready` and `/metrics`."""
+
+    @get(
+        "/metrics",
+        tags=["operations"],
+        summary="Metrics in the Prometheus text format",
+        media_type="text/plain",
+    )
+    async def exposition() -> Answer:
+        return asked.exposition()
+
+    return [
+        mounted(
+            asked.health, name="health", tags=["operations"], summary="Whether the process answers",
+            responses={200: ResponseSpec(HealthView, description="It does", generate_examples=False)},
+        ),
+        mounted(
+            asked.ready, name="readiness", tags=["operations"],
+            summary="Whether events can be taken, and if not, why",
+            responses={
+                200: ResponseSpec(ReadyView, description="They can", generate_examples=False),
+                503: ResponseSpec(ReadyView, description="They can't", generate_examples=False),
+            },
+        ),
+        exposition,
+    ]  # fmt: skip
+
+
+def admin_parts(node: Node, links: Links) -> AdminParts:
+    """Return what the admin routes call."""
+    stores, engine, project = node.stores, node.engine, node.project
+
+    async def status() -> Status:
+        await engine.settled()
+        epoch, plan = engine.epoch, engine.step.plan
+        law = await asyncio.to_thread(conservation, stores.log, stores.store, epoch, plan)
+        ready, reason = engine.ready()
+        return Status(
+            ready=ready, reason=reason, live=engine.live(), epoch=epoch,
+            head=sum(stores.log.head(partition) for partition in range(stores.log.partitions)),
+            lag=engine.lag(), accepted=law.accepted, applied=law.applied,
+            deduplicated=law.deduplicated, policy_dropped=law.policy_dropped,
+            dead_lettered=law.dead_lettered, in_flight=law.in_flight, conserved=law.holds,
+            links=law.links, leaves=law.leaves,
+        )  # fmt: skip
+
+    def find_who(asked: Any) -> Who:
+        return who_of(asked, node.collector.make_leaf, links.token_key)
+
+    return AdminParts(
+        admin_key=project.settings.server.admin_key, collector=node.collector,
+        campaigning=lambda edition: make_campaigning(node, links, edition), editions=node.editions,
+        log=stores.log, history=node.history, past=node.past, sources=node.sources, find_who=find_who,
+        find_leaf=engine.find, status=status, waits=engine.waits,
+        definitions=DefinitionsParts(
+            node.versions,
+            partial(_changed, node),
+            partial(measure, stores.store),
+        ),
+        identity=IdentityParts(
+            node.editions, engine.appender,
+            partial(named_leaf, make_leaf=node.collector.make_leaf, token_key=links.token_key),
+        ),
+    )  # fmt: skip
+
+
+def _changed(node: Node, allowed: StartApply) -> Candidate:
+    """Return what the project's folder holds now.
+
+    Raises:
+        DefinitionError: It is wrong (E1xx), and not allowed: it breaks events (E195), or has features
+            that look back further than the log is kept (E122).
+    """
+    project = load_project(node.project.root)
+    serves, declared = node.versions.declared(), project.declared()
+    mode = project.settings.definitions.compatibility
+    if not allowed.allow_breaks:
+        require_compatible(serves, declared, mode)
+    if not allowed.allow_incomplete:
+        for error in incomplete(project, changes_of(serves, declared, mode)):
+            raise error
+    return node.load(project)
 
 
 def preview_parts(node: Node, links: Links) -> PreviewParts:
-    """Return what the preview's routes call.
-
-    Raises:
-        SettingsError: The server's address is not loopback, or a folder does not exist (E219).
-    """
+    """Return what the preview's routes call."""
     project, store = node.project, node.stores.store
     settings = project.settings
-    _require_loopback(
-        settings.server.host, "development.preview", "the preview shows shoppers' emails"
-    )
     images = {
         prefix: project.root / folder for prefix, folder in settings.development.images.items()
     }
-    for prefix, folder in images.items():
-        if not folder.is_dir():
-            raise SettingsError("E219", "the folder of a preview's pictures does not exist", where=prefix,
-                                fix="make it, or remove the line from development.images")  # fmt: skip
 
     async def items() -> list[ShelfItem]:
         return await asyncio.to_thread(
@@ -146,26 +215,12 @@ def preview_parts(node: Node, links: Links) -> PreviewParts:
     )  # fmt: skip
 
 
-def test_api_parts(node: Node, links: Links) -> TestApiParts:
-    """Return what the test endpoints call. They tell of what comes in from now on.
-
-    Raises:
-        SettingsError: The server's address is not loopback (E219).
-    """
-    _require_loopback(
-        node.project.settings.server.host, "development.test_api", "the test endpoints show people"
-    )
+def test_api_parts(node: Node, links: Links, journal: Journal) -> TestApiParts:
+    """Return what the test endpoints call. They tell of what comes in from now on."""
     return TestApiParts(
         recording=Recording(
             node.stores.log, edition=lambda: node.editions.active, new_register=MemorySuppressions
         ),
-        journal=Journal(),
+        journal=journal,
         find_who=lambda asked: who_of(asked, node.collector.make_leaf, links.token_key),
     )
-
-
-def _require_loopback(host: str, setting: str, why: str) -> None:
-    """Refuse what shows people without a key where strangers could ask for it."""
-    if host not in LOOPBACK_HOSTS:
-        raise SettingsError("E219", f"{why} without a key, and the server's address is not loopback",
-                            where=setting, fix='set it to false, or server.host to "127.0.0.1"')  # fmt: skip

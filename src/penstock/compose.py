@@ -11,7 +11,6 @@ from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Lock
-from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -39,7 +38,6 @@ from penstock.candidates import (
     VERSIONS_FOLDER,
     CandidateParts,
     check_emails_of,
-    incomplete,
     load_changed,
     load_kept,
     make_candidate,
@@ -48,18 +46,11 @@ from penstock.candidates import (
 from penstock.core.consent.suppression import Entries
 from penstock.core.decision.pace import parse_caps, zone_of
 from penstock.core.decision.record import decode_decision
-from penstock.core.definitions.changes import changes_of, require_compatible
 from penstock.core.errors import DataCorrupt, SettingsError, Unavailable
 from penstock.core.protect import Protector
 from penstock.core.record import Record, decode_record
 from penstock.core.step import Step
 from penstock.core.time import HOUR_MS
-from penstock.edges.admin.bodies import StartApply, Status
-from penstock.edges.admin.definitions import DefinitionsParts
-from penstock.edges.admin.identity import IdentityParts
-from penstock.edges.admin.routes import AdminParts
-from penstock.edges.serving.asks import named_leaf, who_of
-from penstock.flows.agree import measure
 from penstock.flows.archiving import ArchivedLog
 from penstock.flows.collect import Collector, Source, source_of
 from penstock.flows.editions import Edition, Editions
@@ -69,9 +60,8 @@ from penstock.flows.past import Past
 from penstock.flows.render import Links
 from penstock.flows.replay import Epoch
 from penstock.flows.send import Campaigning, Sender
-from penstock.flows.serve import Serving, Who
+from penstock.flows.serve import Serving
 from penstock.flows.snapshot import Snapshot
-from penstock.flows.status import conservation
 from penstock.flows.tiered import TieredLog
 from penstock.flows.track import decision_record
 from penstock.housekeeping import begin_beside, upkeep_jobs
@@ -87,7 +77,7 @@ from penstock.ports.renderer import Renderer
 from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 from penstock.ports.versions import Versions
-from penstock.project import Project, load_project
+from penstock.project import Project
 from penstock.runtimes.embedded import EmbeddedEngine
 from penstock.runtimes.grouping import Grouper
 from penstock.runtimes.outbox import OutboxPump
@@ -488,62 +478,6 @@ def make_campaigning(node: Node, links: Links, edition: Edition | None = None) -
             email.timezone_trait,
         ),
     )  # fmt: skip
-
-
-def admin_parts(node: Node, links: Links) -> AdminParts:
-    """Return what the admin routes call."""
-    stores, engine, project = node.stores, node.engine, node.project
-
-    async def status() -> Status:
-        await engine.settled()
-        epoch, plan = engine.epoch, engine.step.plan
-        law = await asyncio.to_thread(conservation, stores.log, stores.store, epoch, plan)
-        ready, reason = engine.ready()
-        return Status(
-            ready=ready, reason=reason, live=engine.live(), epoch=epoch,
-            head=sum(stores.log.head(partition) for partition in range(stores.log.partitions)),
-            lag=engine.lag(), accepted=law.accepted, applied=law.applied,
-            deduplicated=law.deduplicated, policy_dropped=law.policy_dropped,
-            dead_lettered=law.dead_lettered, in_flight=law.in_flight, conserved=law.holds,
-            links=law.links, leaves=law.leaves,
-        )  # fmt: skip
-
-    def find_who(asked: Any) -> Who:
-        return who_of(asked, node.collector.make_leaf, links.token_key)
-
-    return AdminParts(
-        admin_key=project.settings.server.admin_key, collector=node.collector,
-        campaigning=lambda edition: make_campaigning(node, links, edition), editions=node.editions,
-        log=stores.log, history=node.history, past=node.past, sources=node.sources, find_who=find_who,
-        find_leaf=engine.find, status=status, waits=engine.waits,
-        definitions=DefinitionsParts(
-            node.versions,
-            partial(_changed, node),
-            partial(measure, stores.store),
-        ),
-        identity=IdentityParts(
-            node.editions, engine.appender,
-            partial(named_leaf, make_leaf=node.collector.make_leaf, token_key=links.token_key),
-        ),
-    )  # fmt: skip
-
-
-def _changed(node: Node, allowed: StartApply) -> Candidate:
-    """Return what the project's folder holds now.
-
-    Raises:
-        DefinitionError: It is wrong (E1xx), and not allowed: it breaks events (E195), or has features
-            that look back further than the log is kept (E122).
-    """
-    project = load_project(node.project.root)
-    serves, declared = node.versions.declared(), project.declared()
-    mode = project.settings.definitions.compatibility
-    if not allowed.allow_breaks:
-        require_compatible(serves, declared, mode)
-    if not allowed.allow_incomplete:
-        for error in incomplete(project, changes_of(serves, declared, mode)):
-            raise error
-    return node.load(project)
 
 
 def check_emails(node: Node) -> None:

@@ -30,7 +30,7 @@ from penstock.core.record import Version, decode_record, decode_records
 from penstock.core.segment import Segment
 from penstock.edges.collector.body import inflate
 from penstock.edges.collector.door import read_envelope
-from penstock.edges.collector.routes import ROWS
+from penstock.edges.collector.edge import ROWS
 from penstock.edges.collector.rudderstack import pixel_body
 from penstock.settings import load_settings
 from penstock.testing.clock import HandClock

@@ -32,8 +32,9 @@ from penstock.core.record import Kind, Record, decode_record
 from penstock.core.step import Rules, Step
 from penstock.dsl.events import event, money, string, traits
 from penstock.dsl.features import Profile, compile_plan, count, last_k
+from penstock.edges.collector.edge import collector_edge
 from penstock.edges.collector.keys import write_key
-from penstock.edges.collector.routes import collector_edge, collector_handlers
+from penstock.edges.collector.routes import collector_handlers
 from penstock.edges.fast import FastServer
 from penstock.flows.collect import Collector
 from penstock.runtimes.embedded import EmbeddedEngine

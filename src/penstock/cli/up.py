@@ -17,7 +17,6 @@ import click
 import uvicorn
 import uvloop
 
-from penstock.application import make_http
 from penstock.candidates import load_serving
 from penstock.cli.develop import load_items
 from penstock.cli.main import err, out
@@ -25,10 +24,12 @@ from penstock.cli.up_file import up_file
 from penstock.compose import Node, check_emails, make_node, open_stores
 from penstock.core.definitions.versions import Version
 from penstock.core.errors import SettingsError
-from penstock.edges.admin.routes import stop_sends
+from penstock.edges.admin.sends import stop_sends
 from penstock.edges.fast import FastServer
+from penstock.edges.later import LaterApp
 from penstock.edges.limits import Limits
 from penstock.flows.replay import LIVE_EPOCH
+from penstock.front import Front, make_front
 from penstock.project import Project
 from penstock.settings import ServerSettings
 
@@ -110,15 +111,16 @@ async def _run(node: Node, listener: socket.socket, url: str) -> None:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         sys.setswitchinterval(SWITCH_S)
-        http = make_http(node, url)
+        front = make_front(node, url)
+        later = LaterApp(lambda: _app(node, front))
         settings = node.project.settings.server
-        fast = FastServer(http.hot, metrics=node.metrics, limits=_limits(settings))
+        fast = FastServer(front.hot, metrics=node.metrics, limits=_limits(settings))
         server = _Server(uvicorn.Config(
-            http.app, loop="none", http=fast,  # type: ignore[arg-type]
+            later, loop="none", http=fast,  # type: ignore[arg-type]
             lifespan="off", log_config=None, access_log=False, timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=10,
         ))  # fmt: skip
-        await _serve(server, listener, node.project, url, stopped)
+        await _serve(server, later, listener, node.project, url, stopped)
     finally:
         stopped.cancel()
         telling.cancel()
@@ -166,24 +168,43 @@ async def _started(node: Node, stopped: asyncio.Task[Any]) -> bool:
     return False
 
 
+def _app(node: Node, front: Front) -> Any:
+    """Return the application behind the front; to import its framework is a third of a start."""
+    from penstock.application import app_of
+
+    return app_of(node, front)
+
+
+async def _loaded(later: LaterApp) -> None:
+    """Load the application, and go on only if it fails: then nobody is to be served any more."""
+    await later.load()
+    gc.freeze()  # what was imported now need not be looked at either
+    await asyncio.Event().wait()
+
+
 async def _serve(
-    server: _Server, listener: socket.socket, project: Project, url: str, stopped: asyncio.Task[Any]
-) -> None:
+    server: _Server, later: LaterApp, listener: socket.socket, project: Project, url: str,
+    stopped: asyncio.Task[Any],
+) -> None:  # fmt: skip
     serving = asyncio.create_task(server._serve([listener]))  # noqa: SLF001 - `serve` installs handlers
     listening = asyncio.create_task(server.listening.wait())
     await asyncio.wait([serving, listening], return_when=asyncio.FIRST_COMPLETED)
     listening.cancel()
     path = up_file(project.data_dir)
+    loaded = asyncio.create_task(_loaded(later))
     try:
         if not serving.done():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
             _say_up(project, url)
-            await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([serving, stopped, loaded], return_when=asyncio.FIRST_COMPLETED)
             stop_sends()  # they may last for hours; everything else is drained
             server.should_exit = True
         await serving
+        if loaded.done():
+            await loaded
     finally:
+        loaded.cancel()
         path.unlink(missing_ok=True)
 
 

@@ -10,8 +10,6 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import msgspec
-from litestar import Request, Response
-from litestar.exceptions import HTTPException, SerializationException
 
 from penstock.core.catalog.normalise import OTHER_NAME, shown_name
 from penstock.core.errors import (
@@ -142,41 +140,6 @@ def fault_answer(error: Exception) -> Answer:
                                     fix="retry; the log of the server says where it failed"))  # fmt: skip
 
 
-def refuse_fault(_: Any, error: Exception) -> Response[bytes]:
-    """Return the response to an exception that no route caught."""
-    return _response(fault_answer(error))
-
-
-def refuse(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """Return the response to what Litestar itself refuses; no value of the request is quoted.
-
-    Args:
-        request: The request.
-        error: Why it was refused before any of our code saw it.
-    """
-    return _response(_unknown_field(request, error) or _refusal(error))
-
-
-class JsonRequest(Request[Any, Any, Any]):
-    """A request whose body may be no UTF-8 within a text, which the decoder tells by another exception."""
-
-    async def json(self) -> Any:
-        """Return the body's JSON.
-
-        Raises:
-            SerializationException: It is no JSON; answered 400.
-        """
-        try:
-            return await super().json()
-        except (UnicodeDecodeError, RecursionError):
-            raise SerializationException("the body is no JSON") from None
-
-
-def _response(answer: Answer) -> Response[bytes]:
-    headers = {name.decode(): value.decode() for name, value in answer.headers}
-    return Response(answer.body, status_code=answer.status, headers=headers)
-
-
 def not_taken(where: str) -> EventRejected:
     """Return the refusal of a request that is not what its route takes.
 
@@ -210,34 +173,3 @@ def shown_place(key: object) -> str:
     """Return a place within a body as a message may name it: a field of its own, or all of it."""
     plain = isinstance(key, str) and len(key) <= 64 and key.replace("_", "").isidentifier()
     return str(key) if plain else "$"
-
-
-def _refusal(error: HTTPException) -> Answer:
-    if error.status_code in (404, 405):
-        what = EventRejected("E380", "there is no such route, or it takes another method",
-                             fix="see docs/reference/http.md for the routes")  # fmt: skip
-        return error_answer(what, error.status_code)
-    if error.status_code < 500:
-        return error_answer(not_taken(_place(error)), 400)
-    return fault_answer(error)
-
-
-def _unknown_field(request: Request[Any, Any, Any], error: HTTPException) -> Answer | None:
-    """Return the answer to a body that has a field its route does not know; None for anything else."""
-    notes = error.extra if isinstance(error.extra, list) else ()
-    for note in notes:
-        told = UNKNOWN.fullmatch(str(note.get("message"))) if isinstance(note, dict) else None
-        if told is None or note.get("key") != "data":
-            continue
-        kind = request.route_handler.parsed_fn_signature.parameters["data"].annotation
-        return error_answer(unknown_field(kind, told[1]), 400)
-    return None
-
-
-def _place(error: HTTPException) -> str:
-    """Return the JSON path that a validation names; its message may quote a value, so it is cut."""
-    for note in error.extra if isinstance(error.extra, list) else ():
-        key = note.get("key") if isinstance(note, dict) else None
-        if (place := shown_place(key)) != "$":
-            return place
-    return "$"

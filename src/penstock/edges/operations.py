@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
-from litestar import get
-from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.datastructures import ResponseSpec
 
 from penstock.edges.asgi import Answer, json_answer
+from penstock.edges.route import Request, Route
+from penstock.ports.clock import Clock
 from penstock.ports.metrics import Metrics
 
 PROMETHEUS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
@@ -31,43 +31,39 @@ class ReadyView(msgspec.Struct, frozen=True):
     """Why not; empty if they can."""
 
 
-def operations_handlers(
-    ready: Ready, metrics: Metrics, publish: Callable[[], None]
-) -> list[HTTPRouteHandler]:
-    """Return the routes `/health`, `/ready` and `/metrics`.
+class Operations(NamedTuple):
+    """What operators' tools ask: the hot routes, which answer before the application is loaded."""
+
+    health: Route
+    ready: Route
+    exposition: Callable[[], Answer]
+
+
+def operations(
+    ready: Ready, metrics: Metrics, publish: Callable[[], None], clock: Clock
+) -> Operations:
+    """Return what answers `/health`, `/ready` and `/metrics`.
 
     Args:
         ready: Whether events can be taken and folded, and if not, why.
         metrics: What to expose.
         publish: Brings the metrics up to date before they are read.
+        clock: For the access log.
     """
 
-    @get(
-        "/health", tags=["operations"], summary="Whether the process answers",
-        responses={200: ResponseSpec(HealthView, description="It does", generate_examples=False)},
-    )  # fmt: skip
-    async def health() -> Answer:
+    def health(_: Request) -> Answer:
         return json_answer(200, HealthView(ok=True))
 
-    @get(
-        "/ready", tags=["operations"], summary="Whether events can be taken, and if not, why",
-        responses={
-            200: ResponseSpec(ReadyView, description="They can", generate_examples=False),
-            503: ResponseSpec(ReadyView, description="They can't", generate_examples=False),
-        },
-    )  # fmt: skip
-    async def readiness() -> Answer:
+    def readiness(_: Request) -> Answer:
         ok, reason = ready()
         return json_answer(200 if ok else 503, ReadyView(ok, reason))
 
-    @get(
-        "/metrics",
-        tags=["operations"],
-        summary="Metrics in the Prometheus text format",
-        media_type="text/plain",
-    )
-    async def exposition() -> Answer:
+    def exposition() -> Answer:
         publish()
         return Answer(200, metrics.exposition(), (PROMETHEUS,))
 
-    return [health, readiness, exposition]
+    return Operations(
+        Route("GET", "/health", health, clock=clock, metrics=metrics),
+        Route("GET", "/ready", readiness, clock=clock, metrics=metrics),
+        exposition,
+    )

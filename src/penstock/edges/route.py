@@ -2,7 +2,7 @@
 
 A hot route is a plain function `(Request) -> Answer | Pending | awaitable of Answer`, registered once
 as a `Route`. `penstock up` calls it from the HTTP parser (`edges/fast.py`); every other server, and
-every test client, calls the same function through the Litestar handler that `mounted` makes. A
+every test client, calls the same function through the Litestar handler that `mounted` (`edges/framework.py`) makes. A
 differential test sends the same bytes to both.
 
     def profile(request: Request) -> Answer:
@@ -32,22 +32,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 import msgspec
-from litestar import Request as LitestarRequest
-from litestar import get, post
-from litestar.handlers import HTTPRouteHandler
 
-from penstock.core.errors import EventRejected, PenstockError
+from penstock.core.errors import PenstockError
 from penstock.edges.asgi import (
     Answer,
-    Receive,
-    Scope,
     access,
     error_answer,
     fault_answer,
     log_access,
     log_fault,
 )
-from penstock.edges.body import read_body, require_length
 from penstock.ports.clock import Clock
 from penstock.ports.metrics import MetricName, Metrics
 
@@ -285,39 +279,3 @@ class Route:
             self._observe((self._now_ms() - started_ms) / 1000)
         if access.isEnabledFor(INFO):
             log_access(self.method, self.template, status, self._now_ms() - started_ms)
-
-
-async def through(route: Route, scope: Scope, receive: Receive) -> Answer:
-    """Return the route's answer to a request that came over ASGI."""
-    parameters = scope.get("path_params") or {}
-    request = Request(
-        dict(scope["headers"]),
-        scope["query_string"],
-        param=str(parameters.get(route.parameter, "")),
-    )
-    try:
-        require_length(request.headers.get(b"content-length", b""), route.body_bytes_max)
-        request.body = await read_body(receive, route.body_bytes_max)
-    except EventRejected as error:
-        return route.refused(request, error)
-    pending = Pending()
-    route.begin(request, pending.set)
-    return await pending
-
-
-def mounted(route: Route, **documented: Any) -> HTTPRouteHandler:
-    """Return the Litestar handler of a hot route.
-
-    Args:
-        route: What it calls.
-        documented: What Litestar's `get` and `post` take: `summary`, `tags`, `responses`, `name`,
-            `operation_class` (for parameters and bodies that the handler's signature does not show).
-    """
-
-    async def answer(request: LitestarRequest[Any, Any, Any]) -> Answer:
-        return await through(route, request.scope, request.receive)
-
-    path = f"{route.fixed}{{{route.parameter}:str}}" if route.parameter else route.fixed
-    if route.method == "GET":
-        return get(path, **documented)(answer)
-    return post(path, **{"status_code": 200, **documented})(answer)

@@ -14,10 +14,12 @@ from litestar import Litestar
 from tests_serving import Shop, identify, opened, view
 
 from penstock.adapters.esp.memory import MemoryEsp
+from penstock.application import admin_parts
 from penstock.cli.client import _InProcess
-from penstock.compose import Node, Stores, admin_parts, make_links
+from penstock.compose import Node, Stores, make_links
 from penstock.core.ids import LeafId
 from penstock.edges.admin import routes
+from penstock.edges.admin.sends import stop_sends
 from penstock.ports.appender import Waits
 from penstock.ports.esp import HandOver
 from penstock.ports.store import Store
@@ -337,7 +339,7 @@ def test_an_engine_that_stops_tells_who_listens_and_the_send_goes_on_later(proje
             other = shop._replace(http=http)
             first = asyncio.create_task(send(other, send="s1"))
             await esp.given.wait()
-            routes.stop_sends()
+            stop_sends()
             esp.release.set()
             told = (await first)[-1]
             again = (await send(other, send="s1"))[-1]

@@ -22,9 +22,10 @@ from penstock.core.identity.identifier import IdentityRules
 from penstock.core.protect import Protector
 from penstock.core.record import DeadLetter, Record, decode_record
 from penstock.dsl.events import event, integer, money, string
-from penstock.edges.asgi import refuse, refuse_fault
+from penstock.edges.collector.edge import CollectorEdge, collector_edge
 from penstock.edges.collector.keys import write_key
-from penstock.edges.collector.routes import CollectorEdge, collector_edge, collector_handlers
+from penstock.edges.collector.routes import collector_handlers
+from penstock.edges.framework import refuse, refuse_fault
 from penstock.flows.collect import Collector
 from penstock.runtimes.appender import GroupAppender
 from penstock.testing.clock import HandClock

@@ -11,7 +11,8 @@ import pytest
 from penstock.core.record import Kind
 from penstock.edges.collector.admission import BURST_MS_MAX, LOOK_FREE_BYTES, RESERVE_FACTOR
 from penstock.edges.collector.body import plain_bytes_of
-from penstock.edges.collector.routes import METRICS_PATH, ROWS, SETTINGS_TEMPLATE
+from penstock.edges.collector.edge import ROWS, SETTINGS_TEMPLATE
+from penstock.edges.collector.routes import METRICS_PATH
 from penstock.edges.collector.rudderstack import PIXEL_ROWS, SOURCE_CONFIG_PATH
 from penstock.edges.route import Request
 from penstock.ports.appender import NO_WAITS, Waits

@@ -13,8 +13,9 @@ from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.core.errors import EventRejected, Overloaded
 from penstock.edges.asgi import Answer, json_answer
 from penstock.edges.fast import FastServer
+from penstock.edges.framework import mounted
 from penstock.edges.limits import Limits
-from penstock.edges.route import Pending, Request, Route, mounted
+from penstock.edges.route import Pending, Request, Route
 from penstock.testing.clock import HandClock
 from tests.edges.fast.conftest import Listening, Wire
 

@@ -14,7 +14,7 @@ from penstock.adapters.content.html_to_text import html_to_text
 from penstock.adapters.decisions.memory import MemoryDecisions
 from penstock.compose import make_links
 from penstock.edges.serving.asks import ReadKeys, Recipient, who
-from penstock.edges.serving.routes import (
+from penstock.edges.serving.edge import (
     DECIDES_HURRIED_MAX,
     DECIDES_MAX,
     ServingEdge,

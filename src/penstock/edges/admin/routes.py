@@ -44,6 +44,7 @@ from penstock.edges.admin.bodies import (
 )
 from penstock.edges.admin.definitions import DefinitionsParts, definitions_handlers
 from penstock.edges.admin.identity import IdentityParts, identity_handlers
+from penstock.edges.admin.sends import SEND_TASK
 from penstock.edges.asgi import (
     Answer,
     error_answer,
@@ -72,8 +73,6 @@ SAMPLE = 5
 REPORT_EVERY = 20
 """Emails between two progress lines."""
 LETTERS_AT_ONCE = 500
-SEND_TASK = "penstock-send"
-"""The name of the tasks that send campaigns; see `stop_sends`."""
 
 
 class AdminParts(NamedTuple):
@@ -394,13 +393,6 @@ class AdminEdge:
             raise Unavailable("E416", "the engine is stopping, and the send with it",
                               fix="start `penstock up` and send again under the same id: it goes on where it was")  # fmt: skip
         yield await task, True
-
-
-def stop_sends() -> None:
-    """Stop the sends of this event loop; each tells whoever listens, and goes on when sent again."""
-    for task in asyncio.all_tasks():
-        if task.get_name() == SEND_TASK:
-            task.cancel()
 
 
 def _require_reason(reason: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from contextlib import suppress
-from html import escape
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -16,44 +15,18 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery
 
 from penstock.core.errors import EventRejected, PenstockError
-from penstock.core.tokens import ALL_TOPICS, Unsubscribe
+from penstock.core.tokens import ALL_TOPICS
 from penstock.edges.asgi import Answer, ErrorBody, log_fault
 from penstock.edges.route import Request, Route
 from penstock.edges.serving.hot import answered
+from penstock.edges.serving.unsubscribing import NO_STORE, button, named, page, standing
 from penstock.flows.feedback import Feedback, Fetch, require_url
-from penstock.ports.clock import Clock
-from penstock.ports.metrics import Metrics
-
-UNSUBSCRIBE = "/v1/unsubscribe/{token}"
 
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 """A transparent GIF of one pixel."""
 
-NO_STORE = (b"cache-control", b"no-cache, no-store, max-age=0, must-revalidate")
-HTML = (b"content-type", b"text/html; charset=utf-8")
-
 _NO_LINK = "The link is not one of ours, or was changed"
 _MEDIA = {"html": "text/html", "gif": "image/gif", "json": "application/json"}
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta name="robots" content="noindex"><title>{title}</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:32rem;margin:4rem auto;padding:0 1rem}}
-button{{font:inherit;padding:.6rem 1.2rem}}</style></head>
-<body><h1>{title}</h1><p>{text}</p>{form}</body></html>"""
-
-
-def unsubscribe_route(feedback: Feedback, clock: Clock, metrics: Metrics) -> Route:
-    """Return the hot route of one-click unsubscribes: they are never refused, so each is to cost little."""
-
-    async def unsubscribe(request: Request) -> Answer:
-        wish = await feedback.unsubscribe(request.param)
-        rest = "" if wish.topic == ALL_TOPICS else _button(
-            feedback.all_topics(wish), "Unsubscribe from all emails"
-        )  # fmt: skip
-        return _page(200, "You are unsubscribed", _standing(feedback, wish), rest)
-
-    return Route("POST", UNSUBSCRIBE, unsubscribe, clock=clock, metrics=metrics)
 
 
 def mail_handlers(feedback: Feedback, unsubscribing: Route) -> list[HTTPRouteHandler]:
@@ -77,12 +50,12 @@ def _unsubscribe_handlers(feedback: Feedback, unsubscribing: Route) -> list[HTTP
         try:
             wish = feedback.read_unsubscribe(token)
         except EventRejected as error:
-            return _page(400, "This link does not work", error.fix)
-        form = _button(token, "Unsubscribe")
+            return page(400, "This link does not work", error.fix)
+        form = button(token, "Unsubscribe")
         if wish.topic != ALL_TOPICS:
-            form += _button(feedback.all_topics(wish), "Unsubscribe from all emails")
-        asked = f"Do you want to stop getting {_named(wish.topic)}?"
-        return _page(200, "Unsubscribe", f"{asked} {_standing(feedback, wish)}", form)
+            form += button(feedback.all_topics(wish), "Unsubscribe from all emails")
+        asked = f"Do you want to stop getting {named(wish.topic)}?"
+        return page(200, "Unsubscribe", f"{asked} {standing(feedback, wish)}", form)
 
     @route(
         "/v1/unsubscribe/{token:str}", http_method=[HttpMethod.POST], status_code=200, tags=["mail"],
@@ -118,7 +91,7 @@ def _tracking_handlers(feedback: Feedback) -> list[HTTPRouteHandler]:
             url = require_url(asked)
             await feedback.click(token, url, _fetch(request))
         except EventRejected as error:
-            return _page(400, "This link does not work", error.fix)
+            return page(400, "This link does not work", error.fix)
         except Exception as error:  # noqa: BLE001 - whatever fails, a person follows the link
             # The signature held: the person goes where they wanted, the click alone is lost.
             if not isinstance(error, PenstockError):
@@ -147,35 +120,5 @@ def _says(kind: str, what: str) -> ResponseSpec:
     return ResponseSpec(body, description=what, generate_examples=False, media_type=_MEDIA[kind])
 
 
-def _named(topic: str) -> str:
-    return "all emails" if topic == ALL_TOPICS else f"emails about “{escape(topic)}”"
-
-
-def _button(token: str, text: str) -> str:
-    """Return a form that posts to a token's page, which is beside this one."""
-    return (
-        f'<form method="post" action="{escape(token)}"><button type="submit">{text}</button></form>'
-    )
-
-
-def _standing(feedback: Feedback, wish: Unsubscribe) -> str:
-    """Return what a recipient has refused so far, as a sentence."""
-    try:
-        refused = feedback.refused(wish)
-    except PenstockError:
-        return ""  # the page is for the button: it never fails for want of a sentence
-    if not refused:
-        return ""
-    if ALL_TOPICS in refused:
-        return "You get no emails from us any more."
-    listed = ", ".join(f"“{escape(topic)}”" for topic in refused)
-    return f"You get no emails about {listed} any more; other emails go on."
-
-
 def _fetch(request: LitestarRequest[Any, Any, Any]) -> Fetch:
     return Fetch(request.headers.get("user-agent", "")[:512], request.method)
-
-
-def _page(status: int, title: str, text: str, form: str = "") -> Answer:
-    body = _PAGE.format(title=escape(title), text=text, form=form)
-    return Answer(status, body.encode(), (HTML, NO_STORE))
