@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from penstock.core.consent import ledger
@@ -77,16 +77,15 @@ async def find_person(
     """
     known = {} if known is None else known
     as_of_ms, live = 0, True
-    wanted: Sequence[LeafId] = [start]
+    wanted, resolution = graph.explore(start, {}, definitions.identity)
     for _ in range(READS_MAX):
         read = await profiles.read(wanted)
         known.update(zip(wanted, read.leaves, strict=True))
         as_of_ms = min(as_of_ms, read.as_of_ms) if as_of_ms else read.as_of_ms
         live = live and read.live
-        wanted = graph.frontier(start, edges_of(known), definitions.identity)
+        wanted, resolution = graph.explore(start, edges_of(known), definitions.identity)
         if not wanted:
             break
-    resolution = graph.resolve(start, edges_of(known), definitions.identity)
     leaves = [leaf for leaf_id in resolution.leaves if (leaf := known.get(leaf_id)) is not None]
     return Person(start, leaves, resolution, as_of_ms, live, bool(wanted) or resolution.bounded)
 

@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -30,6 +31,7 @@ from penstock.core.ids import LeafId, leaf_id
 from penstock.core.leaf import Leaf
 from penstock.core.measure.assignment import holdout_of
 from penstock.core.profile import Profile
+from penstock.core.record import Version
 from penstock.core.time import DAY_MS, format_instant
 from penstock.flows.person import (
     Definitions,
@@ -58,6 +60,9 @@ class Who(NamedTuple):
 
 
 NOBODY = Who(LeafId(bytes(16)), "")
+
+ITEMS_MAX = 10_000
+"""Items kept as decisions see them: to make one is more than all else that is done with it."""
 
 STANDING_MAX = 4_096
 """Decisions whose content is kept for whoever asks again; the oldest is forgotten first."""
@@ -160,6 +165,11 @@ class Serving:
         self._asked: dict[tuple[LeafId, str, str], None] = {}
         """By what those who stand were asked for: leaf, campaign, send."""
         self._served: dict[tuple[str, str], Callable[[float], None]] = {}
+        self._items: dict[str, tuple[Version, Item]] = {}
+        """By raw id, with the version of the leaf that each was made of."""
+        self._item_leaf = lru_cache(ITEMS_MAX)(
+            partial(leaf_id, rules.identifier_key, rules.tenant, "item_id")
+        )
         self._count_repeated = metrics.bound("penstock_decisions_total", outcome="repeated")
         self.popular = popular
         self.recall = Recall(profiles, suppressions, clock)
@@ -180,6 +190,7 @@ class Serving:
         other.clock = clock or self.clock
         other.suppressions = register or self.suppressions
         other.recall = Recall(profiles, other.suppressions, other.clock)
+        other._items = {}  # noqa: SLF001 - its own: other leaves may have the same versions
         return other
 
     # -- profiles
@@ -427,18 +438,28 @@ class Serving:
         """Return the items of some raw ids, those that exist."""
         if not item_ids:
             return {}
-        rules = self.rules
-        leaves = [leaf_id(rules.identifier_key, rules.tenant, "item_id", one) for one in item_ids]
+        leaves = [self._item_leaf(one) for one in item_ids]
         try:
             found = (await self.profiles.read(leaves)).leaves
         except DamagedLeaf:
             # One item that does not read back is one that nobody is shown, and no more than that.
             found = [await self._item(leaf) for leaf in leaves]
         return {
-            item_id: item_of(item_id, leaf.traits)
+            item_id: self._item_of(item_id, leaf)
             for item_id, leaf in zip(item_ids, found, strict=True)
             if leaf is not None and leaf.traits
         }
+
+    def _item_of(self, item_id: str, leaf: Leaf) -> Item:
+        """Return the item of its leaf: made anew only if the leaf is not what it was made of."""
+        kept = self._items.get(item_id)
+        if kept is not None and kept[0] == leaf.version:
+            return kept[1]
+        item = item_of(item_id, leaf.traits)
+        if len(self._items) >= ITEMS_MAX:
+            del self._items[next(iter(self._items))]
+        self._items[item_id] = (leaf.version, item)
+        return item
 
     async def _item(self, leaf: LeafId) -> Leaf | None:
         with suppress(DamagedLeaf):

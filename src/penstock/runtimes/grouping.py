@@ -56,6 +56,8 @@ class Grouper(Generic[Item, Result]):
         self._waiting.extend(zip(items, waiters, strict=True))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
+        if len(waiters) == 1:
+            return [await waiters[0]]
         return list(await asyncio.gather(*waiters))
 
     async def _run(self) -> None:

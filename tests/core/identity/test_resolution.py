@@ -1,6 +1,6 @@
 """Who is one person: the rules, one example each."""
 
-from penstock.core.identity.graph import Excluded, frontier, resolve
+from penstock.core.identity.graph import Excluded, explore, frontier, resolve
 from penstock.core.identity.identifier import IdentityRules
 
 ALICE = ["anonymous_id:a1", "email:alice@x.org", "user_id:alice"]
@@ -284,3 +284,18 @@ def test_the_start_itself_must_be_known(world):
     start = world.leaf("user_id", "u")
     assert [start] == frontier(start, {}, world.rules)
     assert resolve(start, {}, world.rules).bounded
+
+
+def test_what_is_explored_at_once_is_the_frontier_and_the_resolution(world):
+    alice(world)
+    start, everything = world.leaf("anonymous_id", "a1"), world.everything()
+    known, wanted = {}, [start]
+    while wanted:
+        known |= {leaf: everything.get(leaf, []) for leaf in wanted}
+        wanted, resolution = explore(start, known, world.rules)
+        assert frontier(start, known, world.rules) == wanted
+        assert resolve(start, known, world.rules) == resolution
+    assert 3 == len(resolution.leaves)
+    assert ([start], True) == (
+        (first := explore(start, {}, world.rules))[0], first[1].bounded,
+    )  # fmt: skip

@@ -4,6 +4,7 @@ A record answers "why did she get this" without a replay, and the click goes to 
 shown. Kept for long: fields are only added, at the end; version n reads n-1.
 """
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -104,11 +105,15 @@ class _Head(msgspec.Struct, array_like=True):
     format: int
 
 
+IDS_MAX: Final = 4_096
+"""Ids kept: each is asked for when its decision is looked up, made and recorded."""
+
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(Decision)
 _head = msgspec.msgpack.Decoder(_Head)
 
 
+@lru_cache(maxsize=IDS_MAX)
 def decision_id_of(tenant: str, recipient: bytes, campaign: str, send: str, slot: str = "") -> str:
     """Return the id of a decision: 32 hex digits of a hash of its key, so that it exists once."""
     digest = blake2b(digest_size=16, person=b"decision")

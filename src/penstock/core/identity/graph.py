@@ -1,7 +1,7 @@
 """What the engine asks of identity: fold edges, read who is one person, merge their traits."""
 
 from penstock.core.identity.edges import fold_edge, merge_edges, would_change
-from penstock.core.identity.resolution import Excluded, Resolution, frontier, resolve
+from penstock.core.identity.resolution import Excluded, Resolution, explore, frontier, resolve
 from penstock.core.identity.traits import Trait, merge_traits
 from penstock.core.record import Edge
 
@@ -10,6 +10,7 @@ __all__ = [
     "Excluded",
     "Resolution",
     "Trait",
+    "explore",
     "fold_edge",
     "frontier",
     "merge_edges",

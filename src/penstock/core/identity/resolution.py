@@ -102,16 +102,26 @@ def frontier(
     does not exist) and asks again, at most `HOPS_MAX` times after the start itself; what is then
     still wanted makes the resolution `bounded`.
     """
+    return explore(start, known, rules, blocked)[0]
+
+
+def explore(
+    start: LeafId,
+    known: Mapping[LeafId, Collection[Edge]],
+    rules: IdentityRules,
+    blocked: Collection[bytes] = (),
+) -> tuple[list[LeafId], Resolution]:
+    """Return what `frontier` and what `resolve` return, worked out once."""
     if start not in known:
-        return [start]
+        return [start], resolve(start, known, rules, blocked)
     if not known[start] or start in blocked:
-        return []
+        return [], resolve(start, known, rules, blocked)
     solver = _Solver(start, known, rules, blocked)
-    solver.solve()
+    resolution = solver.solve()
     room = max(0, 2 * rules.leaves_max - len(known))
     near = [leaf for leaf in solver.wanted if solver.distance(leaf) <= HOPS_MAX]
     near.sort(key=lambda leaf: (solver.distance(leaf), *solver.rank(leaf), leaf))
-    return [LeafId(leaf) for leaf in near[:room]]
+    return [LeafId(leaf) for leaf in near[:room]], resolution
 
 
 class _Device(NamedTuple):

@@ -22,7 +22,7 @@ def in_holdout(recipient: LeafId, scope: str, share_ppm: int) -> bool:
         the answer never changes while the share stands; a greater share only adds recipients;
         scopes are independent of each other.
     """
-    return lot("holdout", scope, recipient) * _MILLION < share_ppm
+    return share_ppm > 0 and lot("holdout", scope, recipient) * _MILLION < share_ppm
 
 
 def holdout_of(
