@@ -1,7 +1,6 @@
 """The catalogue of error codes: what each means, why it exists, an example and its fix.
 
-`docs/reference/errors.md` is generated from this table; a test fails for a code that is raised but
-not listed, or listed but never raised.
+`docs/reference/errors.md` is generated from this table; a test fails for a code that is raised but not listed, or listed but never raised.
 """
 
 from penstock.core.request_codes import REQUEST
@@ -10,7 +9,6 @@ from penstock.core.stored_codes import STORED, Code
 from penstock.core.version_codes import VERSION
 
 __all__ = ["CODES", "Code"]
-
 
 CODES: dict[str, Code] = {
     # E1xx definitions
