@@ -350,6 +350,10 @@ def test_a_new_feature_is_complete_from_where_the_log_begins(forgot: Path, whole
     assert {} == other.complete_since
     for name in other.features.keys() - since:
         assert mine.features[name] == other.features[name]
+    exported = forgot.parent / "people.parquet"
+    told(forgot, "export", exported)
+    rows = pytest.importorskip("pyarrow.parquet").read_table(exported).to_pylist()
+    assert {*since} == {name for row in rows for name in json.loads(row["complete_since"])}
     # A replay keeps both what is there and the word on what is not.
     assert 0 == told(forgot, "replay")["leaves_different"]
     assert since == profile_of(forgot, "u1").complete_since

@@ -56,7 +56,12 @@ def columns_of(
     Types are `text`, `texts`, `integer`, `number`, `boolean`, `instant` and `json`: what is neither
     a scalar nor a list of texts, such as money by currency or a value by group, is JSON text.
     """
-    columns = [("person", "text"), ("as_of", "instant"), ("permitted", "texts")]
+    columns = [
+        ("person", "text"),
+        ("as_of", "instant"),
+        ("permitted", "texts"),
+        ("complete_since", "json"),
+    ]
     if identifiers:
         columns += [("user_id", "text"), ("email", "text")]
     columns += [(f"feature_{feature.name}", _feature_type(feature)) for feature in plan.features]

@@ -12,6 +12,7 @@ from penstock.core.errors import DamagedLeaf
 from penstock.core.identity.identifier import ENTITY_TYPES
 from penstock.core.ids import LeafId
 from penstock.core.profile import Profile
+from penstock.core.time import format_instant
 from penstock.flows.person import Person
 from penstock.flows.serve import Serving, Who, refused_topics
 from penstock.ports.store import Store
@@ -25,7 +26,8 @@ class People(NamedTuple):
     """A page of people.
 
     Attributes:
-        rows: One a person: `person`, `as_of_ms`, `permitted`, `features` and `traits`.
+        rows: One a person: `person`, `as_of_ms`, `permitted`, `features`, `traits`, and `complete_since`
+            where features lack history.
         after: Where the next page begins; None after the last.
         withheld: How many people permit nothing, and are left out.
         damaged: The leaves that do not read back; who has one is left out.
@@ -82,6 +84,10 @@ async def export_page(
             "person": leaf.hex(), "as_of_ms": profile.as_of_ms, "permitted": sorted(profile.permitted),
             "features": profile.features, "traits": plain,
         }  # fmt: skip
+        if profile.complete_since:
+            row["complete_since"] = {
+                name: format_instant(at_ms) for name, at_ms in profile.complete_since.items()
+            }
         if identifiers:
             row["user_id"] = next(iter(profile.identifiers.get("user_id", ())), None)
             row["email"] = profile.email

@@ -96,6 +96,8 @@ class PersonView(msgspec.Struct, frozen=True):
     consent: dict[str, str]
     permitted: list[str]
     withheld: list[str]
+    complete_since: dict[str, str]
+    """Features that lack history, since the log was truncated, with the instant from which they have it."""
     applied: int
     """Events that count, each once."""
     deduplicated: int
@@ -144,6 +146,9 @@ def person_view(profile: Profile, person: Person) -> PersonView:
         consent=profile.consent,
         permitted=sorted(profile.permitted),
         withheld=list(profile.withheld),
+        complete_since={
+            name: format_instant(at_ms) for name, at_ms in profile.complete_since.items()
+        },
         applied=sum(leaf.applied for leaf in person.leaves),
         deduplicated=sum(leaf.deduplicated for leaf in person.leaves),
     )
