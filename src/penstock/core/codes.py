@@ -429,13 +429,6 @@ CODES: dict[str, Code] = {
     ),
     "E342": Code("A group event has no usable group id.", "Send the group's id in `groupId`."),
     "E343": Code("An alias has no usable previous id.", "Send the former id in `previousId`."),
-    "E344": Code(
-        "Two identifiers are to be cut apart, and no edge joins them.",
-        "Cut the one of them that the message names, or check how both are spelt.",
-    ),
-    "E345": Code(
-        "An identifier is to be cut from itself.", "Name the two identifiers that were joined."
-    ),
     "E350": Code(
         "A token is cut short or altered.", "Use the whole link as it stands in the email."
     ),

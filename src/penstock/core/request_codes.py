@@ -3,6 +3,13 @@
 from penstock.core.stored_codes import Code
 
 REQUEST: dict[str, Code] = {
+    "E344": Code(
+        "Two identifiers are to be cut apart, and no edge joins them.",
+        "Cut the one of them that the message names, or check how both are spelt.",
+    ),
+    "E345": Code(
+        "An identifier is to be cut from itself.", "Name the two identifiers that were joined."
+    ),
     "E369": Code(
         "Dead letters are asked for by a reason that is no error code.",
         "Use a code such as E322; `penstock dead-letters list` shows those there are.",
