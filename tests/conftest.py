@@ -15,6 +15,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tools.services.kafka import SERVICE as KAFKA
 from tools.services.kafka import Cluster
+from tools.services.redis import SERVICE as REDIS
+from tools.services.redis import Servers, give_all_slots
 from tools.services.service import Missing, new_folder
 
 TESTS = Path(__file__).parent
@@ -157,6 +159,21 @@ def kafka() -> Iterator[Cluster]:
 def secured_kafka() -> Iterator[Cluster]:
     """A real Kafka broker that asks for TLS and a SCRAM user, and allows what its ACLs say."""
     yield from running(KAFKA, secured=True)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Servers]:
+    """A real Redis server on this machine, for all tests of this process: they use tenants of their own."""
+    yield from running(REDIS)
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[Servers]:
+    """A real Redis cluster of one server: it refuses commands whose keys are in several slots."""
+    for servers in running(REDIS, settings={"cluster-enabled": "yes"}):
+        with servers.client() as client:
+            give_all_slots(client)
+        yield servers
 
 
 def running(service: Any, **options: Any) -> Iterator[Any]:
