@@ -17,10 +17,10 @@ from penstock.core.consent.suppression import (
     SuppressionKey,
     suppression_of,
 )
-from penstock.core.errors import Fenced
+from penstock.core.errors import Fenced, Unavailable
 from penstock.core.ids import LeafId, as_hex
 from penstock.core.leaf import Leaf, decode_leaf, encode_leaf
-from penstock.core.record import DeadLetter, LogRecord, Record, Version, decode_records
+from penstock.core.record import DeadLetter, LogRecord, Record, Version, decode_records, leaf_of
 from penstock.core.step import Outcome, Step
 from penstock.ports.store import LeafWrite, Store, Verdict
 
@@ -92,21 +92,37 @@ class PartitionFold:
         self.cache: dict[LeafId, Leaf] = {}
         self.dirty: dict[LeafId, int] = {}
         """Leaf -> first offset not in the store, ascending because offsets are."""
+        self.starts = 0
+        """How often it has begun anew: what was fetched before is not taken in after."""
         self.next_offset = self.noted = self.resume_offset()
         self.last_logged_at_ms = 0
 
     def resume_offset(self) -> int:
         """Return the lowest offset not covered by a written leaf, from the store's own record."""
+        # The era first: one that ends meanwhile is found to have ended. Not told, this is adrift.
+        era, self._era = self.store.era, -1
         applied = self.store.applied(self.epoch, self.partition)
+        self._era = era
         return applied.offset + 1 if applied.generation == self.generation else 0
 
     def restart(self) -> int:
-        """Forget everything that is not written and return the offset to read from."""
+        """Forget everything that is not written and return the offset to read from.
+
+        Raises:
+            Unavailable: The store did not say (E402, E450); nothing is forgotten, and it is still adrift.
+        """
+        resume = self.resume_offset()
+        self.starts += 1
         self._empty = False
         self.cache.clear()
         self.dirty.clear()
-        self.next_offset = self.noted = self.resume_offset()
+        self.next_offset = self.noted = resume
+        self.last_logged_at_ms = 0
         return self.next_offset
+
+    def adrift(self) -> bool:
+        """Return whether the store may lack what this fold believes to be in it: it must restart."""
+        return self.store.era != self._era
 
     def feed(self, batch: Sequence[LogRecord]) -> Folded:
         """Fold a batch of consecutive records.
@@ -114,10 +130,13 @@ class PartitionFold:
         Raises:
             DataCorrupt: A record or a stored leaf does not decode; the slices before it are folded.
             Fenced: The batch starts beyond the next offset: seek to `next_offset` (E602).
+            Unavailable: The store did not answer (E402), or may lack what was written (E450); the caller
+                restarts before it goes on.
         """
         folded = Folded([], [], [])
         if not batch:
             return folded
+        self._require_era()
         if batch[0].offset != self.next_offset and batch[0].offset > self.restart():
             raise Fenced("E602", f"partition {self.partition} was fed from offset {batch[0].offset}, "
                          f"but is applied only up to {self.next_offset - 1}",
@@ -151,6 +170,34 @@ class PartitionFold:
         self.next_offset = batch[-1].offset + 1
         self.last_logged_at_ms = batch[-1].logged_at_ms
 
+    def _require_era(self) -> None:
+        if self.adrift():
+            raise Unavailable("E450", "the store may lack leaves that were written",
+                              fix="nothing: the worker drops its cache and goes back to the applied offset")  # fmt: skip
+
+    def absent(self, batch: Sequence[LogRecord]) -> list[LeafId]:
+        """Return the leaves of a batch that would have to be looked up."""
+        if self._empty:
+            return []
+        cache = self.cache
+        leaves = dict.fromkeys(leaf_of(entry.value) for entry in batch)
+        return [LeafId(leaf) for leaf in leaves if leaf not in cache]
+
+    def take_in(self, leaves: Sequence[LeafId], found: Sequence[Leaf | None], starts: int) -> None:
+        """Hold what was fetched beforehand, so that no look-up is left for `feed`.
+
+        Args:
+            leaves: From `absent`.
+            found: From `fetch`, on any thread; nothing was fed to this fold meanwhile.
+            starts: `starts` from before they were fetched. If it has begun anew since, they are let go.
+        """
+        if starts != self.starts:
+            return
+        for leaf_id, leaf in zip(leaves, found, strict=True):
+            self.cache[leaf_id] = leaf or Leaf(leaf_id, self.step.plan.new_states())
+        if len(self.cache) > self.cached_max:
+            self._evict({*leaves})
+
     def _count(self, outcomes: list[Outcome]) -> None:
         tally, count = self.tally, outcomes.count
         applied = count(Outcome.APPLIED)
@@ -170,6 +217,8 @@ class PartitionFold:
             stored: list[Leaf | None] = (
                 [None] * len(missing) if self._empty else self.fetch(missing)
             )
+            # What was read may be older than what this fold has written.
+            self._require_era()
             for leaf_id, leaf in zip(missing, stored, strict=True):
                 cache[leaf_id] = leaf or Leaf(leaf_id, self.step.plan.new_states())
             if len(cache) > self.cached_max:
@@ -218,7 +267,11 @@ class PartitionFold:
         Args:
             limit: Leaves at most.
             before: Only leaves first changed by a record before this offset; None for all.
+
+        Raises:
+            Unavailable: The store may lack what was written (E450), and the caller restarts.
         """
+        self._require_era()
         if not self.dirty and self.noted == self.next_offset:
             return None
         chosen = [

@@ -45,8 +45,23 @@ class Store(Protocol):
     the applied offset only if no write of the call was refused. An epoch is a number other than 0: the
     snapshot that a set of leaves begins from is kept under its number with the other sign.
 
+    What is cached of a store is good for one `era` of it. A remote store may lack, after a failure,
+    what it had acknowledged; its era ends then, and a caller is told before anything else is answered
+    (E450). Whoever folds asks `applied` anew, before the next write of that partition: it is a state
+    that the store was in, and the log has the rest.
+
     Conformance: `penstock.testing.conformance.store`.
     """
+
+    @property
+    def era(self) -> int:
+        """Counts how often the store may have lost what it had acknowledged; no round trip."""
+        ...
+
+    @property
+    def remote(self) -> bool:
+        """Whether a call may wait on a network: then an event loop asks on another thread."""
+        ...
 
     def read(self, epoch: int, leaves: Sequence[LeafId]) -> list[StoredLeaf | None]:
         """Return the leaves in the order asked, None where there is none: one round trip."""
@@ -65,12 +80,31 @@ class Store(Protocol):
                 If any write is refused it is not noted; it never goes back otherwise.
 
         Raises:
-            Unavailable: It is not known what was written (E402); writing again is safe.
+            Unavailable: It is not known what was written (E402); writing again is safe. Or the era
+                ended since `applied` was asked of this partition (E450).
         """
         ...
 
     def applied(self, epoch: int, partition: int) -> Version:
         """Return the applied offset of a partition; `NO_VERSION` if nothing was applied."""
+        ...
+
+    def confirmed(self, epoch: int, partition: int) -> Version:
+        """Return the applied offset, once what it covers outlasts the server as far as was asked for.
+
+        Up to there, and no further, a log may be told that its records are done with.
+
+        Raises:
+            Unavailable: Too few copies have it yet (E451), or it did not answer (E402).
+        """
+        ...
+
+    def check(self) -> None:
+        """Look whether the store is still what it was and may be used; at most a round trip.
+
+        Raises:
+            Unavailable: It did not answer (E402), its era ended (E450), or it can't be used (E452).
+        """
         ...
 
     def scan(self, epoch: int, after: LeafId | None, limit: int) -> list[tuple[LeafId, StoredLeaf]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -22,6 +21,7 @@ from penstock.ports.profiles import LeafRead
 from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 from penstock.runtimes.appender import GroupAppender
+from penstock.runtimes.lane import Lane, away, peek
 
 SLICE_RECORDS = 250
 """Records folded before the loop may serve a request: about 2 ms."""
@@ -29,6 +29,9 @@ SLICE_RECORDS = 250
 FOLD_TURN_MS_MAX = 50
 """While records wait, folding takes as long of a turn of the loop as everything else took of the last, and
 at most this: else a busy edge, whose turns are long, would leave the fold a slice of each."""
+
+READ_RECORDS = 2_000
+"""Records read from the log at once, where they are not handed over by who appended them."""
 
 FLUSH_LEAVES = 250
 """Leaves encoded before the loop may serve a request: about 4 ms."""
@@ -38,17 +41,6 @@ CLOSE_REFUSALS_MAX = 10
 
 LIVE_LAG_MS = 1_000
 """A read is `live` while the oldest record waiting to be folded was logged at most this long ago."""
-
-
-class _Lane:
-    """One partition: the fold that serves, what waits for it, and who may write its leaves."""
-
-    __slots__ = ("flushing", "fold", "waiting")
-
-    def __init__(self, fold: PartitionFold) -> None:
-        self.fold = fold
-        self.waiting: deque[LogRecord] = deque()
-        self.flushing = asyncio.Lock()
 
 
 class EmbeddedEngine:
@@ -86,7 +78,7 @@ class EmbeddedEngine:
         self.flush_ms = flush_ms
         self.appender = GroupAppender(log, clock, metrics, self._on_appended, self._waiting)
         self._lanes = [
-            _Lane(
+            Lane(
                 PartitionFold(step=step, store=store, epoch=epoch, partition=partition,
                               generation=log.generation, cached_max=cached_max)
             )
@@ -95,6 +87,8 @@ class EmbeddedEngine:
         self._covered = [*covered] or [-1] * log.partitions
         self._unkept = [Folded([], [], []) for _ in self._lanes]
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-store")
+        # Only of a remote store: reads need not wait for what is written.
+        self._reads = ThreadPoolExecutor(4, thread_name_prefix="penstock-read")
         self._wake = asyncio.Event()
         self._owing = asyncio.Event()
         self._folded = asyncio.Condition()
@@ -113,23 +107,29 @@ class EmbeddedEngine:
         while [lane for lane in self._lanes if await self._catch_up(lane)]:
             pass
         self._caught_up = True
+        for lane in self._lanes:
+            # Appended while another partition was read, and handed over to nobody.
+            lane.behind = True
+            self._take_up(
+                lane, self.log.read(lane.fold.partition, lane.fold.next_offset, READ_RECORDS)
+            )
         self._tasks = [
             asyncio.create_task(self._fold_loop(), name="penstock-fold"),
             asyncio.create_task(self._keep_loop(), name="penstock-links"),
             asyncio.create_task(self._flush_loop(), name="penstock-flush"),
         ]
 
-    async def _catch_up(self, lane: _Lane) -> bool:
+    async def _catch_up(self, lane: Lane) -> bool:
         """Fold a partition to its end; return whether there was anything to fold."""
         loop = asyncio.get_running_loop()
         found = False
         while batch := await loop.run_in_executor(
-            self._thread, self.log.read, lane.fold.partition, lane.fold.next_offset, 2_000
+            self._thread, self.log.read, lane.fold.partition, lane.fold.next_offset, READ_RECORDS
         ):
             found = True
             self._enqueue(lane, batch)
             while lane.waiting:
-                self._fold_slice(lane)
+                await self._fold_slice(lane)
                 await asyncio.sleep(0)
             await self._flush(lane)
         return found
@@ -153,15 +153,19 @@ class EmbeddedEngine:
                 await self._write_all(lane)
         await self.appender.close()
         self._thread.shutdown(wait=True)
+        self._reads.shutdown(wait=True)
         self.publish()
 
-    async def _write_all(self, lane: _Lane) -> None:
+    async def _write_all(self, lane: Lane) -> None:
         # A disk that is full stays full: what is not written is in the log, and folded at the start.
         refused = 0
         while refused < CLOSE_REFUSALS_MAX:
-            while lane.waiting:
-                self._fold_slice(lane)
-            if not (lane.fold.owes() or self._owes(lane)):
+            if lane.astray:
+                await self._seek_back(lane)
+            while lane.waiting and not lane.astray:
+                await self._fold_or_seek(lane)
+            # Far behind, as after the store was emptied, the next start goes on.
+            if not (lane.astray or lane.fold.owes() or self._owes(lane)):
                 return
             if not await self._flush(lane):
                 refused += 1
@@ -178,13 +182,15 @@ class EmbeddedEngine:
         return Waits(self.appender.waited_ms(), folded_ms)
 
     def _on_appended(self, partition: int, records: list[LogRecord]) -> None:
+        lane = self._lanes[partition]
         if self._caught_up:
-            self._enqueue(self._lanes[partition], _without_gaps(records))
+            if not lane.behind:
+                self._enqueue(lane, _without_gaps(records))
             self._wake.set()
         # Else they are read from the log: before them there may be others that nobody has read yet.
 
     @staticmethod
-    def _enqueue(lane: _Lane, records: Sequence[LogRecord]) -> None:
+    def _enqueue(lane: Lane, records: Sequence[LogRecord]) -> None:
         expected = lane.waiting[-1].offset + 1 if lane.waiting else lane.fold.next_offset
         # While it catches up the same record may come from the log and from the appender.
         lane.waiting.extend(record for record in records if record.offset >= expected)
@@ -216,36 +222,64 @@ class EmbeddedEngine:
         while True:
             busy = False
             for lane in self._lanes:
-                if lane.waiting and not self._held:
+                if lane.behind and not lane.waiting:
+                    await self._read_on(lane)
+                if lane.waiting and not (self._held or lane.astray):
                     await self._fold_or_seek(lane)
-                    busy = busy or bool(lane.waiting)
+                    busy = busy or bool(lane.waiting) or lane.behind
             if not busy or self.clock.monotonic_ms() >= until_ms:
                 return busy
 
-    async def _fold_or_seek(self, lane: _Lane) -> None:
+    async def _read_on(self, lane: Lane) -> None:
+        """Read on in the log, until what is appended can be taken from who appends it."""
+        fold, loop = lane.fold, asyncio.get_running_loop()
+        starts, offset = fold.starts, fold.next_offset
+        batch = await loop.run_in_executor(
+            self._thread, self.log.read, fold.partition, offset, READ_RECORDS
+        )
+        if not batch:
+            # What was appended meanwhile is in the log before anybody is told.
+            batch = self.log.read(fold.partition, offset, READ_RECORDS)
+        if not lane.waiting and (starts, offset) == (fold.starts, fold.next_offset):
+            self._take_up(lane, batch)
+
+    def _take_up(self, lane: Lane, batch: Sequence[LogRecord]) -> None:
+        lane.waiting.extend(batch)
+        lane.behind = bool(batch)
+
+    async def _fold_or_seek(self, lane: Lane) -> None:
         try:
-            self._fold_slice(lane)
-        except Fenced:
-            # Records came from elsewhere too: what is in the log decides, not what was handed over.
+            await self._fold_slice(lane)
+        except (Fenced, Unavailable):
+            # Records came from elsewhere too: what is in the log decides. Or the store is away.
             await self._seek_back(lane)
 
-    def _fold_slice(self, lane: _Lane) -> None:
-        waiting = lane.waiting
+    async def _fold_slice(self, lane: Lane) -> None:
+        waiting, fold = lane.waiting, lane.fold
         batch = [waiting.popleft() for _ in range(min(SLICE_RECORDS, len(waiting)))]
-        folded = lane.fold.feed(batch)
-        if batch[-1].offset <= self._covered[lane.fold.partition]:
+        if self.store.remote and (absent := fold.absent(batch)):
+            starts = fold.starts
+            loop = asyncio.get_running_loop()
+            fold.take_in(
+                absent, await loop.run_in_executor(self._reads, fold.fetch, absent), starts
+            )
+            if starts != fold.starts:
+                return
+        folded = fold.feed(batch)
+        unkept = self._unkept[fold.partition]
+        # A register that was lost is made again with the leaves, and merging twice changes nothing.
+        unkept.suppressions.extend(folded.suppressions)
+        if batch[-1].offset <= self._covered[fold.partition]:
             return
-        unkept = self._unkept[lane.fold.partition]
         unkept.links.extend(folded.links)
         unkept.letters.extend(folded.letters)
-        unkept.suppressions.extend(folded.suppressions)
         if self._caught_up:
             age_ms = self.clock.now_ms() - batch[-1].logged_at_ms
             self.metrics.observe("penstock_freshness_seconds", max(age_ms, 0) / 1000)
 
     # -- write behind
 
-    def _owes(self, lane: _Lane) -> bool:
+    def _owes(self, lane: Lane) -> bool:
         unkept = self._unkept[lane.fold.partition]
         return bool(unkept.links or unkept.letters or unkept.suppressions)
 
@@ -269,6 +303,7 @@ class EmbeddedEngine:
         try:
             while True:
                 await asyncio.sleep(self.flush_ms / 1000)
+                await self._look_after_the_store()
                 for lane in self._lanes:
                     if lane.fold.owes() or self._owes(lane):
                         await self._flush(lane)
@@ -277,7 +312,20 @@ class EmbeddedEngine:
             self._fail(error)
             raise
 
-    async def _flush(self, lane: _Lane) -> bool:
+    async def _look_after_the_store(self) -> None:
+        """Find out that the store is away, back, or not what it was, also while nothing is written."""
+        found = True
+        if self.store.remote:
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._reads, self.store.check)
+            except Unavailable:
+                found = False
+        for lane in self._lanes:
+            if lane.astray or not found or lane.fold.adrift():
+                async with lane.flushing:
+                    await self._seek_back(lane)
+
+    async def _flush(self, lane: Lane) -> bool:
         """Make links, letters and suppressions durable, then write the leaves that cover them.
 
         Return whether all that was asked for is written; if not, the fold was sought back.
@@ -288,11 +336,11 @@ class EmbeddedEngine:
         """
         return await asyncio.shield(asyncio.create_task(self._flush_alone(lane)))
 
-    async def _flush_alone(self, lane: _Lane) -> bool:
+    async def _flush_alone(self, lane: Lane) -> bool:
         async with lane.flushing:
-            return await self._flush_all(lane)
+            return not lane.astray and await self._flush_all(lane)
 
-    async def _flush_all(self, lane: _Lane) -> bool:
+    async def _flush_all(self, lane: Lane) -> bool:
         loop = asyncio.get_running_loop()
         fold = lane.fold
         # What changes while this flush runs waits for the next one: it mostly changes again.
@@ -317,7 +365,10 @@ class EmbeddedEngine:
 
     async def _keep(self, partition: int) -> None:
         unkept = self._unkept[partition]
+        lane = self._lanes[partition]
+        folded = lane.fold.next_offset - 1
         if not (unkept.links or unkept.letters or unkept.suppressions):
+            lane.kept = max(lane.kept, folded)
             return
         self._unkept[partition] = Folded([], [], [])
         try:
@@ -337,15 +388,27 @@ class EmbeddedEngine:
                 unkept.suppressions + fresh.suppressions,
             )
             raise
+        lane.kept = max(lane.kept, folded)
         self.metrics.count("penstock_links_appended_total", len(unkept.links))
 
-    async def _seek_back(self, lane: _Lane) -> None:
+    async def _seek_back(self, lane: Lane) -> None:
+        """Go on from the store's own record; if it does not say, nothing is folded until it does."""
+        partition = lane.fold.partition
+        lane.astray = lane.behind = True
         lane.waiting.clear()
-        self._unkept[lane.fold.partition] = Folded([], [], [])
-        offset = lane.fold.restart()
-        while batch := self.log.read(lane.fold.partition, offset, 2_000):
-            lane.waiting.extend(batch)
-            offset = batch[-1].offset + 1
+        # Folded again they ask for it again, beyond what is durable.
+        self._unkept[partition] = Folded([], [], [])
+        self._covered[partition] = max(self._covered[partition], lane.kept)
+        try:
+            if self.store.remote:
+                # Asked on another thread first: here it would hold the loop for as long as it is away.
+                await asyncio.get_running_loop().run_in_executor(
+                    self._reads, self.store.applied, self.epoch, partition
+                )
+            lane.fold.restart()
+        except Unavailable:
+            return
+        lane.astray = False
         self._wake.set()
 
     def _fail(self, error: BaseException) -> None:
@@ -421,14 +484,14 @@ class EmbeddedEngine:
 
     async def read(self, leaves: Sequence[LeafId]) -> LeafRead:
         """Return leaves as of now, from memory or the store. See `ports.profiles.Profiles`."""
-        if len(self._lanes) == 1:
-            found = self._lanes[0].fold.peek(leaves)
-        else:
-            found = [
-                self._lanes[partition_of(leaf, len(self._lanes))].fold.peek([leaf])[0]
-                for leaf in leaves
-            ]
-        return LeafRead(found, *self.standing())
+        return LeafRead(await self.peek(self.folds, leaves), *self.standing())
+
+    async def peek(
+        self, folds: Sequence[PartitionFold], leaves: Sequence[LeafId]
+    ) -> list[Leaf | None]:
+        """Return leaves as some folds of this log have them, by partition; see `lane.peek`."""
+        astray = any(lane.astray for lane in self._lanes)
+        return await peek(folds, leaves, self._reads, astray=astray)
 
     def standing(self) -> tuple[int, bool]:
         """Return `as_of_ms` and `live`, of one instant."""
@@ -439,6 +502,8 @@ class EmbeddedEngine:
     def find(self, leaf: LeafId) -> Leaf | None:
         """Return one leaf as it is now, for the edge in this process."""
         lane = self._lanes[partition_of(leaf, len(self._lanes))]
+        if lane.astray and leaf not in lane.fold.cache:
+            raise away()
         return lane.fold.peek([leaf])[0]
 
     def as_of_ms(self) -> int:
@@ -450,8 +515,10 @@ class EmbeddedEngine:
             return min((lane.fold.last_logged_at_ms for lane in self._lanes), default=0)
         as_of_ms = now_ms
         for lane in self._lanes:
-            if lane.waiting and lane.waiting[0].logged_at_ms < as_of_ms:
-                as_of_ms = lane.waiting[0].logged_at_ms
+            if lane.waiting:
+                as_of_ms = min(as_of_ms, lane.waiting[0].logged_at_ms)
+            elif lane.behind:
+                as_of_ms = min(as_of_ms, lane.fold.last_logged_at_ms)
         return as_of_ms
 
     def live(self) -> bool:

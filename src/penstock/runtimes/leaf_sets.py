@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from penstock.core.errors import Fenced, PenstockError, Unavailable
-from penstock.core.ids import LeafId, partition_of
+from penstock.core.ids import LeafId
 from penstock.core.step import Step
 from penstock.flows.process import PartitionFold
 from penstock.ports.log import LogRecord
@@ -24,6 +24,9 @@ CLOSE_RECORDS = 1_000
 
 BUILDING_PACE = 5
 """How much longer than `flush_ms` leaves wait while their set is built: what a crash costs of it."""
+
+AWAY_S = 0.25
+"""How long a follower rests when the store did not answer."""
 
 IDLE_S = 0.02
 """How long a follower rests when it has caught up."""
@@ -75,10 +78,7 @@ class LeafSet:
     async def read(self, leaves: Sequence[LeafId]) -> LeafRead:
         """Return leaves as this set has them; behind what serves it says how far."""
         engine, folds = self.engine, self.folds
-        if len(folds) == 1:
-            found = folds[0].peek(leaves)
-        else:
-            found = [folds[partition_of(leaf, len(folds))].peek([leaf])[0] for leaf in leaves]
+        found = await engine.peek(folds, leaves)
         as_of_ms, live = engine.standing()
         if not engine.serves(folds[0]) and self.lag():
             behind = [fold.last_logged_at_ms for first, fold in zip(engine.folds, folds, strict=True)
@@ -178,8 +178,8 @@ class Follower:
             began = time.thread_time()
             try:
                 fold.feed(some)
-            except Fenced:
-                fold.restart()
+            except (Fenced, Unavailable):
+                await self._restart(fold)
                 return
             leaves.records += len(some)
             await self._rest(leaves, time.thread_time() - began)
@@ -207,7 +207,14 @@ class Follower:
                 await self._rest(leaves, took_s)
         except (Fenced, Unavailable):
             # It is not known what the store holds: go by its own record, from the log.
-            fold.restart()
+            await self._restart(fold)
+
+    async def _restart(self, fold: PartitionFold) -> None:
+        """Go by the store's own record; while it does not say, the fold is adrift, and asked again."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, fold.restart)
+        except Unavailable:
+            await asyncio.sleep(AWAY_S)
 
     # -- ask
 

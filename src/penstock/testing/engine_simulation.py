@@ -225,8 +225,7 @@ class EngineSimulation:
         stores = Stores(disks.keys, log, store, suppressions, decisions)  # type: ignore[arg-type]
         node = make_node(self.project, stores, clock=self.clock, metrics=MemoryMetrics())
         if self.planted is Planted.LIVE_TOO_EARLY:
-            standing = node.engine.standing
-            node.engine.standing = lambda: (standing()[0], True)
+            node.engine.standing = lambda: (self.clock.now_ms(), True)
         return node
 
     def _later(self, seconds: float, act: Any) -> None:

@@ -324,6 +324,9 @@ class _PlantedStore:
     def __init__(self, inner: Store, bug: Bug) -> None:
         self.inner = inner
         self.bug = bug
+        self.era, self.remote = inner.era, inner.remote
+        self.confirmed = inner.confirmed
+        self.check = inner.check
         self.read = inner.read
         self.applied = inner.applied
         self.scan = inner.scan

@@ -13,6 +13,9 @@ from penstock.ports.store import LeafWrite, StoredLeaf, Verdict
 class MemoryStore:
     """Keeps leaves in dictionaries; gone with the process."""
 
+    era = 0
+    remote = False
+
     def __init__(self) -> None:
         self._leaves: dict[int, dict[LeafId, StoredLeaf]] = {}
         self._applied: dict[tuple[int, int], Version] = {}
@@ -46,6 +49,13 @@ class MemoryStore:
         with self._lock:
             self._check_open()
             return self._applied.get((epoch, partition), NO_VERSION)
+
+    def confirmed(self, epoch: int, partition: int) -> Version:
+        """Return the applied offset."""
+        return self.applied(epoch, partition)
+
+    def check(self) -> None:
+        """Do nothing: what is in this process is what it was."""
 
     def scan(self, epoch: int, after: LeafId | None, limit: int) -> list[tuple[LeafId, StoredLeaf]]:
         """Return up to `limit` leaves with id > `after`, ascending."""

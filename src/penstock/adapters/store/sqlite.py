@@ -111,6 +111,9 @@ class SqliteStore:
         DataCorrupt: The file is damaged or of another kind (E707), or newer (E706).
     """
 
+    era = 0
+    remote = False
+
     def __init__(self, path: Path, *, tenant: str = "default", read_only: bool = False) -> None:
         self._path = path
         self._tenant = tenant
@@ -156,6 +159,13 @@ class SqliteStore:
         with self._reader.use() as connection:
             row = connection.execute(_APPLIED, (self._tenant, epoch, partition)).fetchone()
         return NO_VERSION if row is None else Version(*row)
+
+    def confirmed(self, epoch: int, partition: int) -> Version:
+        """Return the applied offset: what a loss of power takes back is taken back with it."""
+        return self.applied(epoch, partition)
+
+    def check(self) -> None:
+        """Do nothing: a file that fails says so at the next call."""
 
     def scan(self, epoch: int, after: LeafId | None, limit: int) -> list[tuple[LeafId, StoredLeaf]]:
         """Return up to `limit` leaves with id > `after`, ascending."""

@@ -1,0 +1,75 @@
+"""One partition of a runtime: its fold, what waits for it, and how its leaves are read beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+from penstock.core.errors import Unavailable
+from penstock.core.ids import LeafId, partition_of
+from penstock.core.leaf import Leaf
+from penstock.flows.process import PartitionFold
+from penstock.ports.log import LogRecord
+
+
+class Lane:
+    """One partition: the fold that serves, what waits for it, and who may write its leaves.
+
+    Attributes:
+        behind: What is to be folded next is read from the log, and not taken from who appended it.
+        astray: The store has not yet said where to go on; nothing is folded or written until it does.
+        kept: The offset up to which all that records ask for is durable.
+    """
+
+    __slots__ = ("astray", "behind", "flushing", "fold", "kept", "waiting")
+
+    def __init__(self, fold: PartitionFold) -> None:
+        self.fold = fold
+        self.waiting: deque[LogRecord] = deque()
+        self.flushing = asyncio.Lock()
+        self.behind = False
+        self.astray = False
+        self.kept = -1
+
+
+def away() -> Unavailable:
+    """Return what is told while the store is known not to answer, without asking it."""
+    return Unavailable(
+        "E402", "the store does not answer", fix="look at the store; it is tried again"
+    )
+
+
+async def peek(
+    folds: Sequence[PartitionFold], leaves: Sequence[LeafId], reads: Executor, *, astray: bool
+) -> list[Leaf | None]:
+    """Return leaves as the folds of a log have them, by partition; what is not held, in one round trip.
+
+    Args:
+        folds: By partition, of one store.
+        leaves: Which.
+        reads: Where a remote store is asked: on the loop it would hold everybody.
+        astray: Whether the store is known not to answer; then it is not asked.
+
+    Raises:
+        Unavailable: The store does not answer (E402).
+    """
+    if not folds[0].store.remote:
+        if len(folds) == 1:
+            return folds[0].peek(leaves)
+        return [folds[partition_of(leaf, len(folds))].peek([leaf])[0] for leaf in leaves]
+    caches = [folds[partition_of(leaf, len(folds))].cache for leaf in leaves]
+    cold = [leaf for leaf, cache in zip(leaves, caches, strict=True) if leaf not in cache]
+    stored: dict[LeafId, Leaf | None] = {}
+    if cold:
+        if astray:
+            raise away()
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(reads, folds[0].fetch, cold)
+        stored = dict(zip(cold, found, strict=True))
+    # What was folded meanwhile is newer than what was read.
+    return [
+        cache[leaf] if leaf in cache else stored.get(leaf)
+        for leaf, cache in zip(leaves, caches, strict=True)
+    ]
