@@ -124,7 +124,7 @@ def test_a_log_whose_keys_are_lost_is_not_opened_with_new_ones(folder: Path) -> 
         ("sqlite", "memory", ""),
         ("memory", "sqlite", "E207"),
         ("tape", "sqlite", "E206"),
-        ("sqlite", "redis", "E206"),
+        ("sqlite", "cassandra", "E206"),
     ],
 )
 def test_adapters_are_chosen_by_name_and_must_fit(

@@ -47,6 +47,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "adapters/log/kafka": {"confluent_kafka"},
     "adapters/archive/s3": {"boto3", "botocore"},
     "adapters/archive/frames": {"zstandard"},
+    "adapters/redis": {"redis"},
     "adapters/metrics/prometheus": {"prometheus_client"},
     "adapters/content/liquid": {"liquid", "markupsafe"},  # the texts that it marks as safe
     "adapters/content/mjml": {"mjml"},

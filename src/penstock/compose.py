@@ -27,8 +27,6 @@ from penstock.adapters.keys.memory import MemoryKeys
 from penstock.adapters.leaf_index.memory import MemoryLeafIndex
 from penstock.adapters.leaf_index.sqlite import SqliteLeafIndex
 from penstock.adapters.metrics.prometheus import PrometheusMetrics
-from penstock.adapters.store.memory import MemoryStore
-from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.adapters.suppressions.sqlite import SqliteSuppressions
 from penstock.adapters.versions.folder import FolderVersions
@@ -85,6 +83,7 @@ from penstock.runtimes.popular import PopularFollowers
 from penstock.runtimes.side_by_side import Candidate, SideBySide
 from penstock.runtimes.upkeep import Upkeep
 from penstock.settings import KINDS, EspSettings, Settings
+from penstock.stores import open_store, require_its_own
 
 KEY_BYTES = 32
 KEYS_FILE = "keys.json"
@@ -134,8 +133,9 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
         SettingsError: A kind of adapter does not exist (E206), two kinds do not go together (E207),
             there is a log without its keys (E208), the data folder can't be made (E218), a restore into
             it was cut short (E243), or it is another tenant's (E250); the log can't be opened as declared
-            (E280 to E283, E287), or leaves are of another log (E286).
-        Unavailable: Another process owns the data folder (E407), or brokers do not answer (E401).
+            (E280 to E283, E287), or leaves are of another log (E286); the store can't be used (E290 to E298).
+        Unavailable: Another process owns the data folder (E407), or brokers (E401) or the store (E402) do not
+            answer.
         DataCorrupt: The log lacks what leaves have applied (E760).
     """
     clock = clock or SystemClock()
@@ -146,7 +146,7 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
     _require_kind("store.kind", settings.store.kind)
     if memory and settings.store.kind != "memory":
         # What the store has applied would be skipped in the next run's log, which begins anew.
-        raise SettingsError("E207", "a store on disk cannot follow a log in memory", where="store.kind",
+        raise SettingsError("E207", "a store that outlives its process cannot follow a log in memory", where="store.kind",
                             fix='set store.kind to "memory" too, or log.kind to "sqlite"')  # fmt: skip
     if not memory or settings.store.kind != "memory":
         _make_folder(folder)
@@ -173,13 +173,10 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
         if archived is not None:
             log = TieredLog(log, archived)
             opened.callback(archived.archive.close)
-        store: Store = (
-            MemoryStore()
-            if settings.store.kind == "memory"
-            else SqliteStore(folder / "store.db", tenant=tenant)
-        )
+        store = open_store(project)
         opened.callback(store.close)
         require_same_log(log, store)
+        require_its_own(store, log, keys)
         suppressions: Suppressions = (
             MemorySuppressions()
             if memory

@@ -37,6 +37,19 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     read_timeout_ms: int = 10_000
 
 
+class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which Redis server holds the leaves, if `store.kind` is `redis`: `[store.redis]`."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+    username: str = ""
+    password: str = ""
+    ca: str = ""
+    connect_timeout_ms: int = 1_000
+    timeout_ms: int = 1_000
+    wait_replicas: int = 0
+    registers: bool = False
+
+
 DOCS: dict[str, str] = {
     "log.kafka.brokers": "Brokers to begin with, `HOST:PORT` each; the others are learnt from them.",
     "log.kafka.prefix": "What the names of all topics begin with. Two projects on one cluster need one each.",
@@ -58,6 +71,15 @@ DOCS: dict[str, str] = {
     "log.kafka.open_timeout_ms": "How long brokers may take to answer at the start.",
     "log.kafka.append_timeout_ms": "How long they may take to acknowledge a batch; then its senders are told 503.",
     "log.kafka.read_timeout_ms": "How long they may take to hand out records that are there.",
+    "store.redis.url": "Address of the primary, or one that follows it: `redis://HOST:PORT/DB`, `rediss://…` for TLS or `unix:///PATH`.",
+    "store.redis.username": "ACL user; empty is the server's default user. Or `env:NAME`.",
+    "store.redis.password": "Its password. Or `env:NAME`.",
+    "store.redis.ca": "File of the certificates that are trusted, of `rediss://`, relative to the project; empty for the system's.",
+    "store.redis.connect_timeout_ms": "How long a connection may take to be made.",
+    "store.redis.timeout_ms": "How long an answer may take; then the server counts as away.",
+    "store.redis.wait_replicas": "How many replicas confirm what is to outlast the primary before it counts.",
+    "store.redis.registers": "Keep suppressions and decisions there too, for processes on several machines; their durability is "
+    "then the server's.",
 }
 """What each setting means, as `penstock.settings.DOCS`."""
 
@@ -72,6 +94,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "log.kafka.open_timeout_ms": (100, 300_000),
     "log.kafka.append_timeout_ms": (100, 300_000),
     "log.kafka.read_timeout_ms": (100, 300_000),
+    "store.redis.connect_timeout_ms": (1, 60_000),
+    "store.redis.timeout_ms": (1, 60_000),
+    "store.redis.wait_replicas": (0, 16),
 }
 """The least and the greatest value, as `penstock.settings.RANGES`."""
 
@@ -79,6 +104,8 @@ SECRETS: tuple[tuple[str, ...], ...] = (
     ("log", "kafka", "username"),
     ("log", "kafka", "password"),
     ("log", "kafka", "key_password"),
+    ("store", "redis", "username"),
+    ("store", "redis", "password"),
 )
 """Those that may say `env:NAME`, as `penstock.settings.SECRETS`."""
 

@@ -15,7 +15,7 @@ from penstock.core.consent.purpose import BASES, PURPOSES
 from penstock.core.decision.mailbox import is_address, is_sender
 from penstock.core.errors import SettingsError
 from penstock.core.toml_lines import Places, lines_of
-from penstock.service_settings import KafkaSettings, keep_ms
+from penstock.service_settings import KafkaSettings, RedisSettings, keep_ms
 
 
 class ProjectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +73,7 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flush_ms: int = 1_000
     cached_leaves_max: int = 200_000
     leaf_bytes_max: int = 256 * 1024
+    redis: RedisSettings = RedisSettings()
 
 
 class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -204,7 +205,7 @@ DOCS: dict[str, str] = {
     **service_settings.DOCS,
     "archive.place": "Where closed segments of the log are copied: a folder, relative to the project, or `s3://BUCKET/PREFIX`; "
     "empty is nowhere.",
-    "store.kind": "Which store adapter: `sqlite` or `memory`.",
+    "store.kind": "Which store adapter: `sqlite`, `redis` or `memory`.",
     "store.flush_ms": "How long a changed leaf may wait in memory before it is written.",
     "store.cached_leaves_max": "Decoded leaves held in memory a partition.",
     "store.leaf_bytes_max": "Size beyond which an identifier is quarantined.",
@@ -269,7 +270,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 KINDS: dict[str, tuple[str, ...]] = {
     "log.kind": ("sqlite", "kafka", "memory"),
-    "store.kind": ("sqlite", "memory"),
+    "store.kind": ("sqlite", "redis", "memory"),
     "esp.kind": ("directory", "smtp"),
 }
 """The adapters there are: `penstock plan` opens none of them, and must find a kind that does not exist."""

@@ -12,7 +12,6 @@ import msgspec
 
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.store.memory import MemoryStore
-from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.archives import open_log_beside
 from penstock.candidates import VERSIONS_FOLDER, incomplete, serving_of
@@ -26,6 +25,7 @@ from penstock.core.time import format_instant
 from penstock.flows.estimate import Estimate, estimate
 from penstock.flows.snapshot import Snapshot, since_by_feature, since_from
 from penstock.project import Project, load_project
+from penstock.stores import open_store_beside
 from penstock.templates import template_faults
 
 CHANGED = 2
@@ -105,13 +105,12 @@ def plan(project: Project, faults: list[DefinitionError]) -> Planned:
 
 def _build(project: Project, serving: Project, active: Version) -> tuple[Estimate, dict[str, int]]:
     """Return what folding the new leaves will take, and which features will lack history."""
-    store_path = project.data_dir / "store.db"
     late: dict[str, int] = {}
     with ExitStack() as opened:
         log = opened.enter_context(open_log_beside(project))
         old = None
-        if store_path.exists():
-            store = SqliteStore(store_path, tenant=project.settings.project.tenant, read_only=True)
+        store = open_store_beside(project)
+        if store is not None:
             opened.callback(store.close)
             old = (store, active.epoch, _step(serving))
             snapshot = Snapshot(store, active.epoch, serving.plan)

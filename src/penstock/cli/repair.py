@@ -16,7 +16,6 @@ from penstock.adapters.files import scratch, sync_folder
 from penstock.adapters.log.sqlite import KIND, SqliteLog
 from penstock.adapters.log.sqlite.salvage import Gap, Salvaged, salvage, survey
 from penstock.adapters.sqlite import Ownership, connect
-from penstock.adapters.store.sqlite import SqliteStore
 from penstock.archives import make_archived_log
 from penstock.backups import fetch_log
 from penstock.cli.backup import place_of, progress_bar
@@ -25,6 +24,7 @@ from penstock.core.errors import DataCorrupt, PenstockError, SettingsError, Unav
 from penstock.flows.archiving import ArchivedLog
 from penstock.flows.replay import LIVE_EPOCH
 from penstock.project import Project, load_project
+from penstock.stores import open_store_beside
 
 READ_RECORDS = 5_000
 
@@ -94,11 +94,11 @@ def named(gap: Gap) -> str:
 
 def heads_of(project: Project) -> list[int]:
     """Return by partition how far leaves have applied the log; empty if the store cannot tell."""
-    path, tenant = project.data_dir / "store.db", project.settings.project.tenant
-    if not path.exists():
-        return []
     try:
-        with closing(SqliteStore(path, tenant=tenant, read_only=True)) as store:
+        store = open_store_beside(project)
+        if store is None:
+            return []
+        with closing(store):
             epoch = int(store.get_meta(LIVE_EPOCH) or 0)
             partitions = range(project.settings.log.partitions)
             return [store.applied(epoch, partition).offset + 1 for partition in partitions]

@@ -12,7 +12,7 @@ import msgspec
 
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.leaf_index.memory import MemoryLeafIndex
-from penstock.adapters.store.sqlite import SqliteStore
+from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.versions.folder import FolderVersions
 from penstock.archives import open_log_beside
 from penstock.candidates import VERSIONS_FOLDER, load_serving, serving_of, steps_of
@@ -29,6 +29,7 @@ from penstock.flows.truncating import Cut, Serves, Truncator
 from penstock.housekeeping import make_truncator
 from penstock.project import Project
 from penstock.settings import keep_ms
+from penstock.stores import open_store_beside
 
 
 @click.command()
@@ -118,11 +119,10 @@ def _truncator(
 
 @contextmanager
 def _beside(project: Project) -> Iterator[Truncator]:
-    folder, tenant = project.data_dir, project.settings.project.tenant
     with open_log_beside(project) as log:
-        store = SqliteStore(folder / "store.db", tenant=tenant, read_only=True)
+        store = open_store_beside(project) or MemoryStore()
         try:
-            epochs = FolderVersions(folder / VERSIONS_FOLDER).load().epochs()
+            epochs = FolderVersions(project.data_dir / VERSIONS_FOLDER).load().epochs()
             live = int(store.get_meta(LIVE_EPOCH) or 0)
             shared = {
                 "store": store, "epochs": lambda: {live, *epochs}, "serves": _nothing, "clock": SystemClock(),

@@ -4,6 +4,7 @@
 """
 
 from penstock.core.request_codes import REQUEST
+from penstock.core.server_codes import SERVER
 from penstock.core.service_codes import SERVICE
 from penstock.core.stored_codes import STORED, Code
 from penstock.core.version_codes import VERSION
@@ -588,6 +589,7 @@ CODES: dict[str, Code] = {
     # E7xx corruption
     **REQUEST,
     **SERVICE,
+    **SERVER,
     **STORED,
     **VERSION,
 }

@@ -21,7 +21,7 @@ from penstock.ports.profiles import LeafRead
 from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 from penstock.runtimes.appender import GroupAppender
-from penstock.runtimes.lane import Lane, away, peek
+from penstock.runtimes.lane import Lane, away, peek, without_gaps
 
 SLICE_RECORDS = 250
 """Records folded before the loop may serve a request: about 2 ms."""
@@ -127,7 +127,7 @@ class EmbeddedEngine:
             self._thread, self.log.read, lane.fold.partition, lane.fold.next_offset, READ_RECORDS
         ):
             found = True
-            self._enqueue(lane, batch)
+            lane.take(batch)
             while lane.waiting:
                 await self._fold_slice(lane)
                 await asyncio.sleep(0)
@@ -185,15 +185,9 @@ class EmbeddedEngine:
         lane = self._lanes[partition]
         if self._caught_up:
             if not lane.behind:
-                self._enqueue(lane, _without_gaps(records))
+                lane.take(without_gaps(records))
             self._wake.set()
         # Else they are read from the log: before them there may be others that nobody has read yet.
-
-    @staticmethod
-    def _enqueue(lane: Lane, records: Sequence[LogRecord]) -> None:
-        expected = lane.waiting[-1].offset + 1 if lane.waiting else lane.fold.next_offset
-        # While it catches up the same record may come from the log and from the appender.
-        lane.waiting.extend(record for record in records if record.offset >= expected)
 
     async def _fold_loop(self) -> None:
         try:
@@ -598,14 +592,3 @@ class EmbeddedEngine:
         for lane in self._lanes:
             lag = self.log.head(lane.fold.partition) - lane.fold.next_offset
             self.metrics.gauge("penstock_fold_lag_records", lag, partition=str(lane.fold.partition))
-
-
-def _without_gaps(records: list[LogRecord]) -> list[LogRecord]:
-    """Return records up to where others stand between them, as in a log that others append to as well.
-
-    The next ones do not follow on then, which is found when they are folded, and all are read from the log.
-    """
-    first = records[0].offset if records else 0
-    if not records or records[-1].offset - first == len(records) - 1:
-        return records
-    return [record for place, record in enumerate(records, first) if record.offset == place]

@@ -33,6 +33,11 @@ class Lane:
         self.astray = False
         self.kept = -1
 
+    def take(self, records: Sequence[LogRecord]) -> None:
+        """Let records wait; while it catches up the same one may come from the log and from the appender."""
+        expected = self.waiting[-1].offset + 1 if self.waiting else self.fold.next_offset
+        self.waiting.extend(record for record in records if record.offset >= expected)
+
 
 def away() -> Unavailable:
     """Return what is told while the store is known not to answer, without asking it."""
@@ -73,3 +78,14 @@ async def peek(
         cache[leaf] if leaf in cache else stored.get(leaf)
         for leaf, cache in zip(leaves, caches, strict=True)
     ]
+
+
+def without_gaps(records: list[LogRecord]) -> list[LogRecord]:
+    """Return records up to where others stand between them, as in a log that others append to as well.
+
+    The next ones do not follow on then, which is found when they are folded, and all are read from the log.
+    """
+    first = records[0].offset if records else 0
+    if not records or records[-1].offset - first == len(records) - 1:
+        return records
+    return [record for place, record in enumerate(records, first) if record.offset == place]

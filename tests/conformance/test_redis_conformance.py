@@ -1,0 +1,46 @@
+"""The adapters on Redis, against the suites of their ports, on a real server."""
+
+from hashlib import blake2b
+from pathlib import Path
+
+import pytest
+
+from penstock.adapters.redis import RedisAddress
+from penstock.adapters.store.redis import RedisStore
+from penstock.testing.conformance.store import RemoteStoreConformance
+from tools.services.redis import Servers
+
+PATIENT = {"timeout_ms": 20_000, "connect_timeout_ms": 20_000}
+"""The machine may be busy: how long an answer takes is not what is tested here."""
+
+
+def tenant_of(folder: Path) -> str:
+    """Return a tenant of a test's own: what a folder is to other stores."""
+    return blake2b(str(folder).encode(), digest_size=6).hexdigest()
+
+
+class TestRedisStore(RemoteStoreConformance):
+    @pytest.fixture(autouse=True)
+    def _server(self, redis_server: Servers) -> None:
+        self.address = RedisAddress(redis_server.url, **PATIENT)
+
+    @property
+    def opened_by(self) -> str:
+        return f"""
+from hashlib import blake2b
+from penstock.adapters.redis import RedisAddress
+from penstock.adapters.store.redis import RedisStore
+tenant = blake2b(str(folder).encode(), digest_size=6).hexdigest()
+store = RedisStore(RedisAddress({self.address.url!r}, timeout_ms=20_000), tenant=tenant)
+"""
+
+    def make(self, folder):
+        return RedisStore(self.address, tenant=tenant_of(folder))
+
+
+class TestRedisStoreInACluster(TestRedisStore):
+    """Every call keeps to one slot a command: a cluster refuses what does not."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, redis_cluster: Servers) -> None:
+        self.address = RedisAddress(redis_cluster.url, **PATIENT)
