@@ -55,6 +55,7 @@ from penstock.flows.editions import Edition, Editions
 from penstock.flows.history import History
 from penstock.flows.pacing import Pacing
 from penstock.flows.past import Past
+from penstock.flows.permissions import make_whole
 from penstock.flows.render import Links
 from penstock.flows.replay import Epoch
 from penstock.flows.send import Campaigning, Sender
@@ -62,7 +63,7 @@ from penstock.flows.serve import Serving
 from penstock.flows.snapshot import Snapshot
 from penstock.flows.tiered import TieredLog
 from penstock.flows.track import decision_record
-from penstock.housekeeping import begin_beside, upkeep_jobs
+from penstock.housekeeping import begin_beside, keep_whole, upkeep_jobs
 from penstock.logs import LOG_FILE, open_log, own_folder, require_empty, require_same_log
 from penstock.ports.clock import Clock
 from penstock.ports.decisions import Decided, DecisionKey, Decisions
@@ -83,7 +84,7 @@ from penstock.runtimes.popular import PopularFollowers
 from penstock.runtimes.side_by_side import Candidate, SideBySide
 from penstock.runtimes.upkeep import Upkeep
 from penstock.settings import KINDS, EspSettings, Settings
-from penstock.stores import open_store, require_its_own
+from penstock.stores import open_registers, open_store, require_its_own
 
 KEY_BYTES = 32
 KEYS_FILE = "keys.json"
@@ -177,16 +178,19 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
         opened.callback(store.close)
         require_same_log(log, store)
         require_its_own(store, log, keys)
-        suppressions: Suppressions = (
-            MemorySuppressions()
-            if memory
-            # Whoever owns the log owns the folder: nobody else writes to the register.
-            else SqliteSuppressions(folder / "suppressions.db", tenant=tenant, owned=True)
-        )
+        suppressions: Suppressions
+        decisions: Decisions
+        if registers := open_registers(project, log):
+            suppressions, decisions = registers
+        else:
+            suppressions = (
+                MemorySuppressions()
+                if memory
+                # Whoever owns the log owns the folder: nobody else writes to the register.
+                else SqliteSuppressions(folder / "suppressions.db", tenant=tenant, owned=True)
+            )
+            decisions = MemoryDecisions() if memory else SqliteDecisions(folder / "decisions.db")
         opened.callback(suppressions.close)
-        decisions: Decisions = (
-            MemoryDecisions() if memory else SqliteDecisions(folder / "decisions.db")
-        )
         opened.callback(decisions.close)
         index: LeafIndex = MemoryLeafIndex() if memory else SqliteLeafIndex(folder / "index.db")
         opened.pop_all()
@@ -329,6 +333,7 @@ class Node:
         """Catch up with the log, take up what is kept beside, and begin to pump decisions."""
         if not self.epoch.current:
             self.on_replay()
+        await asyncio.to_thread(make_whole, self.stores.log, self.stores.suppressions)
         await self.engine.start()
         if not self.epoch.current:
             await self.engine.settled()
@@ -341,6 +346,9 @@ class Node:
             asyncio.create_task(self.upkeep.run(), name="penstock-upkeep"),
             asyncio.create_task(self.popular.run(), name="penstock-popular"),
         ]
+        if self.stores.store.remote:
+            keeping = keep_whole(self.stores.log, self.stores.suppressions)
+            self._tasks.append(asyncio.create_task(keeping, name="penstock-register"))
 
     async def close(self) -> None:
         """Drain and write everything; the stores stay open."""

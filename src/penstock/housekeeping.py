@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from penstock.core.errors import PenstockError
 from penstock.core.feature.plan import Plan
 from penstock.core.step import Step
 from penstock.flows.forgetting import Forgetter
 from penstock.flows.history import index_closed
+from penstock.flows.permissions import make_whole
 from penstock.flows.snapshot import Snapshot, begin
 from penstock.flows.truncating import Serves, Truncator
 from penstock.ports.clock import Clock
+from penstock.ports.log import Log
 from penstock.ports.metrics import Metrics
+from penstock.ports.suppressions import Suppressions
 from penstock.project import Project
 from penstock.runtimes.embedded import EmbeddedEngine
 from penstock.runtimes.side_by_side import SideBySide
@@ -22,12 +28,28 @@ from penstock.runtimes.upkeep import Job
 if TYPE_CHECKING:
     from penstock.compose import Stores
 
+WHOLE_S: Final = 1.0
+"""How often is looked whether the register of suppressions lacks anything."""
+
+log_register = logging.getLogger("penstock.register")
+
 
 def begin_beside(stores: Stores, engine: EmbeddedEngine, epoch: int, plan: Plan) -> None:
     """Let a new set of leaves begin where the log does, while no snapshot moves; see `flows.snapshot.begin`."""
     with stores.snapshots:
         serves = Snapshot(stores.store, engine.epoch, engine.step.plan)
         begin(stores.log, stores.store, epoch, plan, serves)
+
+
+async def keep_whole(log: Log, suppressions: Suppressions) -> None:
+    """Look again and again whether the register has lost something, and make it whole; until cancelled."""
+    while True:
+        await asyncio.sleep(WHOLE_S)
+        try:
+            if await asyncio.to_thread(make_whole, log, suppressions):
+                log_register.warning("the register of suppressions was made whole from the log")
+        except PenstockError as error:
+            log_register.warning("%s: %s; fix: %s", error.code, error.what, error.fix)
 
 
 def upkeep_jobs(

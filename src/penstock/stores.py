@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.core.errors import SettingsError
+from penstock.ports.decisions import Decisions
 from penstock.ports.keys import IDENTIFIER_KEY, Keys
 from penstock.ports.log import Log
 from penstock.ports.store import Store
+from penstock.ports.suppressions import Suppressions
 from penstock.project import Project
+
+if TYPE_CHECKING:
+    from penstock.adapters.redis import RedisAddress
 
 LOG_OF = "log_of"
 """Under which name a store that stands apart from its log keeps whose leaves it has."""
@@ -52,21 +59,76 @@ def open_store_beside(project: Project) -> Store | None:
     return SqliteStore(path, tenant=settings.project.tenant, read_only=True)
 
 
+def open_registers(project: Project, log: Log) -> tuple[Suppressions, Decisions] | None:
+    """Open the suppressions and the decisions of a project that keeps them beside its leaves; else None.
+
+    Raises:
+        SettingsError: As `open_store`, or the server has no decisions and the log is not new (E299).
+        Unavailable: The server does not answer (E403, E404).
+    """
+    settings = project.settings
+    if settings.store.kind != "redis" or not settings.store.redis.registers:
+        return None
+    address = _redis_address(project)
+    from penstock.adapters.decisions.redis import RedisDecisions  # noqa: PLC0415 - an extra
+    from penstock.adapters.suppressions.redis import RedisSuppressions  # noqa: PLC0415 - an extra
+
+    tenant = settings.project.tenant
+    with ExitStack() as opened:
+        decisions = RedisDecisions(address, tenant=tenant)
+        opened.callback(decisions.close)
+        if not decisions.founded():
+            if any(log.head(partition) for partition in range(log.partitions)):
+                raise SettingsError("E299", "the Redis server has no decisions of this tenant, and the log is not new",
+                                    where="store.redis.registers", fix="put back a backup of the server; or, if it may be "
+                                    "decided and sent again, begin anew as docs/guides/redis.md says")  # fmt: skip
+            decisions.found()
+        suppressions = RedisSuppressions(address, tenant=tenant)
+        opened.pop_all()
+    return suppressions, decisions
+
+
+def ask_redis(project: Project) -> str:
+    """Return what the project's Redis server says of itself.
+
+    Raises:
+        SettingsError: As `open_store`.
+        Unavailable: The server does not answer (E402).
+    """
+    address = _redis_address(project)
+    from penstock.adapters.store.redis import RedisStore  # noqa: PLC0415 - an extra
+
+    store = RedisStore(address, tenant=project.settings.project.tenant)
+    try:
+        facts = store.server.facts()
+    finally:
+        store.close()
+    return (
+        f"Redis {'.'.join(map(str, facts.version))} takes leaves; {facts.memory_bytes >> 20} MiB, "
+        f"{facts.replicas} replicas, {'an append-only file' if facts.appends else 'no append-only file'}"
+    )
+
+
 def _open_redis(project: Project) -> Store:
+    address = _redis_address(project)
+    from penstock.adapters.store.redis import RedisStore  # noqa: PLC0415 - an extra
+
+    return RedisStore(address, tenant=project.settings.project.tenant)
+
+
+def _redis_address(project: Project) -> RedisAddress:
     try:
         from penstock.adapters.redis import RedisAddress  # noqa: PLC0415 - an extra
-        from penstock.adapters.store.redis import RedisStore  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise SettingsError("E295", "Redis needs an extra that is not installed", where="store.kind",
                             fix="pip install 'penstock[redis]'") from error  # fmt: skip
     told = project.settings.store.redis
-    address = RedisAddress(
+    return RedisAddress(
         url=told.url, username=told.username, password=told.password,
         ca=str(Path(project.root, told.ca)) if told.ca else "",
         connect_timeout_ms=told.connect_timeout_ms, timeout_ms=told.timeout_ms,
         wait_replicas=told.wait_replicas,
     )  # fmt: skip
-    return RedisStore(address, tenant=project.settings.project.tenant)
 
 
 def require_its_own(store: Store, log: Log, keys: Keys) -> None:

@@ -2,22 +2,29 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
 
 from penstock.adapters.log.memory import MemoryLog
 from penstock.adapters.metrics.memory import MemoryMetrics
+from penstock.adapters.redis import RedisAddress
 from penstock.adapters.store.memory import MemoryStore
+from penstock.adapters.store.redis import RedisStore
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.core.consent.purpose import ConsentRules
-from penstock.core.ids import LeafId, event_id, leaf_id
+from penstock.core.ids import LeafId, event_id, leaf_id, partition_of
 from penstock.core.record import RECORD_FORMAT, Evidence, Identifier, Kind, Record, encode_record
 from penstock.core.step import Rules, Step
 from penstock.dsl.events import event, string
 from penstock.dsl.features import Profile, compile_plan, count, days
 from penstock.flows.process import PartitionFold, catch_up, flush_all
-from penstock.ports.profiles import LeafRead
+from penstock.ports.store import Store
 from penstock.runtimes.embedded import EmbeddedEngine
+from penstock.runtimes.store_profiles import StoreProfiles
 from penstock.testing.clock import HandClock
 from penstock.testing.conformance.profiles import ProfilesConformance, Reading
+from tools.services.redis import Servers
 
 NOW = 1_795_000_000_000
 viewed = event("Product Viewed", product_id=string())
@@ -71,29 +78,45 @@ class TestEmbeddedEngineOfManyPartitions(TestEmbeddedEngine):
     partitions = 5
 
 
-class StoreReader:
-    """A read path of what is written, as a process that does not fold has it."""
+class TestStoreProfiles(ProfilesConformance):
+    """A process that does not fold, over what another has written."""
 
-    def __init__(self, clock: HandClock) -> None:
-        self.clock = clock
-        self.log = MemoryLog(clock)
-        self.fold = PartitionFold(
-            step=STEP, store=MemoryStore(), epoch=1, partition=0, generation=1
-        )
+    partitions = 1
 
-    async def read(self, leaves: list[LeafId]) -> LeafRead:
-        return LeafRead(self.fold.fetch(leaves), self.clock.now_ms(), live=True)
+    def make_store(self) -> Store:
+        return MemoryStore()
 
-
-class TestStoreReader(ProfilesConformance):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Reading]:
         clock = HandClock(NOW)
-        reader = StoreReader(clock)
+        log, store = MemoryLog(clock, partitions=self.partitions), self.make_store()
+        folds = [
+            PartitionFold(step=STEP, store=store, epoch=1, partition=partition, generation=log.generation)
+            for partition in range(self.partitions)
+        ]  # fmt: skip
+        profiles = StoreProfiles(store, log, STEP, 1, clock)
 
         async def append(records: list[Record]) -> None:
-            reader.log.append(0, [encode_record(record) for record in records])
-            catch_up(reader.fold, lambda at, n: reader.log.read(0, at, n), keep=lambda _: None)
-            flush_all(reader.fold)
+            for record in records:
+                log.append(partition_of(record.leaf, self.partitions), [encode_record(record)])
+            for partition, fold in enumerate(folds):
+                catch_up(fold, partial(log.read, partition), keep=lambda _: None)
+                flush_all(fold)
 
-        yield Reading(reader, clock, append, make_record, make_leaf)
+        yield Reading(profiles, clock, append, make_record, make_leaf)
+        await profiles.close()
+        store.drop(1)
+        store.close()
+
+
+class TestStoreProfilesOfManyPartitions(TestStoreProfiles):
+    partitions = 5
+
+
+class TestStoreProfilesOnRedis(TestStoreProfilesOfManyPartitions):
+    @pytest.fixture(autouse=True)
+    def _server(self, redis_server: Servers) -> None:
+        self.address = RedisAddress(redis_server.url)
+
+    def make_store(self) -> Store:
+        return RedisStore(self.address, tenant="profiles")

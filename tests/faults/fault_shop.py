@@ -21,12 +21,13 @@ from segment.analytics.client import Client
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.keys.file import FileKeys
 from penstock.adapters.log.sqlite import SqliteLog
-from penstock.adapters.store.sqlite import SqliteStore
 from penstock.core.ids import leaf_id
 from penstock.core.step import Step
 from penstock.flows.replay import LIVE_EPOCH, compare, replay
 from penstock.ports.keys import IDENTIFIER_KEY
+from penstock.ports.store import Store
 from penstock.project import Project, load_project
+from penstock.stores import open_store_beside
 from penstock.testing.audit import AuditReport, audit
 
 USERS = 60
@@ -305,11 +306,12 @@ class Shop:
         return status
 
     @contextmanager
-    def files(self) -> Iterator[tuple[Project, SqliteLog, SqliteStore, int]]:
+    def files(self) -> Iterator[tuple[Project, SqliteLog, Store, int]]:
         """Open what the dead process left."""
         project = load_project(self.folder)
         log = SqliteLog(project.data_dir / "log.db", SystemClock())
-        store = SqliteStore(project.data_dir / "store.db")
+        store = open_store_beside(project)
+        assert store is not None
         try:
             # The epoch goes live with the first readiness.
             epoch = int(store.get_meta(LIVE_EPOCH) or 1)

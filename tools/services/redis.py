@@ -55,6 +55,25 @@ class Servers(Running):
         with self.client(number) as replica:
             replica.execute_command("REPLICAOF", "NO", "ONE")
 
+    def take_over(self, number: int) -> None:
+        """Let a replica take over at the address of the primary, which is gone: its data move there.
+
+        What a name or an address that follows the primary does for clients, they see here as well: the
+        same address, another process, and another history.
+        """
+        replica, primary = self.servers[number], self.servers[0]
+        self.promote(number)
+        with self.client(number) as client:
+            client.save()
+        replica.stop()
+        for folder in (primary.folder, replica.folder):
+            shutil.rmtree(folder / "appendonlydir", ignore_errors=True)
+        shutil.copy(replica.folder / "dump.rdb", primary.folder / "dump.rdb")
+        # From a snapshot alone: the append-only file begins anew after it.
+        config = primary.folder / "redis.conf"
+        config.write_text(config.read_text().replace("appendonly yes", "appendonly no"))
+        primary.start()
+
     def cut_off(self, number: int) -> None:
         """Let a replica follow nobody who is there: what it has it keeps, and it hears nothing new."""
         with self.client(number) as replica:

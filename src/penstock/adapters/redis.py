@@ -97,11 +97,10 @@ class Facts(NamedTuple):
     role: str
     policy: str
     clustered: bool
-    fsync: str
-    """`always`, `everysec` and so on with an append-only file; `no file` without."""
+    appends: bool
+    """Whether it has an append-only file."""
     memory_bytes: int
     replicas: int
-    evicted: int
 
 
 class _Moved(redis.RedisError):
@@ -238,6 +237,12 @@ class RedisServer:
         """What a function compares to know that its caller has seen this history."""
         assert self._marker is not None, "it was prepared"
         return self._marker
+
+    @property
+    def history(self) -> bytes:
+        """What this process of the server is, with what it held when the era began; after a round trip."""
+        assert self._identity is not None, "it was met"
+        return b"/".join((self.marker, *(one.encode() for one in self._identity)))
 
     @property
     def marker_key(self) -> str:
@@ -414,10 +419,9 @@ def _facts(raw: bytes) -> Facts:
         role=told.get("role", ""),
         policy=told.get("maxmemory_policy", ""),
         clustered=told.get("cluster_enabled") == "1",
-        fsync="no file" if told.get("aof_enabled") != "1" else "a file",
+        appends=told.get("aof_enabled") == "1",
         memory_bytes=int(told.get("used_memory", 0)),
         replicas=int(told.get("connected_slaves", 0)),
-        evicted=int(told.get("evicted_keys", 0)),
     )
 
 

@@ -36,6 +36,7 @@ from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
 from penstock.flows.status import conservation
 from penstock.project import Project, load_project
 from penstock.settings import ArchiveSettings, LogSettings, SourceSettings, StoreSettings
+from penstock.stores import ask_redis
 from penstock.templates import make_renderer, require_templates
 
 PYTHON = (3, 11)
@@ -105,6 +106,8 @@ def examine(project_dir: Path) -> Iterator[Finding]:
     templates = _check("templates", lambda: _templates(project))
     yield templates
     yield _check("esp", lambda: _esp(project))
+    if project.settings.store.kind == "redis":
+        yield _check("redis", lambda: ask_redis(project))
     if templates.exit_code:
         yield Finding("skip", "probe event: it needs templates that parse")
     else:

@@ -4,7 +4,6 @@
 """
 
 from penstock.core.request_codes import REQUEST
-from penstock.core.server_codes import SERVER
 from penstock.core.service_codes import SERVICE
 from penstock.core.stored_codes import STORED, Code
 from penstock.core.version_codes import VERSION
@@ -561,17 +560,6 @@ CODES: dict[str, Code] = {
         "Requests and connections fill the room that is set aside for them.",
         "Retry after the time in `Retry-After`; see `server.connections_max`.",
     ),
-    "E440": Code(
-        "A data file was never still for a moment, so that no backup could begin.",
-        "Try again; look for a process that holds it open in a transaction.",
-    ),
-    "E441": Code(
-        "A backup, or a data folder that is backed up or restored, could not be written or read.",
-        "Check who may use it, and that its disk is not full.",
-    ),
-    "E442": Code(
-        "Another process makes this backup, or restores into this data folder.", "Wait for it."
-    ),
     # E5xx conflicts
     "E501": Code(
         "The archive holds other bytes under a name that is to be written.",
@@ -589,7 +577,6 @@ CODES: dict[str, Code] = {
     # E7xx corruption
     **REQUEST,
     **SERVICE,
-    **SERVER,
     **STORED,
     **VERSION,
 }

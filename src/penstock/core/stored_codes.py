@@ -39,6 +39,17 @@ STORED: dict[str, Code] = {
         "The log is to be truncated, and the leaves that serve are not those of this version.",
         "Let `penstock up` replay the log first.",
     ),
+    "E440": Code(
+        "A data file was never still for a moment, so that no backup could begin.",
+        "Try again; look for a process that holds it open in a transaction.",
+    ),
+    "E441": Code(
+        "A backup, or a data folder that is backed up or restored, could not be written or read.",
+        "Check who may use it, and that its disk is not full.",
+    ),
+    "E442": Code(
+        "Another process makes this backup, or restores into this data folder.", "Wait for it."
+    ),
     "E701": Code("A record of the log does not decode.", "Stop and run `penstock doctor`."),
     "E702": Code(
         "A record of the log has a format newer than this version reads.", "Upgrade Penstock."

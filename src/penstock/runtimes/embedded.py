@@ -216,7 +216,7 @@ class EmbeddedEngine:
         while True:
             busy = False
             for lane in self._lanes:
-                if lane.behind and not lane.waiting:
+                if lane.behind and not (lane.waiting or lane.astray):
                     await self._read_on(lane)
                 if lane.waiting and not (self._held or lane.astray):
                     await self._fold_or_seek(lane)
@@ -234,7 +234,10 @@ class EmbeddedEngine:
         if not batch:
             # What was appended meanwhile is in the log before anybody is told.
             batch = self.log.read(fold.partition, offset, READ_RECORDS)
-        if not lane.waiting and (starts, offset) == (fold.starts, fold.next_offset):
+        if not (lane.waiting or lane.astray) and (starts, offset) == (
+            fold.starts,
+            fold.next_offset,
+        ):
             self._take_up(lane, batch)
 
     def _take_up(self, lane: Lane, batch: Sequence[LogRecord]) -> None:
@@ -390,9 +393,6 @@ class EmbeddedEngine:
         partition = lane.fold.partition
         lane.astray = lane.behind = True
         lane.waiting.clear()
-        # Folded again they ask for it again, beyond what is durable.
-        self._unkept[partition] = Folded([], [], [])
-        self._covered[partition] = max(self._covered[partition], lane.kept)
         try:
             if self.store.remote:
                 # Asked on another thread first: here it would hold the loop for as long as it is away.
@@ -402,7 +402,12 @@ class EmbeddedEngine:
             lane.fold.restart()
         except Unavailable:
             return
-        lane.astray = False
+        # What was read or folded while the store was asked is of before. Folded again records ask for
+        # the same again, beyond what is durable.
+        lane.waiting.clear()
+        self._unkept[partition] = Folded([], [], [])
+        self._covered[partition] = max(self._covered[partition], lane.kept)
+        lane.astray, lane.behind = False, True
         self._wake.set()
 
     def _fail(self, error: BaseException) -> None:

@@ -1,11 +1,11 @@
 """The register of suppressions in memory: the port's contract in its plainest form."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from penstock.core.errors import Unavailable
 from penstock.core.ids import LeafId
-from penstock.ports.suppressions import Suppression, SuppressionKey
+from penstock.ports.suppressions import Entries, Suppression, SuppressionKey
 
 
 class MemorySuppressions:
@@ -32,6 +32,15 @@ class MemorySuppressions:
             for leaf in leaves:
                 found.update(self._entries.get(leaf, {}))
             return found
+
+    def whole(self) -> bool:
+        """Return that it is: what was kept is there or the register does not answer."""
+        return True
+
+    def make_whole(self, everything: Iterable[Entries]) -> None:
+        """Put what is given; it lacks nothing."""
+        for entries in everything:
+            self.put(entries)
 
     def close(self) -> None:
         """End the register."""

@@ -1,13 +1,13 @@
 """The register of suppressions on SQLite: fsynced before it returns, merged by one statement."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from penstock.adapters.sqlite import FileKind, Ownership, Session, chunked
 from penstock.core.ids import LeafId
-from penstock.ports.suppressions import Suppression, SuppressionKey
+from penstock.ports.suppressions import Entries, Suppression, SuppressionKey
 
 KIND: Final = FileKind(
     what="the register of suppressions",
@@ -179,6 +179,15 @@ class SqliteSuppressions:
                         at_ms, bool(denied), int.from_bytes(event_id, "big"), reason
                     )
         return found
+
+    def whole(self) -> bool:
+        """Return that it is: what was kept is there or the register does not answer."""
+        return True
+
+    def make_whole(self, everything: Iterable[Entries]) -> None:
+        """Put what is given; it lacks nothing."""
+        for entries in everything:
+            self.put(entries)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

@@ -133,6 +133,14 @@ class SuppressionsConformance:
         register.put(list(entries.items()))
         assert entries == register.get(leaves)
 
+    def test_it_is_whole_and_is_made_whole_without_harm(self, register: Suppressions):
+        other = SuppressionKey(LEAVES[1], "email", "*")
+        register.put([(EMAIL, an_entry(2))])
+        assert register.whole()
+        register.make_whole(iter([[(EMAIL, an_entry(1))], [], [(other, an_entry(3))]]))
+        assert register.whole()
+        assert {EMAIL: an_entry(2), other: an_entry(3)} == register.get(LEAVES)
+
     def test_a_closed_register_says_so(self, register: Suppressions):
         register.close()
         register.close()
