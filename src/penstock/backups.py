@@ -48,6 +48,7 @@ from penstock.core.step import Step
 from penstock.core.time import format_instant
 from penstock.flows.refold import SAMPLE_LEAVES, refold, reread, sample
 from penstock.flows.replay import LIVE_EPOCH, covered_offsets, fingerprint_name
+from penstock.logs import require_in_folder
 from penstock.ports.clock import Clock
 from penstock.ports.log import Log
 from penstock.ports.store import Store
@@ -124,11 +125,15 @@ def make_backup(
         progress: Told how far it is.
 
     Raises:
-        SettingsError: There is nothing to back up (E241), something at the place already (E240), or a
+        SettingsError: There is nothing to back up (E241), the log is elsewhere (E284), something at the place already (E240), or a
             restore into the data folder was cut short (E243).
         Unavailable: The files could not be held still (E440), or what is read or written failed (E441).
         DataCorrupt: The copy does not read back, or its leaves are not what its log folds to (E752).
     """
+    require_in_folder(
+        project, "a backup of the folder would hold leaves without the records that they are of",
+        "keep copies of `keys.json` and `suppressions.db`, and archive the log: `archive.place`",
+    )  # fmt: skip
     if project.settings.log.kind != "sqlite" or project.settings.store.kind != "sqlite":
         raise SettingsError("E241", "there is nothing to back up: the log or the store is in memory",
                             where="log.kind", fix='set log.kind and store.kind to "sqlite"')  # fmt: skip

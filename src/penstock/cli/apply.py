@@ -12,6 +12,7 @@ from penstock.cli.client import Admin, Files, error_of, with_admin
 from penstock.cli.main import JSON, PROJECT, err, out, show
 from penstock.cli.versions import say_versions
 from penstock.core.errors import Unavailable
+from penstock.logs import change_topics, topic_changes
 from penstock.project import load_project
 
 INTERRUPTED = 130
@@ -71,7 +72,9 @@ def command(
         return last
 
     try:
-        load_project(project_dir)  # what is wrong with the files is said before anything else
+        project = load_project(project_dir)  # what is wrong with the files is said before all else
+        topics = topic_changes(project)
+        change_topics(project, topics)
         report = with_admin(project_dir, work, Files.APPLIED)
     except KeyboardInterrupt:
         err.print(
@@ -84,6 +87,7 @@ def command(
     if not report.get("done"):
         raise Unavailable("E414", "the engine ended before the definitions served",
                           fix="start it, and run the same command: it goes on where it was")  # fmt: skip
+    report = {**report, "topics": [one.topic.name for one in topics]}
     show(report, as_json, lambda: _say(report))
 
 
@@ -92,6 +96,8 @@ async def _give_up(admin: Admin) -> dict[str, Any]:
 
 
 def _say(report: dict[str, Any]) -> None:
+    if report["topics"]:
+        out.print(f"Topics are as they are declared: {', '.join(report['topics'])}.")
     out.print(f"Definitions {report['number']} serve, over {report['total']} records.")
     if report["agreed_leaves"]:
         out.print(

@@ -26,7 +26,7 @@ from penstock.cli.client import Admin, in_process, running_url, with_admin
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.cli.repair import heads_of, named
 from penstock.compose import Stores, open_stores, require_reachable_links
-from penstock.core.errors import DataCorrupt, PenstockError, Unavailable
+from penstock.core.errors import DataCorrupt, PenstockError, SettingsError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.record import NO_VERSION, Kind, Version, decode_record
 from penstock.core.step import Step
@@ -34,6 +34,7 @@ from penstock.flows.history import History, Known
 from penstock.flows.refold import SAMPLE_LEAVES, refold, reread, sample
 from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
 from penstock.flows.status import conservation
+from penstock.logs import LOG_FILE, topic_changes
 from penstock.project import Project, load_project
 from penstock.settings import ArchiveSettings, LogSettings, SourceSettings, StoreSettings
 from penstock.stores import ask_redis
@@ -113,6 +114,12 @@ def examine(project_dir: Path) -> Iterator[Finding]:
     else:
         yield _check("probe event", lambda: asyncio.run(_probe(project)))
     yield _disk(project)
+    if project.settings.log.kind == "kafka":
+        kafka = _check("kafka", lambda: _kafka(project))
+        yield kafka
+        if kafka.exit_code:
+            yield Finding("skip", "log and store: they need brokers that answer, and their topics")
+            return
     if running_url(project.data_dir):
         yield _check("running", lambda: with_admin(project_dir, _ask))
         yield Finding(
@@ -127,7 +134,7 @@ def examine(project_dir: Path) -> Iterator[Finding]:
 def _holds_data(folder: Path) -> bool:
     """Return whether there is anything to look at; a folder that is none is to be complained of."""
     if folder.is_dir():
-        return any((folder / name).exists() for name in ("log.db", ARRIVING, VERIFIED))
+        return any((folder / name).exists() for name in (LOG_FILE, "store.db", ARRIVING, VERIFIED))
     return folder.exists()
 
 
@@ -210,6 +217,16 @@ def _esp(project: Project) -> str:
         raise Unavailable("E406", f"{esp.host} port {esp.port} could not be reached: {error.strerror or 'no answer'}",
                           fix="check esp.host and esp.port in penstock.toml, and the network", where="esp") from error  # fmt: skip
     return f"smtp {esp.host} port {esp.port} answers in {_since(started)} ms"
+
+
+def _kafka(project: Project) -> str:
+    started = time.perf_counter()
+    changes = topic_changes(project)
+    took_ms = _since(started)
+    if changes:
+        raise SettingsError("E283", f"topics are not as they are declared: {', '.join(one.topic.name for one in changes)}",
+                            where="log.kafka", fix="`penstock plan` shows what differs, `penstock apply` makes it so")  # fmt: skip
+    return f"brokers answer in {took_ms} ms; topics are as they are declared"
 
 
 async def _probe(project: Project) -> str:
@@ -311,10 +328,10 @@ def _data(project: Project) -> Iterator[Finding]:
 def _damage(project: Project) -> Iterator[Finding]:
     """Name every place of the log that does not read back."""
     folder = project.data_dir
-    if not (folder / "log.db").exists():
+    if project.settings.log.kind != "sqlite" or not (folder / LOG_FILE).exists():
         return
     try:
-        found = survey(folder / "log.db", heads_of(project))
+        found = survey(folder / LOG_FILE, heads_of(project))
     except PenstockError as error:
         yield _fault("log", error)
         return
@@ -396,8 +413,12 @@ def _store(project: Project, stores: Stores) -> str:
     history = History(stores.log, stores.index)
     entries = history.entries(leaves, Known()) if truncated else reread(stores.log, leaves)
     refold(entries, stores.log, stores.store, step, live, leaves)
+    counted = (
+        f"conserved: {law.accepted} accepted, {law.in_flight} in flight" if law.whole else
+        "not counted: the topic's retention took what was before"
+    )  # fmt: skip
     return (
-        f"{law.leaves} leaves decoded; conserved: {law.accepted} accepted, {law.in_flight} in flight; "
+        f"{law.leaves} leaves decoded; {counted}; "
         f"{len(leaves)} leaves refolded from the log, equal byte for byte"
     )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import msgspec
@@ -24,9 +25,13 @@ from penstock.core.step import Step
 from penstock.core.time import format_instant
 from penstock.flows.estimate import Estimate, estimate
 from penstock.flows.snapshot import Snapshot, since_by_feature, since_from
+from penstock.logs import has_log, topic_changes
 from penstock.project import Project, load_project
 from penstock.stores import open_store_beside
 from penstock.templates import template_faults
+
+if TYPE_CHECKING:
+    from penstock.adapters.log.kafka.topics import TopicChange
 
 CHANGED = 2
 REFUSED = 1
@@ -48,6 +53,8 @@ class Planned(NamedTuple):
     """None if no leaves are to be folded, or there is no log."""
     complete_since: dict[str, int] = {}  # noqa: RUF012 - never changed
     """Features that would lack history, since the log was truncated without an archive, ms UTC."""
+    topics: Sequence[TopicChange] = ()
+    """What is to become of topics, if the log is on Kafka."""
 
 
 @click.command()
@@ -74,12 +81,13 @@ def _compare(source: bool, project_dir: Path, as_json: bool) -> None:
     faults: list[DefinitionError] = []
     project = load_project(project_dir, faults=faults)
     faults += template_faults(project, broken=bool(faults))
-    planned = plan(project, faults)
+    planned = plan(project, faults)._replace(topics=topic_changes(project))
     show(_plain(planned, project), as_json, lambda: _say(planned, project))
     refused = (
         planned.faults
         or _incomplete(planned, project)
         or (planned.changes is not None and planned.changes.breaks)
+        or any(one.fault for one in planned.topics)
     )
     if refused:
         raise SystemExit(REFUSED)
@@ -97,7 +105,7 @@ def plan(project: Project, faults: list[DefinitionError]) -> Planned:
     serving = serving_of(project, versions)
     mode = project.settings.definitions.compatibility
     changes = changes_of(serving.declared(), project.declared(), mode)
-    if not changes.rebuilds or faults or not (project.data_dir / "log.db").exists():
+    if not changes.rebuilds or faults or not has_log(project):
         return Planned(table, active, changes, faults, None)
     cost, late = _build(project, serving, active)
     return Planned(table, active, changes, faults, cost, late)
@@ -141,6 +149,10 @@ def _step(project: Project) -> Step:
 
 def _differs(planned: Planned) -> bool:
     changes = planned.changes
+    return _changed(changes) or bool(planned.topics)
+
+
+def _changed(changes: Changes | None) -> bool:
     return changes is None or bool(changes.changes or changes.effects or changes.rebuilds)
 
 
@@ -159,6 +171,10 @@ def _plain(planned: Planned, project: Project) -> dict[str, Any]:
         "incomplete": [_fault(error) for error in _incomplete(planned, project)],
         "pinned_campaigns": _pins(planned, project),
         "kept_versions": [one.number for one in planned.table.retiring],
+        "topics": [
+            {"name": one.topic.name, "how": one.how, "details": [*one.details], "fault": one.fault}
+            for one in planned.topics
+        ],
     }
 
 
@@ -181,7 +197,7 @@ def _say(planned: Planned, project: Project) -> None:
         out.print(
             "Nothing serves yet: `penstock up` or `penstock apply` makes these definitions 1."
         )
-    elif not _differs(planned):
+    elif not _changed(changes):
         assert planned.active is not None, "something serves"
         out.print(f"Nothing differs from definitions {planned.active.number}, which serve.")
     else:
@@ -194,8 +210,11 @@ def _say(planned: Planned, project: Project) -> None:
         _say_build(planned, changes)
         _say_late(planned)
         _say_campaigns(planned, project)
+    _say_topics(planned)
     _say_wrong(planned, project)
-    wrong = planned.faults or _incomplete(planned, project)
+    wrong = (
+        planned.faults or _incomplete(planned, project) or any(one.fault for one in planned.topics)
+    )
     if _differs(planned) and changes is not None and not wrong and not changes.breaks:
         out.print("\n`penstock apply` goes over to them; what serves goes on serving until then.")
 
@@ -272,6 +291,20 @@ def _say_campaigns(planned: Planned, project: Project) -> None:
         for name in pins:
             out.print(f"  {name} was published with definitions {planned.table.pins[name]} and goes on with them while they "
                       "are kept; raise its `version`, or apply with --republish")  # fmt: skip
+
+
+def _say_topics(planned: Planned) -> None:
+    if planned.topics:
+        out.print("\ntopics")
+    for one in planned.topics:
+        out.print(f"  {SIGNS[one.how]} {one.topic.name}: {one.topic.what}")
+        for detail in one.details:
+            out.print(f"      {detail}")
+        if one.fault:
+            out.print(f"    ! {one.fault}")
+            out.print(
+                "      fix: declare it as it is, with `log.partitions` and `log.kafka.replication`"
+            )
 
 
 def _say_wrong(planned: Planned, project: Project) -> None:

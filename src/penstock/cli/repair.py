@@ -23,6 +23,7 @@ from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.core.errors import DataCorrupt, PenstockError, SettingsError, Unavailable
 from penstock.flows.archiving import ArchivedLog
 from penstock.flows.replay import LIVE_EPOCH
+from penstock.logs import require_in_folder
 from penstock.project import Project, load_project
 from penstock.stores import open_store_beside
 
@@ -41,6 +42,7 @@ def command(sources: tuple[str, ...], project_dir: Path, as_json: bool) -> None:
     marked as lost is put back too, if a backup or the archive now has it.
     """
     project = load_project(project_dir)
+    require_in_folder(project, "there is no file to repair", "let its brokers copy what one of them lost; run `penstock doctor`")  # fmt: skip
     path = project.data_dir / "log.db"
     if project.settings.log.kind != "sqlite" or not path.exists():
         raise SettingsError("E212", "there is no log to repair", where=str(path),

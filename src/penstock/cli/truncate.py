@@ -27,6 +27,7 @@ from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
 from penstock.flows.tiered import TieredLog
 from penstock.flows.truncating import Cut, Serves, Truncator
 from penstock.housekeeping import make_truncator
+from penstock.logs import require_in_folder
 from penstock.project import Project
 from penstock.settings import keep_ms
 from penstock.stores import open_store_beside
@@ -78,6 +79,7 @@ def _with_keep(project: Project, keep: str) -> Project:
             raise SettingsError("E270", "--keep is no span of days or hours", where="--keep",
                                 fix='write it such as "90d" or "36h"')  # fmt: skip
         log = msgspec.structs.replace(log, keep=keep)
+    require_in_folder(project, "its topic's retention removes what is old", "set `log.kafka.retention`, and run `penstock apply`")  # fmt: skip
     if log.kind != "sqlite":
         raise SettingsError("E207", "a log in memory is not truncated: it ends with its process", where="log.kind",
                             fix='set log.kind to "sqlite" to keep one')  # fmt: skip

@@ -1,34 +1,13 @@
-"""Logs on a real broker: a prefix of topics for each folder that a test has."""
+"""Logs on a real broker."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from penstock.adapters.log.kafka.connection import Connection
-from penstock.adapters.log.kafka.topics import Admin, Topic, changes_of, letters_topic, log_topic
+from tests.adapters.kafka.kafka_topics import make_topics, prefix_of
 from tools.services.kafka import Cluster
-
-
-def prefix_of(folder: Path) -> str:
-    return f"t{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}."
-
-
-def topics_of(connection: Connection, partitions: int, *, copies: int = 1) -> list[Topic]:
-    in_sync = max(copies - 1, 1)
-    return [
-        log_topic(connection, 1, partitions, replication=copies, in_sync=in_sync, retention_ms=0),
-        letters_topic(connection, replication=copies, in_sync=in_sync, retention_ms=0),
-    ]
-
-
-def make_topics(connection: Connection, partitions: int = 1, *, copies: int = 1) -> Connection:
-    """Make a log's topics, if they are not there."""
-    admin = Admin(connection)
-    topics = topics_of(connection, partitions, copies=copies)
-    admin.change(changes_of(topics, admin.look([one.name for one in topics])))
-    return connection
 
 
 @pytest.fixture

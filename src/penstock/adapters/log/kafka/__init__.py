@@ -172,6 +172,7 @@ class KafkaLog:
 
     def _watch(self) -> None:
         while not self._closing.wait(WATCH_S):
+            self._admin.listen()
             try:
                 self._look()
             except (PenstockError, KafkaException, TimeoutError):

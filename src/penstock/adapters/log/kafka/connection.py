@@ -133,8 +133,17 @@ def told_by(error: KafkaException) -> KafkaError:
     return found
 
 
-def asked(work: Callable[[], T], heard: Heard, what: str, *, where: str = BROKERS) -> T:
+def asked(
+    work: Callable[[], T], heard: Heard, what: str, *, listen: Callable[[], object], where: str = BROKERS
+) -> T:  # fmt: skip
     """Ask the brokers for something while a log is opened.
+
+    Args:
+        work: Asks.
+        heard: What was told meanwhile.
+        what: What is asked for.
+        listen: Lets the client tell `heard` what it was told; it does not by itself.
+        where: The setting or topic that it is about.
 
     Raises:
         SettingsError: They do not let us in, or do not allow it (E282).
@@ -144,6 +153,7 @@ def asked(work: Callable[[], T], heard: Heard, what: str, *, where: str = BROKER
         return work()
     except KafkaException as exception:
         error = told_by(exception)
+        listen()
         # A wrong password shows as silence to whoever asks; the reason was told to the connection.
         known = error if error.code() in _LET_IN | _ALLOWED else heard.error or error
         raise refused(known, what, where=where) from exception

@@ -108,7 +108,17 @@ class Admin:
                         raise
                     time.sleep(TURN_S)
 
-        return asked(answers, self.heard, "the topics", where=where or "log.kafka.brokers")
+        return asked(
+            answers,
+            self.heard,
+            "the topics",
+            listen=self.listen,
+            where=where or "log.kafka.brokers",
+        )
+
+    def listen(self) -> None:
+        """Let the client tell what it was told of its connections."""
+        self.client.poll(0)
 
     def cluster_id(self) -> str:
         """Return the id of the cluster.
@@ -122,7 +132,7 @@ class Admin:
             described = self.client.describe_cluster(request_timeout=self.timeout_s)
             return described.result(self.timeout_s + 1).cluster_id or ""
 
-        return asked(work, self.heard, "the cluster")
+        return asked(work, self.heard, "the cluster", listen=self.listen)
 
     def look(self, names: Iterable[str]) -> dict[str, Found]:
         """Return those of some topics that are there.
@@ -141,6 +151,7 @@ class Admin:
             except KafkaException as exception:
                 error = told_by(exception)
                 if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    self.listen()
                     raise refused(self.heard.error or error, f"the topic {name}") from exception
         if not there:
             return {}
