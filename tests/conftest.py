@@ -17,7 +17,8 @@ from tools.services.kafka import SERVICE as KAFKA
 from tools.services.kafka import Cluster
 from tools.services.redis import SERVICE as REDIS
 from tools.services.redis import Servers, give_all_slots
-from tools.services.service import Missing, new_folder
+from tools.services.registry import SERVICE as REGISTRY
+from tools.services.service import Missing, Running, new_folder
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -174,6 +175,12 @@ def redis_cluster() -> Iterator[Servers]:
         with servers.client() as client:
             give_all_slots(client)
         yield servers
+
+
+@pytest.fixture(scope="session")
+def registry_server() -> Iterator[Running]:
+    """A real schema registry on this machine, for all tests of this process: they use subjects of their own."""
+    yield from running(REGISTRY)
 
 
 def running(service: Any, **options: Any) -> Iterator[Any]:

@@ -33,10 +33,11 @@ def names(struct: type[msgspec.Struct], prefix: str = "") -> list[str]:
         kind, name = field.type, f"{prefix}{field.name}"
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             found += names(kind, f"{name}.")
-        elif get_origin(kind) is dict and issubclass(get_args(kind)[1], msgspec.Struct):
-            found += [name, *names(get_args(kind)[1], f"{name}.*.")]
-        else:
-            found.append(name)
+            continue
+        inner = get_args(kind)[1] if get_origin(kind) is dict else None
+        found.append(name)
+        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            found += names(inner, f"{name}.*.")
     return found
 
 

@@ -49,6 +49,10 @@ THIRD_PARTY: dict[str, set[str]] = {
     "adapters/archive/frames": {"zstandard"},
     "adapters/redis": {"redis"},
     "adapters/metrics/prometheus": {"prometheus_client"},
+    "adapters/registry/confluent": {"httpx"},
+    "adapters/topics/kafka": {"confluent_kafka"},
+    "adapters/decoder/avro": {"fastavro"},
+    "adapters/decoder/protobuf": {"google"},
     "adapters/content/liquid": {"liquid", "markupsafe"},  # the texts that it marks as safe
     "adapters/content/mjml": {"mjml"},
     "adapters/content/inline": {"css_inline"},
@@ -56,7 +60,10 @@ THIRD_PARTY: dict[str, set[str]] = {
     "edges": {"httptools", "litestar", "uvicorn"},
     "project": set(),
     "settings": set(),
+    "connect_settings": set(),
     "compose": set(),
+    "registries": set(),
+    "connectors": set(),
     "application": {"litestar"},
     "cli": {"click", "rich", "uvicorn", "uvloop"},
     "cli/client": {"httpx"},
@@ -173,7 +180,8 @@ def longest(module: str, table: dict[str, set[str]]) -> str | None:
 
 
 CODE_FILES = {
-    "core/codes", "core/request_codes", "core/service_codes", "core/stored_codes", "core/version_codes",
+    "core/codes", "core/registry_codes", "core/request_codes", "core/service_codes", "core/stored_codes",
+    "core/version_codes",
 }  # fmt: skip
 
 

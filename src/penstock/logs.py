@@ -154,7 +154,7 @@ def connection_of(project: Project) -> Connection:
                             fix="pip install 'penstock[kafka]'") from error  # fmt: skip
     kafka = project.settings.log.kafka
     return Connection(
-        _client(project), kafka.prefix, kafka.open_timeout_ms / 1000, kafka.append_timeout_ms / 1000,
+        client_of(project), kafka.prefix, kafka.open_timeout_ms / 1000, kafka.append_timeout_ms / 1000,
         kafka.read_timeout_ms / 1000, kafka.compression,
     )  # fmt: skip
 
@@ -216,7 +216,7 @@ def _kafka(project: Project, *, read_only: bool) -> Log:
     )  # fmt: skip
 
 
-def _client(project: Project) -> dict[str, Any]:
+def client_of(project: Project) -> dict[str, Any]:
     """Return what `[log.kafka]` says of reaching brokers, as librdkafka names it."""
     kafka = project.settings.log.kafka
     protocol = ("SASL_" if kafka.sasl else "") + (

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from penstock import service_settings
+from penstock import connect_settings, service_settings
+from penstock.connect_settings import ConnectSettings, RegistrySettings
 from penstock.core.consent.purpose import BASES, PURPOSES
 from penstock.core.decision.mailbox import is_address, is_sender
 from penstock.core.errors import SettingsError
@@ -175,6 +176,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decision: DecisionSettings = DecisionSettings()
     development: DevelopmentSettings = DevelopmentSettings()
     definitions: DefinitionsSettings = DefinitionsSettings()
+    registry: RegistrySettings = RegistrySettings()
+    connect: dict[str, ConnectSettings] = {}
 
 
 DOCS: dict[str, str] = {
@@ -255,6 +258,7 @@ DOCS: dict[str, str] = {
     "definitions.build_share": "The most of the engine's time that folding beside what serves takes while it is busy.",
     "definitions.compatibility": "How a new version of an event must fit the one before: `backward`, `forward`, `full` or "
     "`none`; `penstock apply` refuses what does not.",
+    **connect_settings.DOCS,
 }
 """What each setting means; `docs/reference/settings.md` is made from it, and a test keeps it whole."""
 
@@ -267,6 +271,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "definitions.compatibility": ("backward", "forward", "full", "none"),
     "esp.tls": ("starttls", "tls", "none"),
     **service_settings.CHOICES,
+    **connect_settings.CHOICES,
 }
 KINDS: dict[str, tuple[str, ...]] = {
     "log.kind": ("sqlite", "kafka", "memory"),
@@ -299,6 +304,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "decision.serve_timeout_ms": (1, 60_000),
     "definitions.keep_hours": (0, 8_760),
     "definitions.build_share": (0.01, 1),
+    **connect_settings.RANGES,
 }
 """The least and the greatest value. Ranks begin at 0 because claims of public keys rank below."""
 
@@ -311,6 +317,7 @@ SECRETS: tuple[tuple[str, ...], ...] = (
     ("esp", "username"),
     ("esp", "password"),
     *service_settings.SECRETS,
+    *connect_settings.SECRETS,
 )
 """Settings that may say `env:NAME`: the environment has them, and the file can be shown."""
 
@@ -407,6 +414,7 @@ def parse_settings(
     _require_public_url(settings.server.public_url, places)
     _require_keep(settings, places)
     _require_kafka(settings, places)
+    _require_compatibilities(settings, places)
     _require_purposes(settings, places)
     return settings
 
@@ -474,10 +482,16 @@ def _require_known(
         if isinstance(value, dict):
             if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
                 _require_known(value, kind, (*path, key), places)
-            elif key == "sources":
-                for name, source in value.items():
-                    if isinstance(source, dict):
-                        _require_known(source, SourceSettings, ("sources", name), places)
+            elif (inner := _struct_by_name(kind)) is not None:
+                for name, one in value.items():
+                    if isinstance(one, dict):
+                        _require_known(one, inner, (*path, key, name), places)
+
+
+def _struct_by_name(kind: Any) -> type[msgspec.Struct] | None:
+    """Return what a table of tables holds by name, if that is a struct."""
+    inner = get_args(kind)[1] if get_origin(kind) is dict else None
+    return inner if isinstance(inner, type) and issubclass(inner, msgspec.Struct) else None
 
 
 def _require_choices(settings: Settings, places: Places) -> None:
@@ -527,6 +541,12 @@ def _require_kafka(settings: Settings, places: Places) -> None:
     if settings.log.keep:
         raise SettingsError("E284", "a log on Kafka is not truncated: its topic's retention removes what is old",
                             where=places.of("log", "keep"), fix="remove it, and set `log.kafka.retention`")  # fmt: skip
+
+
+def _require_compatibilities(settings: Settings, places: Places) -> None:
+    for fault in connect_settings.registry_faults(settings.registry):
+        raise SettingsError(fault.code, f"setting `{'.'.join(fault.path)}` {fault.what}", where=places.of(*fault.path),
+                            fix=fault.fix)  # fmt: skip
 
 
 def _require_public_url(url: str, places: Places) -> None:

@@ -72,6 +72,12 @@ FOUND_BY = {
     "IgnoresOthers": "test_an_object_never_changes",
     "ListsAPage": "test_more_objects_than_a_page_are_listed",
     "RangeToTheEnd": "test_a_range_is_cut_at_the_end",
+    "RegistersAgain": "test_registering_again_changes_nothing",
+    "TakesAnything": "test_what_does_not_fit_is_refused_and_nothing_registered",
+    "OneCompatibility": "test_compatibility_is_of_a_subject",
+    "CommitsWhatItPolls": "test_what_was_committed_is_not_read_again_and_what_was_not_is",
+    "ReadsTheNext": "test_records_are_read_again_at_their_places",
+    "DropsWhatItHolds": "test_who_holds_misses_nothing",
     "TakesAnyMetric": "test_what_is_not_declared_is_a_mistake",
 }
 

@@ -17,21 +17,29 @@ import msgspec
 import zstandard
 
 from penstock.adapters.content.liquid import Limits, LiquidRenderer
+from penstock.adapters.decoder.avro import compile_avro
+from penstock.adapters.decoder.protobuf import compile_protobuf
 from penstock.adapters.log import sqlite as sqlite_log
 from penstock.cli.readers import read_csv, read_json_lines
 from penstock.core import tokens
 from penstock.core.backup import decode_manifest
+from penstock.core.catalog.catalog import Catalog
 from penstock.core.decision.record import decode_decision
 from penstock.core.definitions.versions import decode_table
-from penstock.core.errors import PenstockError
+from penstock.core.errors import EventRejected, PenstockError
+from penstock.core.event import SEGMENT, decode_single
+from penstock.core.foreign import EventMapping, Foreign, compile_mapper
 from penstock.core.identity.vouch import read_token
 from penstock.core.leaf import decode_leaf
 from penstock.core.record import Version, decode_record, decode_records
 from penstock.core.segment import Segment
+from penstock.core.wire import frame, unframe
 from penstock.edges.collector.body import inflate
 from penstock.edges.collector.door import read_envelope
 from penstock.edges.collector.edge import ROWS
 from penstock.edges.collector.rudderstack import pixel_body
+from penstock.flows.decoding import read_json
+from penstock.ports.registry import Schema
 from penstock.settings import load_settings
 from penstock.testing.clock import HandClock
 from tests.core.step_records import NOW, PLAN, make_leaf
@@ -194,7 +202,44 @@ _batch = json.dumps(
 _bodies = [bytes([number]) + body for number in range(len(ROWS)) for body in (_single, _batch)]
 _leaf = (GOLDEN / "leaf-v1.bin").read_bytes()
 
+
+def foreign(data: bytes) -> None:
+    """A record of another producer: the wire format, a format, a mapping, and the decoding of its event."""
+    for reader in (_avro, _protobuf, read_json):
+        try:
+            value = reader(unframe(data).payload)
+            body = _mapper(Foreign("t", "", 0, 0, 0, data[:9], data, ()), value)
+            assert body is not None, "its mapping takes any record"
+            refused = decode_single(body, None, SEGMENT, message_id="m").rejected
+        except EventRejected as error:
+            require_silent(error)
+        else:
+            for one in refused:
+                require_silent(one.error)
+
+
+_AVRO = {"type": "record", "name": "R", "fields": [
+    {"name": "id", "type": ["null", "string"]},
+    {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "sum", "type": {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}},
+    {"name": "tags", "type": {"type": "map", "values": {"type": "array", "items": "long"}}},
+]}  # fmt: skip
+_avro = compile_avro(Schema("AVRO", json.dumps(_AVRO)), [])
+_protobuf = compile_protobuf(
+    Schema("PROTOBUF", 'syntax = "proto3"; message R { string id = 1; int64 at = 2; map<string, R> tags = 3; }'), []
+)  # fmt: skip
+_mapper = compile_mapper(
+    {"page": EventMapping(user_id="id", email="id", timestamp="at", message_id="$key", external_ids={"x": "tags.a.0"})},
+    Catalog([]), "connect.fuzz",
+)  # fmt: skip
+_foreign = [
+    frame(1, b"\x02" + bytes([2 * len(CANARY)]) + CANARY.encode() + b"\x02\x04\x07\xc6\x00"),
+    frame(1, b"\x00\x0a" + bytes([len(CANARY)]) + CANARY.encode() + b"\x10\x05"),
+    frame(1, json.dumps({"id": CANARY, "at": 1.5, "tags": {"a": [1]}}).encode()),
+]
+
 TARGETS: dict[str, Target] = {
+    "foreign": Target(foreign, _foreign),
     "events": Target(events, [*_bodies, b"\x00" + gzip.compress(_single, mtime=0)]),
     "gzip": Target(lambda data: inflate(data[1:], (b"", b"gzip", b"deflate")[data[:1] < b"a"], 65_536),
                    [b"a" + gzip.compress(_batch * 50, mtime=0), b"b" + _single]),

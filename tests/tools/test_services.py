@@ -2,13 +2,16 @@
 
 import fcntl
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tools.services.__main__ import every_service
 from tools.services.kafka import Cluster
+from tools.services.registry import SERVICE as REGISTRY
 from tools.services.service import CACHE, NotStarted, Server, free_ports, missing_programs, only_one
 
 
@@ -66,3 +69,22 @@ def test_a_kafka_broker_has_no_topics_of_its_own_making(kafka: Cluster):
     assert "made-here" not in topics
     admin.create_topics([NewTopic("made-here", 3, 1)])["made-here"].result(10)
     assert 3 == len(admin.list_topics(topic="made-here", timeout=10).topics["made-here"].partitions)
+
+
+def test_a_registry_that_is_killed_comes_back_with_all_that_was_registered(
+    tmp_path: Path, program: Callable[[str], str]
+):
+    program("java")
+    program("mvn")
+    running = REGISTRY.start(tmp_path)
+    try:
+        client = httpx.Client(base_url=running.address)
+        registered = client.post("/subjects/a/versions", json={"schema": '"string"'}).json()
+        running.servers[0].kill()
+        running.servers[0].start()
+        assert {"schema": '"string"', "schemaType": "AVRO", "references": []} == client.get(
+            f"/schemas/ids/{registered['id']}"
+        ).json()
+        client.close()
+    finally:
+        running.stop()

@@ -9,6 +9,7 @@ import click
 
 from penstock.cli.client import Admin, Files, with_admin
 from penstock.cli.main import JSON, PROJECT, Suggesting, out, show
+from penstock.core.foreign import place_in
 
 REASON = click.option("--reason", default="", help="Only those with this error code.")
 SHOWN = 50
@@ -35,9 +36,17 @@ def list_letters(reason: str, project_dir: Path, as_json: bool) -> None:
         out.print(f"{found['pending']} dead letters are pending")
         for one in found["letters"][:SHOWN]:
             out.print(f"  {one['received_at']} {one['source']} {one['reason']} at {one['path'] or '$'}: "
-                      f"{one['what']} (message {one['message_id'] or 'without id'})")  # fmt: skip
+                      f"{one['what']} ({_origin(one)})")  # fmt: skip
 
     show(found, as_json, say)
+
+
+def _origin(letter: dict[str, Any]) -> str:
+    """Return which event it was: by its record's place, if it came from a topic, else by its message id."""
+    place = place_in(letter["letter_id"])
+    if place is None:
+        return f"message {letter['message_id'] or 'without id'}"
+    return f"topic {place.topic}, partition {place.partition}, offset {place.offset}"
 
 
 @command.command("replay")

@@ -78,6 +78,7 @@ class Commands(Suggesting):
 MODULES = {
     "init": "init",
     "up": "up",
+    "connect": "connect",
     "load": "load",
     "export": "export",
     "top": "top",

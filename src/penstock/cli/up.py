@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from penstock.cli.develop import load_items
 from penstock.cli.main import err, out
 from penstock.cli.up_file import up_file
 from penstock.compose import Node, check_emails, make_node, open_stores
+from penstock.connectors import keep_running, make_connectors, stop_all
 from penstock.core.definitions.versions import Version
 from penstock.core.errors import SettingsError
 from penstock.edges.admin.sends import stop_sends
@@ -31,6 +33,7 @@ from penstock.edges.limits import Limits
 from penstock.flows.replay import LIVE_EPOCH
 from penstock.front import Front, make_front
 from penstock.project import Project
+from penstock.runtimes.connector import Connector
 from penstock.settings import ServerSettings
 
 GC_THRESHOLDS = (100_000, 50, 50)
@@ -104,6 +107,8 @@ async def _run(node: Node, listener: socket.socket, url: str) -> None:
     if not await _started(node, stopped):
         return
     telling = asyncio.create_task(_tell_of_definitions(node, before))
+    connectors = make_connectors(node)
+    copying = [asyncio.create_task(keep_running(one, _say_of(one))) for one in connectors]
     try:
         if loaded := await load_items(node):
             out.print(f"{loaded} items loaded from {node.project.settings.development.items}")
@@ -124,7 +129,12 @@ async def _run(node: Node, listener: socket.socket, url: str) -> None:
     finally:
         stopped.cancel()
         telling.cancel()
+        await stop_all(connectors, copying)
         await node.close()
+
+
+def _say_of(connector: Connector) -> Callable[[SettingsError], None]:
+    return lambda error: err.print(f"connector {connector.name}: {error}\n  It is tried again.")
 
 
 def _limits(settings: ServerSettings) -> Limits:

@@ -14,7 +14,7 @@ rely on:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -121,6 +121,9 @@ class Decoded(NamedTuple):
     """The type that the path said, of events whose bytes need not."""
     shared: Mapping[str, Any] | None = None
     """Of a batch: `context` and `sentAt`, for all events that have none of their own."""
+    places: Sequence[str] = ()
+    """By index, the id of the dead letter of an event that is refused: where it came from. An event that
+    has a place leaves a letter in any case, for its sender is never told."""
 
     def raw(self, index: int) -> bytes:
         """Return the bytes of an event, for the dead letter of one that is refused later."""
@@ -162,7 +165,7 @@ _NOT_AN_EVENT: Final = ("E300", "E301", "E314")
 
 
 def decode_single(
-    body: bytes, type_name: str | None, limits: Limits, *, source: str = ""
+    body: bytes, type_name: str | None, limits: Limits, *, source: str = "", message_id: str = ""
 ) -> Decoded:
     """Return the one event of a request body, or the one that was refused.
 
@@ -171,6 +174,7 @@ def decode_single(
         type_name: The event's type if the path says it, such as `track`; else the body's `type`.
         limits: How much the body may hold.
         source: Distinguishes the derived message ids of different sources.
+        message_id: For an event that has none; by default it is derived from the body.
 
     Raises:
         EventRejected: The body is not JSON, not an object, or too big (E300 to E302, E314).
@@ -181,7 +185,8 @@ def decode_single(
         event = _decode_event(body, type_name, limits)
         _settle(event, _NOTHING_BESIDE)
         if not event.message_id:
-            force_setattr(event, "message_id", f"{_derived_id(source, body)}-0")
+            given = message_id or f"{_derived_id(source, body)}-0"
+            force_setattr(event, "message_id", given)
         _check(event)
     except EventRejected as error:
         if error.code in _NOT_AN_EVENT:

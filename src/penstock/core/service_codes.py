@@ -1,5 +1,6 @@
 """The error codes of servers that a project runs on: Kafka and Redis; part of `codes.CODES`."""
 
+from penstock.core.registry_codes import REGISTRY
 from penstock.core.stored_codes import Code
 
 SERVICE: dict[str, Code] = {
@@ -103,4 +104,5 @@ SERVICE: dict[str, Code] = {
         "The Redis server can't be used any more as it is: it evicts, or was replaced by an older one.",
         "Do as the message says; it is tried again every second.",
     ),
+    **REGISTRY,
 }

@@ -41,7 +41,7 @@ from penstock.core.ids import LeafId, event_id, leaf_id
 from penstock.core.leaf import Leaf
 from penstock.core.protect import Protector
 from penstock.core.record import RECORD_FORMAT, DeadLetter, Evidence, Identifier, Kind, Record
-from penstock.flows.minimise import minimised
+from penstock.flows.minimise import NOTHING, minimised
 from penstock.ports.appender import Appender
 from penstock.ports.clock import Clock
 from penstock.ports.metrics import Metrics
@@ -272,7 +272,10 @@ class Collector:
         )
         body = kept_body(rejected.raw, decoded, message_id, gpc=gpc)
         use = self._letter_use(source, body, gpc=gpc)
-        if use == consent_evidence.DISCARD:
+        place = decoded.places[rejected.index] if decoded.places else ""
+        if use == consent_evidence.DISCARD and place:
+            body = NOTHING  # where it stands tells nothing of anybody
+        elif use == consent_evidence.DISCARD:
             # What consent would not let in as a record is not kept as a dead letter either.
             self.metrics.count("penstock_events_discarded_total", reason="refused_without_consent")
             return
@@ -280,7 +283,7 @@ class Collector:
         digest = event_id(source.name.encode()[:64], message_id + rejected.raw.hex())
         shaped.letters.append(
             DeadLetter(
-                letter_id=f"edge-{digest:016x}",
+                letter_id=place or f"edge-{digest:016x}",
                 source=source.name,
                 received_at_ms=received_at_ms,
                 reason=error.code,

@@ -41,6 +41,10 @@ MetricName = Literal[
     "penstock_definitions_version",
     "penstock_definitions_lag_records",
     "penstock_definitions_switches_total",
+    "penstock_registry_failures_total",
+    "penstock_connect_records_total",
+    "penstock_connect_lag_records",
+    "penstock_connect_failures_total",
 ]
 
 
@@ -150,6 +154,22 @@ METRICS: dict[MetricName, Metric] = {
     ),
     "penstock_definitions_switches_total": Metric(
         "counter", (), "Times that another definitions version began to serve."
+    ),
+    "penstock_registry_failures_total": Metric(
+        "counter", ("code",), "Questions that the schema registry did not answer, by error code."
+    ),
+    "penstock_connect_records_total": Metric(
+        "counter",
+        ("connector", "outcome"),
+        "Records of other producers: `accepted`, `refused`, `parked` or `left_out`.",
+    ),
+    "penstock_connect_lag_records": Metric(
+        "gauge", ("connector",), "Records of its topics that a connector has not copied yet."
+    ),
+    "penstock_connect_failures_total": Metric(
+        "counter",
+        ("connector", "code"),
+        "Times that a connector could not go on and tried again, by error code.",
     ),
 }
 

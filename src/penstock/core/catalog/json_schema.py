@@ -22,7 +22,7 @@ def event_schema(declared: EventType) -> dict[str, Any]:
     """Return the JSON Schema of an event's `properties`."""
     schema: dict[str, Any] = {
         "$schema": DIALECT,
-        "$id": f"penstock:event/{_slug(declared.name)}/{declared.version}",
+        "$id": f"penstock:event/{slug(declared.name)}/{declared.version}",
         "title": declared.name,
     }
     if declared.description:
@@ -133,5 +133,6 @@ _SHAPES: Final[dict[str, Callable[[Field], dict[str, Any]]]] = {
 }
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """Return an event's name in `snake_case`."""
     return "_".join("".join(char if char.isalnum() else " " for char in name.lower()).split())

@@ -1,0 +1,1 @@
+"""What reads records of other producers, one file a format."""

@@ -1,0 +1,1 @@
+"""Topics of other producers: in memory, or on Kafka."""
