@@ -105,6 +105,13 @@ def app_of(node: Node, front: Front) -> Litestar:
     )
 
 
+def make_operations_app(asked: Operations) -> Litestar:
+    """Return the application of a process that has no other routes."""
+    return Litestar(
+        route_handlers=operations_handlers(asked), openapi_config=None, logging_config=None
+    )
+
+
 def operations_handlers(asked: Operations) -> list[HTTPRouteHandler]:
     """Return the routes `/health`, `/ready` and `/metrics`."""
 

@@ -35,6 +35,7 @@ from penstock.archives import make_archived_log
 from penstock.candidates import (
     VERSIONS_FOLDER,
     CandidateParts,
+    Standing,
     check_emails_of,
     load_changed,
     load_kept,
@@ -64,7 +65,14 @@ from penstock.flows.snapshot import Snapshot
 from penstock.flows.tiered import TieredLog
 from penstock.flows.track import decision_record
 from penstock.housekeeping import begin_beside, keep_whole, upkeep_jobs
-from penstock.logs import LOG_FILE, open_log, own_folder, require_empty, require_same_log
+from penstock.logs import (
+    LOG_FILE,
+    open_log,
+    own_folder,
+    require_empty,
+    require_same_log,
+    require_shared,
+)
 from penstock.ports.clock import Clock
 from penstock.ports.decisions import Decided, DecisionKey, Decisions
 from penstock.ports.esp import Esp
@@ -78,9 +86,12 @@ from penstock.ports.suppressions import Suppressions
 from penstock.ports.versions import Versions
 from penstock.project import Project
 from penstock.runtimes.embedded import EmbeddedEngine
+from penstock.runtimes.engine import Engine, Sets
 from penstock.runtimes.grouping import Grouper
+from penstock.runtimes.leaf_sets import Follower
 from penstock.runtimes.outbox import OutboxPump
 from penstock.runtimes.popular import PopularFollowers
+from penstock.runtimes.reading import ReadingEngine, ReadingSets
 from penstock.runtimes.side_by_side import Candidate, SideBySide
 from penstock.runtimes.upkeep import Upkeep
 from penstock.settings import KINDS, EspSettings, Settings
@@ -142,7 +153,10 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
     clock = clock or SystemClock()
     settings = project.settings
     memory = settings.log.kind == "memory"
+    workers = settings.fold.by == "workers"
     folder = project.data_dir
+    if workers:
+        require_shared(settings)
     _require_kind("log.kind", settings.log.kind)
     _require_kind("store.kind", settings.store.kind)
     if memory and settings.store.kind != "memory":
@@ -186,8 +200,10 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
             suppressions = (
                 MemorySuppressions()
                 if memory
-                # Whoever owns the log owns the folder: nobody else writes to the register.
-                else SqliteSuppressions(folder / "suppressions.db", tenant=tenant, owned=True)
+                # Whoever owns the folder writes to the register alone, unless workers heal it.
+                else SqliteSuppressions(
+                    folder / "suppressions.db", tenant=tenant, owned=not workers
+                )
             )
             decisions = MemoryDecisions() if memory else SqliteDecisions(folder / "decisions.db")
         opened.callback(suppressions.close)
@@ -288,7 +304,7 @@ class Node:
     """The leaves that served at the start, and whether they were there."""
     clock: Clock
     metrics: Metrics
-    engine: EmbeddedEngine
+    engine: Engine
     collector: Collector
     versions: SideBySide
     sources: dict[str, Source]
@@ -331,11 +347,11 @@ class Node:
 
     async def start(self) -> None:
         """Catch up with the log, take up what is kept beside, and begin to pump decisions."""
-        if not self.epoch.current:
+        if not self.epoch.current and self.engine.folds_here:
             self.on_replay()
         await asyncio.to_thread(make_whole, self.stores.log, self.stores.suppressions)
         await self.engine.start()
-        if not self.epoch.current:
+        if not self.epoch.current and self.engine.folds_here:
             await self.engine.settled()
         await self.versions.start()
         if self.pending:
@@ -387,12 +403,7 @@ def make_node(
         project, versions=stores.versions, store=stores.store, log=stores.log, clock=clock
     )
     serving = standing.project
-    engine = EmbeddedEngine(
-        log=stores.log, store=stores.store, suppressions=stores.suppressions,
-        step=Step(serving.plan, serving.step_rules()), epoch=standing.epoch.number, clock=clock,
-        metrics=metrics, flush_ms=settings.store.flush_ms, cached_max=settings.store.cached_leaves_max,
-        covered=standing.covered,
-    )  # fmt: skip
+    engine, sets = _make_engine(standing, stores, settings, clock, metrics)
     identifier_key = stores.keys.get(IDENTIFIER_KEY)
     register = _register(stores.suppressions)
     collector = Collector(
@@ -415,9 +426,9 @@ def make_node(
     definitions = settings.definitions
     active = make_candidate(parts, serving, content=standing.content)
     versions = SideBySide(
-        engine=engine, versions=stores.versions, table=standing.table, active=active,
+        engine=engine, sets=sets, versions=stores.versions, table=standing.table, active=active,
         load=partial(load_kept, parts), clock=clock, metrics=metrics,
-        keep_ms=definitions.keep_hours * HOUR_MS, share=definitions.build_share,
+        keep_ms=definitions.keep_hours * HOUR_MS,
         cached_max=max(settings.store.cached_leaves_max // CACHED_BESIDE, 1),
         begin=partial(begin_beside, stores, engine),
     )  # fmt: skip
@@ -444,6 +455,25 @@ def make_node(
         load=partial(load_changed, parts),
         pending=differs and wanted,
     )  # fmt: skip
+
+
+def _make_engine(
+    standing: Standing, stores: Stores, settings: Settings, clock: Clock, metrics: Metrics
+) -> tuple[Engine, Sets]:
+    """Return what takes records in and answers for their leaves: it folds, or workers do."""
+    step, epoch = Step(standing.project.plan, standing.project.step_rules()), standing.epoch.number
+    # A trial run in memory folds itself, whatever the settings say of the real one.
+    if settings.fold.by == "workers" and stores.log.shared:
+        reading = ReadingEngine(
+            log=stores.log, store=stores.store, step=step, epoch=epoch, clock=clock, metrics=metrics
+        )
+        return reading, ReadingSets(reading)
+    engine = EmbeddedEngine(
+        log=stores.log, store=stores.store, suppressions=stores.suppressions, step=step, epoch=epoch,
+        clock=clock, metrics=metrics, flush_ms=settings.store.flush_ms,
+        cached_max=settings.store.cached_leaves_max, covered=standing.covered,
+    )  # fmt: skip
+    return engine, Follower(engine, share=settings.definitions.build_share)
 
 
 def _register(suppressions: Suppressions) -> Grouper[Entries, None]:

@@ -21,7 +21,7 @@ from penstock.ports.log import Log
 from penstock.ports.metrics import Metrics
 from penstock.ports.suppressions import Suppressions
 from penstock.project import Project
-from penstock.runtimes.embedded import EmbeddedEngine
+from penstock.runtimes.engine import Engine
 from penstock.runtimes.side_by_side import SideBySide
 from penstock.runtimes.upkeep import Job
 
@@ -34,7 +34,7 @@ WHOLE_S: Final = 1.0
 log_register = logging.getLogger("penstock.register")
 
 
-def begin_beside(stores: Stores, engine: EmbeddedEngine, epoch: int, plan: Plan) -> None:
+def begin_beside(stores: Stores, engine: Engine, epoch: int, plan: Plan) -> None:
     """Let a new set of leaves begin where the log does, while no snapshot moves; see `flows.snapshot.begin`."""
     with stores.snapshots:
         serves = Snapshot(stores.store, engine.epoch, engine.step.plan)

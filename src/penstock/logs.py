@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from penstock.ports.clock import Clock
 from penstock.ports.log import Log
 from penstock.ports.store import Store
 from penstock.project import Project
-from penstock.settings import keep_ms
+from penstock.settings import Settings, keep_ms
 
 if TYPE_CHECKING:
     from penstock.adapters.log.kafka.connection import Connection
@@ -30,6 +31,10 @@ FOLDER = FileKind(
 """What is owned where the log is no file."""
 
 LOG_FILE = "log.db"
+
+KNOWN_S = 5.0
+"""How long it may take until a process knows what others have appended."""
+
 GENERATION = 1
 
 
@@ -88,6 +93,20 @@ def require_in_folder(project: Project, what: str, instead: str) -> None:
         raise SettingsError("E284", f"the log is on Kafka, not in the data folder: {what}", where="log.kind", fix=instead)  # fmt: skip
 
 
+def require_shared(settings: Settings) -> None:
+    """Refuse that workers fold where no other process than `penstock up` reaches the log or the leaves.
+
+    Raises:
+        SettingsError: `log.kind` or `store.kind` does not go with `fold.by = "workers"` (E207).
+    """
+    if settings.log.kind != "kafka":
+        raise SettingsError("E207", "workers can't fold a log that one process owns", where="log.kind",
+                            fix='set log.kind to "kafka", or fold.by to "up"')  # fmt: skip
+    if settings.store.kind != "sqlite":
+        raise SettingsError("E207", "workers write leaves into files that they share", where="store.kind",
+                            fix='set store.kind to "sqlite" for workers on this machine')  # fmt: skip
+
+
 # -- a log that is not in the data folder
 
 
@@ -130,12 +149,25 @@ def require_same_log(log: Log, store: Store) -> None:
                             "folder, and leaves are folded from this log")  # fmt: skip
     for epoch in store.epochs():
         for partition in range(log.partitions):
-            applied, head = store.applied(epoch, partition), log.head(partition)
-            if applied.generation == log.generation and applied.offset >= head:
+            applied = store.applied(epoch, partition)
+            if applied.generation == log.generation and not _reaches(
+                log, partition, applied.offset
+            ):
+                head = log.head(partition)
                 raise DataCorrupt("E760", f"partition {partition} of the log ends at offset {head}, and leaves have applied records "
                                   f"up to offset {applied.offset}", where="log.kafka", fix="bring back the broker that has them. "
                                   "If none has, remove `store.db` and `index.db`, and leaves are folded from what is left")  # fmt: skip
     store.put_meta(LOG_IDENTITY, log.identity)
+
+
+def _reaches(log: Log, partition: int, offset: int) -> bool:
+    """Return whether a log has an offset: what others append is known a moment later."""
+    until = time.monotonic() + KNOWN_S
+    while log.head(partition) <= offset:
+        if not log.shared or time.monotonic() > until:
+            return False
+        time.sleep(KNOWN_S / 50)
+    return True
 
 
 # -- Kafka

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from penstock import connect_settings, service_settings
+from penstock import connect_settings, fold_settings, service_settings
 from penstock.connect_settings import ConnectSettings, RegistrySettings
 from penstock.core.consent.purpose import BASES, PURPOSES
 from penstock.core.decision.mailbox import is_address, is_sender
@@ -168,6 +168,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: LogSettings = LogSettings()
     archive: ArchiveSettings = ArchiveSettings()
     store: StoreSettings = StoreSettings()
+    fold: fold_settings.FoldSettings = fold_settings.FoldSettings()
     sources: dict[str, SourceSettings] = {}
     consent: ConsentSettings = ConsentSettings()
     identity: IdentitySettings = IdentitySettings()
@@ -212,6 +213,7 @@ DOCS: dict[str, str] = {
     "store.flush_ms": "How long a changed leaf may wait in memory before it is written.",
     "store.cached_leaves_max": "Decoded leaves held in memory a partition.",
     "store.leaf_bytes_max": "Size beyond which an identifier is quarantined.",
+    **fold_settings.DOCS,
     "sources": "The declared sources of events, by name.",
     "sources.*.kind": "`browser` (public key, links are unverified) or `server` (secret key).",
     "sources.*.write_key": "The key its SDK is given. Or `env:NAME`.",
@@ -272,6 +274,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "esp.tls": ("starttls", "tls", "none"),
     **service_settings.CHOICES,
     **connect_settings.CHOICES,
+    **fold_settings.CHOICES,
 }
 KINDS: dict[str, tuple[str, ...]] = {
     "log.kind": ("sqlite", "kafka", "memory"),
@@ -295,6 +298,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "store.flush_ms": (1, 60_000),
     "store.cached_leaves_max": (100, 100_000_000),
     "store.leaf_bytes_max": (4_096, 1_048_576),
+    **fold_settings.RANGES,
     "sources.*.rank": (0, 1_000_000),
     "esp.port": (1, 65_535),
     "esp.connections": (1, 256),
@@ -318,6 +322,7 @@ SECRETS: tuple[tuple[str, ...], ...] = (
     ("esp", "password"),
     *service_settings.SECRETS,
     *connect_settings.SECRETS,
+    *fold_settings.SECRETS,
 )
 """Settings that may say `env:NAME`: the environment has them, and the file can be shown."""
 

@@ -246,7 +246,7 @@ async def _probe(project: Project) -> str:
     try:
         async with in_process(probed, stores) as (node, http):
             answer = await http.post("/v1/identify", json=body)
-            await node.engine.folded()
+            await node.engine.settled()
             leaf = node.collector.make_leaf("user_id", "probe")
             read = await node.engine.read([leaf])
     finally:

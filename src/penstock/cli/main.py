@@ -78,6 +78,7 @@ class Commands(Suggesting):
 MODULES = {
     "init": "init",
     "up": "up",
+    "worker": "worker",
     "connect": "connect",
     "load": "load",
     "export": "export",

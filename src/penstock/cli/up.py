@@ -20,12 +20,12 @@ import uvloop
 
 from penstock.candidates import load_serving
 from penstock.cli.develop import load_items
+from penstock.cli.listening import listen
 from penstock.cli.main import err, out
 from penstock.cli.up_file import up_file
 from penstock.compose import Node, check_emails, make_node, open_stores
 from penstock.connectors import keep_running, make_connectors, stop_all
 from penstock.core.definitions.versions import Version
-from penstock.core.errors import SettingsError
 from penstock.edges.admin.sends import stop_sends
 from penstock.edges.fast import FastServer
 from penstock.edges.later import LaterApp
@@ -86,7 +86,7 @@ async def serve(project: Project, port: int) -> None:
     stores = open_stores(project)
     try:
         host = project.settings.server.host
-        with _listen(host, port) as listener:
+        with listen(host, port, "server.port") as listener:
             shown = f"[{host}]" if ":" in host else host
             url = f"http://{shown}:{listener.getsockname()[1]}"
             node = make_node(project, stores)
@@ -216,20 +216,6 @@ async def _serve(
     finally:
         loaded.cancel()
         path.unlink(missing_ok=True)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise SettingsError("E210", f"{host} port {port} can't be listened on: {error.strerror}", where="server.port",
-                            fix="stop what listens there, or choose another with --port") from error  # fmt: skip
-    listener.listen(2048)
-    listener.setblocking(False)
-    return listener
 
 
 async def _tell_of_definitions(node: Node, before: Version) -> None:

@@ -104,5 +104,22 @@ SERVICE: dict[str, Code] = {
         "The Redis server can't be used any more as it is: it evicts, or was replaced by an older one.",
         "Do as the message says; it is tried again every second.",
     ),
+    "E470": Code(
+        "The group that shares partitions out does not have this member, or cannot be reached.",
+        "Look at the brokers; the process ends, and what supervises it starts another.",
+    ),
+    "E471": Code(
+        "A worker's definitions serve nowhere and are not being applied, or `penstock up` has never run.",
+        "Start `penstock up` with them first, or run `penstock apply`; `penstock worker --wait` waits for that.",
+    ),
+    "E472": Code(
+        "The store has applied more of a partition than the log holds; the partition rests, and the others go on.",
+        "Check that log and store belong together; after a log was put back from before, make the leaves anew with "
+        "`penstock replay --accept`.",
+    ),
+    "E473": Code(
+        "Another process has joined the group of workers under the same name.",
+        "Give every worker a `fold.member` of its own, or none; end one of the two.",
+    ),
     **REGISTRY,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from penstock.core.ids import LeafId, partition_of
@@ -15,6 +15,8 @@ from penstock.ports.suppressions import Suppressions
 
 SCAN_LEAVES = 1_000
 LIVE_EPOCH = "live_epoch"
+EPOCHS = "epochs"
+"""Under it the store says, for workers, which sets of leaves are to be folded, and by what definitions."""
 
 
 class Epoch(NamedTuple):
@@ -54,6 +56,24 @@ def make_live(store: Store, epoch: int, keep: Container[int] = ()) -> None:
             store.drop(other)
 
 
+def tell_epochs(store: Store, epochs: Mapping[int, str]) -> None:
+    """Say which sets of leaves are to be folded.
+
+    Args:
+        store: Where workers look.
+        epochs: Epoch -> the fingerprint of its definitions.
+    """
+    told = ",".join(f"{epoch}={fingerprint}" for epoch, fingerprint in sorted(epochs.items()))
+    if store.get_meta(EPOCHS) != told:
+        store.put_meta(EPOCHS, told)
+
+
+def told_epochs(store: Store) -> dict[int, str]:
+    """Return which sets of leaves are to be folded: epoch -> the fingerprint of its definitions."""
+    pairs = (one.partition("=") for one in (store.get_meta(EPOCHS) or "").split(",") if one)
+    return {int(epoch): fingerprint for epoch, _, fingerprint in pairs}
+
+
 def covered_offsets(log: Log, store: Store, epoch: int) -> list[int]:
     """Return, by partition, the last offset that an epoch's written leaves cover, -1 for none.
 
@@ -62,6 +82,28 @@ def covered_offsets(log: Log, store: Store, epoch: int) -> list[int]:
     """
     applied = [store.applied(epoch, partition) for partition in range(log.partitions)]
     return [one.offset if one.generation == log.generation else -1 for one in applied]
+
+
+def covered_by_live(store: Store, epoch: int, generation: int) -> Callable[[int], int]:
+    """Return what tells, by partition, up to where the links of records are in the log for another set of leaves.
+
+    That is the set that serves: whoever folds it appends them before it writes the leaves. For who folds
+    that set itself it is nothing.
+
+    Args:
+        store: Of all sets.
+        epoch: Of who asks.
+        generation: The log's.
+    """
+
+    def covered(partition: int) -> int:
+        live = int(store.get_meta(LIVE_EPOCH) or 0)
+        if live in (0, epoch):
+            return -1
+        applied = store.applied(live, partition)
+        return applied.offset if applied.generation == generation else -1
+
+    return covered
 
 
 def keeper(log: Log, suppressions: Suppressions) -> Callable[[Folded], None]:

@@ -45,6 +45,12 @@ MetricName = Literal[
     "penstock_connect_records_total",
     "penstock_connect_lag_records",
     "penstock_connect_failures_total",
+    "penstock_fold_lag_seconds",
+    "penstock_partition_resting",
+    "penstock_partitions_owned",
+    "penstock_rebalances_total",
+    "penstock_worker_faults_total",
+    "penstock_writes_refused_total",
 ]
 
 
@@ -170,6 +176,30 @@ METRICS: dict[MetricName, Metric] = {
         "counter",
         ("connector", "code"),
         "Times that a connector could not go on and tried again, by error code.",
+    ),
+    "penstock_fold_lag_seconds": Metric(
+        "gauge",
+        ("partition",),
+        "Age of the newest record that a worker has folded, while others wait to be folded; else 0.",
+    ),
+    "penstock_partition_resting": Metric(
+        "gauge",
+        ("partition",),
+        "1 while a worker is not folding a partition it owns, for a fault that it tries again after a while.",
+    ),
+    "penstock_partitions_owned": Metric("gauge", (), "Partitions that this worker owns."),
+    "penstock_rebalances_total": Metric(
+        "counter",
+        ("kind",),
+        "Partitions that came to a worker or went: `assigned`, `revoked` or `lost`.",
+    ),
+    "penstock_worker_faults_total": Metric(
+        "counter", ("code",), "Faults for which a worker let a partition rest, by error code."
+    ),
+    "penstock_writes_refused_total": Metric(
+        "counter",
+        (),
+        "Flushes in which the store refused a leaf, because another worker had written it.",
     ),
 }
 

@@ -68,7 +68,7 @@ class EmbeddedEngine:
         self, *, log: Log, store: Store, suppressions: Suppressions, step: Step, epoch: int, clock: Clock,
         metrics: Metrics, flush_ms: int = 1_000, cached_max: int = 200_000, covered: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        self.log = log
+        self.log, self.folds_here = log, True
         self.store = store
         self.suppressions = suppressions
         self.step = step

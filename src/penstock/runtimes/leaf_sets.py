@@ -14,6 +14,7 @@ from penstock.flows.process import PartitionFold
 from penstock.ports.log import LogRecord
 from penstock.ports.profiles import LeafRead
 from penstock.runtimes.embedded import FLUSH_LEAVES, LIVE_LAG_MS, SLICE_RECORDS, EmbeddedEngine
+from penstock.runtimes.engine import Commit
 
 READ_RECORDS = 2_000
 DIRTY_MAX = 20_000
@@ -91,23 +92,31 @@ class LeafSet:
 class Follower:
     """Folds sets of leaves behind the one that serves, with a bounded share of the event loop.
 
+    Implements `runtimes.engine.Sets`.
+
     What the records ask for besides is left to the set that serves. A set never gets ahead of it.
 
     Args:
         engine: What serves.
         share: The most of the loop's time that folding beside takes while anything else waits, in (0, 1].
-        on_failure: Told of what stopped it; sets then stay as they are.
     """
 
-    def __init__(
-        self, engine: EmbeddedEngine, *, share: float, on_failure: Callable[[BaseException], None]
-    ) -> None:
+    def __init__(self, engine: EmbeddedEngine, *, share: float) -> None:
         self.engine = engine
         self.share = share
         self.sets: list[LeafSet] = []
-        self._on_failure = on_failure
+        self.on_failure: Callable[[BaseException], None] = lambda _: None
+        """Told of what stopped it; sets then stay as they are."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-beside")
         self._task: asyncio.Task[None] | None = None
+
+    def serving(self) -> LeafSet:
+        """Return the leaves that serve."""
+        return LeafSet(self.engine, self.engine.folds)
+
+    def beside(self, step: Step, epoch: int, cached_max: int) -> LeafSet:
+        """Return a set of an epoch that nobody folds yet."""
+        return LeafSet.beside(self.engine, step, epoch, cached_max)
 
     def add(self, leaves: LeafSet) -> None:
         """Begin to fold a set."""
@@ -144,7 +153,7 @@ class Follower:
                 if not worked:
                     await asyncio.sleep(IDLE_S)
         except Exception as error:
-            self._on_failure(error)
+            self.on_failure(error)
             raise
 
     async def advance(self, leaves: LeafSet) -> int:
@@ -215,6 +224,11 @@ class Follower:
             await asyncio.get_running_loop().run_in_executor(self._thread, fold.restart)
         except Unavailable:
             await asyncio.sleep(AWAY_S)
+
+    async def switch(self, leaves: LeafSet, commit: Commit, swapped: Callable[[], None]) -> None:
+        """Let a set serve that is close behind; see `EmbeddedEngine.switch`."""
+        async with leaves.writing:
+            await self.engine.switch(leaves.folds, commit, swapped)
 
     # -- ask
 

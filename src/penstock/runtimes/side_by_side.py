@@ -14,12 +14,11 @@ from penstock.core.feature.plan import Plan
 from penstock.core.ids import LeafId
 from penstock.flows.agree import PAGE, agree
 from penstock.flows.editions import Candidate, Cost, Edition, Editions, Progress
-from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
+from penstock.flows.replay import LIVE_EPOCH, fingerprint_name, tell_epochs
 from penstock.ports.clock import Clock
 from penstock.ports.metrics import Metrics
 from penstock.ports.versions import Versions
-from penstock.runtimes.embedded import EmbeddedEngine
-from penstock.runtimes.leaf_sets import Follower, LeafSet
+from penstock.runtimes.engine import Engine, Leaves, Sets
 
 AGREE_LEAVES = 2_000
 """Leaves that a new set is compared in with the one that serves, before it takes over."""
@@ -35,7 +34,8 @@ class SideBySide:
     """Keeps the versions of one project's definitions. Lives on the engine's event loop.
 
     Args:
-        engine: Folds the version that serves.
+        engine: Answers for the version that serves.
+        sets: The leaves that serve, and those that are built and kept beside them.
         versions: Where the table and the files are kept.
         table: The table as it stands.
         editions: What requests go by.
@@ -43,15 +43,14 @@ class SideBySide:
         clock: Tells now.
         metrics: Where to count.
         keep_ms: How long a version can be rolled back to.
-        share: Of the loop, for folding beside; see `Follower`.
         cached_max: Decoded leaves held a partition, of each set beside.
         begin: Lets a set of leaves begin where the log does, if that is not at its first record.
     """
 
     def __init__(  # noqa: PLR0913 - the one place where its parts meet
-        self, *, engine: EmbeddedEngine, versions: Versions, table: Table, active: Candidate,
+        self, *, engine: Engine, sets: Sets, versions: Versions, table: Table, active: Candidate,
         load: Callable[[Version], Candidate], clock: Clock, metrics: Metrics, keep_ms: int,
-        share: float, cached_max: int, begin: Callable[[int, Plan], None] = lambda *_: None,
+        cached_max: int, begin: Callable[[int, Plan], None] = lambda *_: None,
     ) -> None:  # fmt: skip
         self.engine = engine
         self.versions = versions
@@ -62,11 +61,12 @@ class SideBySide:
         self.keep_ms = keep_ms
         self.cached_max = cached_max
         self._begin = begin
-        self.follower = Follower(engine, share=share, on_failure=self._note_failure)
+        self.follower = sets
+        sets.on_failure = self._note_failure
         serving = table.active
         assert serving is not None, "one version serves from the start"
-        leaves = LeafSet(engine, engine.folds)
-        self.sets: dict[int, LeafSet] = {serving.epoch: leaves}
+        leaves = sets.serving()
+        self.sets: dict[int, Leaves] = {serving.epoch: leaves}
         """By epoch."""
         self._candidates: dict[int, Candidate] = {serving.number: active}
         self._since_ms: dict[int, int] = {}
@@ -88,6 +88,7 @@ class SideBySide:
     async def start(self) -> None:
         """Take up what stood beside when the last process ended, and go on with what it was building."""
         self._mark_live()
+        self._tell_workers()
         for version in self.table.retiring:
             try:
                 await self._keep(version)
@@ -122,10 +123,10 @@ class SideBySide:
         leaves = self._beside(version, candidate)
         self.editions.keep(candidate.edition(version.number, leaves, version.epoch))
 
-    def _beside(self, version: Version, candidate: Candidate) -> LeafSet:
+    def _beside(self, version: Version, candidate: Candidate) -> Leaves:
         leaves = self.sets.get(version.epoch)
         if leaves is None:
-            leaves = LeafSet.beside(self.engine, candidate.step, version.epoch, self.cached_max)
+            leaves = self.follower.beside(candidate.step, version.epoch, self.cached_max)
             self.sets[version.epoch] = leaves
         if not leaves.serves() and leaves not in self.follower.sets:
             self._since_ms[version.epoch] = self.clock.monotonic_ms()
@@ -243,7 +244,7 @@ class SideBySide:
         self._candidates[version.number] = candidate
         return version
 
-    async def _build(self, version: Version, leaves: LeafSet) -> None:
+    async def _build(self, version: Version, leaves: Leaves) -> None:
         waiting = asyncio.create_task(self.follower.close_behind(leaves))
         first, began = leaves.folded(), self.clock.monotonic_ms()
         marks = [(began, first)]
@@ -320,8 +321,7 @@ class SideBySide:
             swapped()
         else:
             await self.follower.close_behind(leaves)
-            async with leaves.writing:
-                await self.engine.switch(leaves.folds, commit, swapped)
+            await self.follower.switch(leaves, commit, swapped)
             await self.follower.remove(leaves)
             if before.epoch in self.table.epochs():
                 self._since_ms[before.epoch] = self.clock.monotonic_ms()
@@ -428,6 +428,13 @@ class SideBySide:
             if table != self.table:
                 await asyncio.to_thread(self.versions.put, table)
                 self.table = table
+                await asyncio.to_thread(self._tell_workers)
+
+    def _tell_workers(self) -> None:
+        """Say in the store which sets of leaves are to be folded: workers go by it."""
+        if not self.engine.folds_here:
+            kept = [one for one in self.table.versions if one.state != "dropped"]
+            tell_epochs(self.engine.store, {one.epoch: one.fingerprint for one in kept})
 
     def _mark_live(self) -> None:
         active = self.table.active
@@ -436,8 +443,8 @@ class SideBySide:
         if store.get_meta(LIVE_EPOCH) != str(active.epoch):
             store.put_meta(LIVE_EPOCH, str(active.epoch))
 
-    def _extent(self, leaves: LeafSet | None) -> tuple[int, int]:
-        total = sum(fold.next_offset for fold in self.engine.folds)
+    def _extent(self, leaves: Leaves | None) -> tuple[int, int]:
+        total = self.follower.serving().folded()
         return (total if leaves is None else leaves.folded()), total
 
     def _say(self, progress: Progress) -> None:

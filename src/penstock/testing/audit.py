@@ -30,6 +30,9 @@ SHOWN_MAX = 5
 EDGE_LETTER = "edge-"
 """What the ids of the collector's own dead letters start with; those of the fold are another's."""
 
+ONE_SIDED = "only one side holds the edge"
+"""Of several partitions this is so for a while too: the other side's record may still be in flight."""
+
 Pair = frozenset[bytes]
 """The two leaves of an edge, whichever said it."""
 
@@ -273,7 +276,7 @@ def _one_sided(
             # A claim may be one of too many for the leaf that is claimed; it keeps the smallest.
             full = other is not None and len(other.edges) >= CLAIMS_MAX and not edge.verified
             if not full and not (other is not None and other.quarantined):
-                yield LinkViolation(as_hex(name), as_hex(side), "only one side holds the edge")
+                yield LinkViolation(as_hex(name), as_hex(side), ONE_SIDED)
 
 
 def _entries(log: Log, partition: int) -> Iterator[LogRecord]:

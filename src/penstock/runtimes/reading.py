@@ -1,0 +1,402 @@
+"""The engine of a process that does not fold: it appends, and reads what workers have written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from penstock.core.errors import DamagedLeaf, PenstockError, Unavailable
+from penstock.core.ids import LeafId
+from penstock.core.leaf import Leaf, decode_leaf
+from penstock.core.step import Step
+from penstock.ports.appender import Waits
+from penstock.ports.clock import Clock
+from penstock.ports.log import Log
+from penstock.ports.metrics import Metrics
+from penstock.ports.profiles import LeafRead
+from penstock.ports.store import Store, StoredLeaf
+from penstock.runtimes.appender import GroupAppender
+from penstock.runtimes.embedded import LIVE_LAG_MS
+from penstock.runtimes.engine import Commit
+from penstock.runtimes.grouping import Grouper
+
+WATCH_MS = 100
+"""How often it is asked how far the workers are."""
+
+HEADS_MAX = 600
+"""Looks at the end of a partition that are remembered: about a minute of them."""
+
+DECODED_MAX = 20_000
+"""Decoded leaves that are kept; one is used again where the store still has that version of it."""
+
+FOUND_MS = 1_000
+"""How long an item is used for stamping as it was found, and how long a store that is away is not asked."""
+
+FOUND_MAX = 50_000
+
+SETTLE_S = 10.0
+"""How long `settled` waits for workers: there may be none."""
+
+CLOSE_RECORDS = 1_000
+"""A set of leaves this close behind what serves can take over."""
+
+
+class _Partition:
+    """How far a partition is written, and up to when that reflects the log."""
+
+    __slots__ = ("applied", "as_of_ms", "heads")
+
+    def __init__(self) -> None:
+        self.applied = -1
+        self.as_of_ms = 0
+        self.heads: deque[tuple[int, int]] = deque(maxlen=HEADS_MAX)
+        """When the end was looked at, and where it was: what was there then is reflected once it is applied."""
+
+
+class WrittenLeaves:
+    """The leaves of one epoch as workers have written them; implements `ports.profiles.Profiles`.
+
+    Args:
+        engine: Whose log and store they are of.
+        step: What folds them.
+        epoch: Where they are kept.
+    """
+
+    records = 0
+    cpu_s = 0.0
+
+    def __init__(self, engine: ReadingEngine, step: Step, epoch: int) -> None:
+        self.engine = engine
+        self.step = step
+        self.epoch = epoch
+        self.partitions = [_Partition() for _ in range(engine.log.partitions)]
+        self._decoded: dict[LeafId, Leaf] = {}
+        self._reads: Grouper[LeafId, Leaf | DamagedLeaf | None] = Grouper(
+            self._fetch, name=f"penstock-read-{epoch}"
+        )
+
+    async def read(self, leaves: Sequence[LeafId]) -> LeafRead:
+        """Return leaves as they are written, in one round trip for all who ask meanwhile.
+
+        Raises:
+            Unavailable: The store did not answer (E402, E450).
+            DamagedLeaf: One does not read back (E704).
+        """
+        # What was applied before it was read is in what is read.
+        as_of_ms, live = self.standing()
+        found: list[Leaf | None] = []
+        for leaf in await self._reads.submit(leaves):
+            if isinstance(leaf, DamagedLeaf):
+                raise leaf
+            found.append(leaf)
+        return LeafRead(found, as_of_ms, live)
+
+    def _fetch(self, leaves: Sequence[LeafId]) -> list[Leaf | DamagedLeaf | None]:
+        wanted = list(dict.fromkeys(leaves))
+        try:
+            stored = self.engine.store.read(self.epoch, wanted)
+            found = {leaf: self._leaf(leaf, one) for leaf, one in zip(wanted, stored, strict=True)}
+        except DamagedLeaf:
+            # It is one person's; those who asked at the same time get what is theirs.
+            found = {leaf: self._alone(leaf) for leaf in wanted}
+        return [found[leaf] for leaf in leaves]
+
+    def _alone(self, leaf: LeafId) -> Leaf | DamagedLeaf | None:
+        try:
+            return self._leaf(leaf, self.engine.store.read(self.epoch, [leaf])[0])
+        except DamagedLeaf as error:
+            return error
+
+    def _leaf(self, leaf_id: LeafId, stored: StoredLeaf | None) -> Leaf | None:
+        if stored is None:
+            return None
+        # Of one epoch the same version is the same leaf.
+        leaf = self._decoded.get(leaf_id)
+        if leaf is None or leaf.version != stored.version:
+            leaf = decode_leaf(leaf_id, stored.version, stored.parts[0], self.step.plan)
+            if len(self._decoded) >= DECODED_MAX:
+                self._decoded.clear()
+            self._decoded[leaf_id] = leaf
+        return leaf
+
+    # -- how far they are
+
+    def look(self) -> None:
+        """Ask the store how far the workers are; on any thread, one at a time.
+
+        Raises:
+            Unavailable: The store or the log did not answer (E401, E402); what was known stays.
+        """
+        log, clock = self.engine.log, self.engine.clock
+        for number, one in enumerate(self.partitions):
+            # The end and the instant before the question: what is applied later only says more.
+            now_ms, head = clock.now_ms(), log.head(number)
+            one.heads.append((now_ms, head))
+            applied = self.engine.store.applied(self.epoch, number)
+            one.applied = applied.offset if applied.generation == log.generation else -1
+            if one.applied + 1 >= head:
+                one.as_of_ms = now_ms
+                one.heads.clear()
+                continue
+            while len(one.heads) > 1 and one.heads[1][1] <= one.applied + 1:
+                one.heads.popleft()
+            at_ms, then = one.heads[0]
+            if then <= one.applied + 1:
+                one.as_of_ms = at_ms
+            else:
+                # Behind for longer than is remembered: the first record that is not applied says since when.
+                first = log.read(number, max(one.applied + 1, log.first(number)), 1)
+                one.as_of_ms = first[0].logged_at_ms if first else one.as_of_ms
+
+    def standing(self) -> tuple[int, bool]:
+        """Return `as_of_ms` and `live`, of one instant."""
+        as_of_ms = min(one.as_of_ms for one in self.partitions)
+        return as_of_ms, self.engine.clock.now_ms() - as_of_ms <= LIVE_LAG_MS
+
+    def applied(self) -> list[int]:
+        """Return, by partition, the last offset that is written, -1 for none."""
+        return [one.applied for one in self.partitions]
+
+    def folded(self) -> int:
+        """Return how many records of the log they reflect."""
+        return sum(one.applied + 1 for one in self.partitions)
+
+    def serves(self) -> bool:
+        """Return whether these are the leaves that serve."""
+        return self.engine.leaves is self
+
+    def lag(self) -> int:
+        """Return how many records they are behind what serves."""
+        pairs = zip(self.engine.leaves.partitions, self.partitions, strict=True)
+        return sum(max(first.applied - one.applied, 0) for first, one in pairs)
+
+    async def close(self) -> None:
+        """End the thread."""
+        await self._reads.close()
+
+
+class ReadingEngine:
+    """Takes records in for workers to fold, and reads what they have written.
+
+    Implements `runtimes.engine.Engine`. Whether an answer is `live` is judged by how far the workers'
+    applied offsets are behind the log's end.
+
+    Args:
+        log: The canonical log; workers read it.
+        store: Where workers write leaves.
+        step: The step of the definitions that serve.
+        epoch: Their epoch.
+        clock: For stamps and ages.
+        metrics: Where to count.
+    """
+
+    folds_here = False
+
+    def __init__(
+        self, *, log: Log, store: Store, step: Step, epoch: int, clock: Clock, metrics: Metrics
+    ) -> None:  # fmt: skip
+        self.log = log
+        self.store = store
+        self.clock = clock
+        self.metrics = metrics
+        self.appender = GroupAppender(log, clock, metrics, lambda *_: None)
+        self.leaves = WrittenLeaves(self, step, epoch)
+        self.beside: list[WrittenLeaves] = []
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="penstock-watch")
+        self._looked = asyncio.Condition()
+        self._found: dict[LeafId, tuple[int, Leaf | None]] = {}
+        self._away_until_ms = 0
+        self._watching: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def step(self) -> Step:
+        """The step of what serves."""
+        return self.leaves.step
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of what serves."""
+        return self.leaves.epoch
+
+    # -- life
+
+    async def start(self) -> None:
+        """Begin to watch how far the workers are."""
+        await self._look()
+        self._watching = asyncio.create_task(self._watch(), name="penstock-watch")
+
+    async def close(self) -> None:
+        """Commit what waits, and end the threads."""
+        self._closing = True
+        await self.appender.close()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        for leaves in (self.leaves, *self.beside):
+            await leaves.close()
+        self._threads.shutdown(wait=True)
+        self.publish()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_MS / 1000)
+            await self._look()
+
+    async def _look(self) -> None:
+        for leaves in (self.leaves, *self.beside):
+            with suppress(PenstockError):  # what was known ages, and is not `live` soon
+                await asyncio.get_running_loop().run_in_executor(self._threads, leaves.look)
+        async with self._looked:
+            self._looked.notify_all()
+
+    async def looked(self) -> None:
+        """Wait until it was asked once more how far the workers are."""
+        async with self._looked:
+            await self._looked.wait()
+
+    # -- reads
+
+    async def read(self, leaves: Sequence[LeafId]) -> LeafRead:
+        """Return leaves as workers have written them. See `ports.profiles.Profiles`."""
+        return await self.leaves.read(leaves)
+
+    def find(self, leaf: LeafId) -> Leaf | None:
+        """Return an item's leaf as it was at most a second ago; None while the store is away."""
+        now_ms = self.clock.monotonic_ms()
+        until_ms, found = self._found.get(leaf, (0, None))
+        if now_ms < until_ms:
+            return found
+        if now_ms < self._away_until_ms:
+            return found
+        try:
+            stored = self.store.read(self.epoch, [leaf])[0]
+            found = None if stored is None else decode_leaf(
+                leaf, stored.version, stored.parts[0], self.step.plan
+            )  # fmt: skip
+        except PenstockError:
+            self._away_until_ms = now_ms + FOUND_MS
+            return found
+        if len(self._found) >= FOUND_MAX:
+            self._found.clear()
+        self._found[leaf] = (now_ms + FOUND_MS, found)
+        return found
+
+    def standing(self) -> tuple[int, bool]:
+        """Return `as_of_ms` and `live`, of one instant."""
+        return self.leaves.standing()
+
+    def live(self) -> bool:
+        """Return whether reads reflect everything up to a second ago."""
+        return self.standing()[1]
+
+    def lag(self) -> int:
+        """Return how many records of the log are not applied, as far as is known."""
+        heads = (self.log.head(number) for number in range(self.log.partitions))
+        return sum(
+            max(head - one.applied - 1, 0)
+            for head, one in zip(heads, self.leaves.partitions, strict=True)
+        )
+
+    async def settled(self) -> None:
+        """Wait until workers have written all that is in the log, links included; not for ever."""
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await self.looked()
+                while self.lag():
+                    await self.looked()
+        except TimeoutError:
+            pass
+
+    # -- how it is
+
+    def waits(self) -> Waits:
+        """Return how long the oldest has waited to be on disk; nobody waits here to be folded."""
+        return Waits(self.appender.waited_ms(), 0)
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether events can be taken, and if not, why."""
+        if self._closing:
+            return False, "the engine is draining"
+        if self.appender.failing():
+            return False, "the log did not take the last batch"
+        try:
+            self.appender.require_clock()
+        except Unavailable as error:
+            return False, error.what
+        return True, ""
+
+    def publish(self) -> None:
+        """Bring the metrics up to date."""
+        for number, one in enumerate(self.leaves.partitions):
+            lag = max(self.log.head(number) - one.applied - 1, 0)
+            self.metrics.gauge("penstock_fold_lag_records", lag, partition=str(number))
+
+
+class ReadingSets:
+    """The sets of leaves that workers write; implements `runtimes.engine.Sets`.
+
+    Who folds a set that is to take over is decided by starting workers with its definitions.
+
+    Args:
+        engine: What serves.
+    """
+
+    def __init__(self, engine: ReadingEngine) -> None:
+        self.engine = engine
+        self.on_failure: Callable[[BaseException], None] = lambda _: None
+
+    @property
+    def sets(self) -> list[WrittenLeaves]:
+        """Those beside what serves."""
+        return self.engine.beside
+
+    def serving(self) -> WrittenLeaves:
+        """Return the leaves that serve."""
+        return self.engine.leaves
+
+    def beside(self, step: Step, epoch: int, cached_max: int) -> WrittenLeaves:
+        """Return leaves that workers write, or will."""
+        return WrittenLeaves(self.engine, step, epoch)
+
+    def add(self, leaves: WrittenLeaves) -> None:
+        """Watch how far a set is."""
+        self.engine.beside.append(leaves)
+
+    async def remove(self, leaves: WrittenLeaves) -> None:
+        """Stop to watch a set."""
+        self.engine.beside = [one for one in self.engine.beside if one is not leaves]
+        if not leaves.serves():
+            await leaves.close()
+
+    async def settled(self, leaves: WrittenLeaves) -> None:
+        """Wait until a set has caught up."""
+        await self._until(lambda: not leaves.lag())
+
+    async def close_behind(self, leaves: WrittenLeaves) -> None:
+        """Wait until a set is close behind what serves; workers with its definitions bring it there."""
+        await self._until(lambda: leaves.lag() <= CLOSE_RECORDS)
+
+    async def switch(self, leaves: WrittenLeaves, commit: Commit, swapped: Callable[[], None]) -> None:  # fmt: skip
+        """Let a set serve, once it reflects all that the one that serves now reflects: no read goes back.
+
+        Both are written on meanwhile, and the one that served goes on for as long as workers fold it.
+        """
+        engine = self.engine
+        reached = engine.leaves.applied()
+        await self._until(
+            lambda: all(a >= b for a, b in zip(leaves.applied(), reached, strict=True))
+        )
+        await commit(reached)
+        engine.leaves = leaves
+        swapped()
+
+    async def close(self) -> None:
+        """Nothing is folded here; the engine closes what reads."""
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        while not reached():
+            await self.engine.looked()

@@ -1,0 +1,150 @@
+"""A worker process is put together: what it folds, for whom, and what it reaches the world through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from penstock.adapters.clock import SystemClock
+from penstock.adapters.metrics.prometheus import PrometheusMetrics
+from penstock.adapters.store.sqlite import SqliteStore
+from penstock.adapters.suppressions.sqlite import SqliteSuppressions
+from penstock.core.errors import SettingsError, Unavailable
+from penstock.core.step import Step
+from penstock.flows.replay import covered_by_live, told_epochs
+from penstock.logs import connection_of, open_log, require_shared
+from penstock.ports.clock import Clock
+from penstock.ports.consumer import Consumer
+from penstock.ports.log import Log
+from penstock.ports.metrics import Metrics
+from penstock.ports.store import Store
+from penstock.ports.suppressions import Suppressions
+from penstock.project import Project
+from penstock.runtimes.worker import Worker
+
+STORE_FILE, REGISTER_FILE = "store.db", "suppressions.db"
+
+
+@dataclass(frozen=True)
+class WorkerParts:
+    """What a worker opens: the log to append links to, the store and the register to write.
+
+    It needs none of a project's keys: records carry the leaves that they are about.
+    """
+
+    project: Project
+    log: Log
+    store: Store
+    suppressions: Suppressions
+    clock: Clock = field(default_factory=SystemClock)
+    metrics: Metrics = field(default_factory=PrometheusMetrics)
+
+    def close(self) -> None:
+        """Release connections."""
+        for part in (self.log, self.store, self.suppressions):
+            part.close()
+
+
+def require_workers(project: Project) -> None:
+    """Refuse workers for a project whose own process folds, or whose log or leaves no other process can reach.
+
+    Raises:
+        SettingsError: One of `fold.by`, `log.kind` and `store.kind` does not go with workers (E207).
+    """
+    settings = project.settings
+    if settings.fold.by != "workers":
+        raise SettingsError("E207", "`penstock up` folds this project itself", where="fold.by",
+                            fix='set fold.by to "workers", restart `penstock up`, and start workers then')  # fmt: skip
+    require_shared(settings)
+
+
+def open_worker(project: Project) -> WorkerParts:
+    """Open what a worker needs of a project.
+
+    Raises:
+        SettingsError: The project's own process folds, or kinds do not go together (E207); or the log or
+            the store can't be used as declared.
+        Unavailable: `penstock up` has made no data folder yet (E471), or something does not answer (E401,
+            E402, E403).
+    """
+    require_workers(project)
+    clock, folder, tenant = SystemClock(), project.data_dir, project.settings.project.tenant
+    if not (folder / STORE_FILE).exists():
+        raise unknown_definitions()
+    with ExitStack() as opened:
+        log = open_log(project, clock)
+        opened.callback(log.close)
+        store = open_store(project)
+        opened.callback(store.close)
+        suppressions = SqliteSuppressions(folder / REGISTER_FILE, tenant=tenant)
+        opened.pop_all()
+    return WorkerParts(project, log, store, suppressions, clock)
+
+
+def open_store(project: Project) -> Store:
+    """Open the store beside the others who read and write it."""
+    return SqliteStore(project.data_dir / STORE_FILE, tenant=project.settings.project.tenant)
+
+
+def _make_consumer(parts: WorkerParts, epoch: int, number: int) -> Consumer:
+    """Return a worker's place in the group of a set of leaves."""
+    from penstock.adapters.log.kafka.consuming import KafkaConsumer, Membership  # noqa: PLC0415 - an extra
+
+    project, generation = parts.project, parts.log.generation
+    fold, tenant = project.settings.fold, project.settings.project.tenant
+    connection = connection_of(project)
+    # A set of leaves has a group of its own: while another is built both are folded.
+    membership = Membership(
+        f"{fold.group}-{tenant}-{generation}-{epoch}", f"{fold.member}-{number}" if fold.member else "",
+        fold.protocol, fold.session_ms,
+    )  # fmt: skip
+    return KafkaConsumer(connection, connection.log_topic(generation), membership)
+
+
+def epoch_of(store: Store, fingerprint: str) -> int | None:
+    """Return which set of leaves definitions are folded into; None while `penstock up` has not said.
+
+    Raises:
+        Unavailable: The store does not answer (E402).
+    """
+    told = told_epochs(store)
+    found = [epoch for epoch, other in told.items() if other == fingerprint]
+    return max(found, default=None)
+
+
+def unknown_definitions() -> Unavailable:
+    """Return what a worker is told whose definitions are to be folded by nobody."""
+    return Unavailable("E471", "these definitions serve nowhere, and are not being applied",
+                       fix="start `penstock up` with them first, or run `penstock apply`; a worker that has the definitions of "
+                       "before is to be started with the new files")  # fmt: skip
+
+
+def make_worker(parts: WorkerParts, epoch: int, number: int = 0) -> Worker:
+    """Return a worker that has not started.
+
+    Args:
+        parts: What it opens.
+        epoch: Which set of leaves it folds.
+        number: Which of the processes on this machine it is.
+    """
+    project = parts.project
+    return Worker(
+        consumer=_make_consumer(parts, epoch, number), log=parts.log, store=parts.store,
+        suppressions=parts.suppressions, step=Step(project.plan, project.step_rules()), epoch=epoch,
+        clock=parts.clock, metrics=parts.metrics, flush_ms=project.settings.fold.flush_ms,
+        cached_max=project.settings.store.cached_leaves_max,
+        covered=covered_by_live(parts.store, epoch, parts.log.generation),
+    )  # fmt: skip
+
+
+def still_wanted(parts: WorkerParts, epoch: int) -> Callable[[], bool]:
+    """Return what tells whether a set of leaves is still to be folded; it is, as long as the store does not say."""
+
+    def wanted() -> bool:
+        try:
+            return epoch in told_epochs(parts.store)
+        except Unavailable:
+            return True
+
+    return wanted
