@@ -21,7 +21,7 @@ from penstock.ports.profiles import LeafRead
 from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 from penstock.runtimes.appender import GroupAppender
-from penstock.runtimes.lane import Lane, away, peek, without_gaps
+from penstock.runtimes.lane import READ_RECORDS, Lane, away, peek, without_gaps
 
 SLICE_RECORDS = 250
 """Records folded before the loop may serve a request: about 2 ms."""
@@ -29,9 +29,6 @@ SLICE_RECORDS = 250
 FOLD_TURN_MS_MAX = 50
 """While records wait, folding takes as long of a turn of the loop as everything else took of the last, and
 at most this: else a busy edge, whose turns are long, would leave the fold a slice of each."""
-
-READ_RECORDS = 2_000
-"""Records read from the log at once, where they are not handed over by who appended them."""
 
 FLUSH_LEAVES = 250
 """Leaves encoded before the loop may serve a request: about 4 ms."""
@@ -110,9 +107,8 @@ class EmbeddedEngine:
         for lane in self._lanes:
             # Appended while another partition was read, and handed over to nobody.
             lane.behind = True
-            self._take_up(
-                lane, self.log.read(lane.fold.partition, lane.fold.next_offset, READ_RECORDS)
-            )
+            await lane.read_on(self.log, self._thread)
+        self._wake.set()
         self._tasks = [
             asyncio.create_task(self._fold_loop(), name="penstock-fold"),
             asyncio.create_task(self._keep_loop(), name="penstock-links"),
@@ -217,32 +213,12 @@ class EmbeddedEngine:
             busy = False
             for lane in self._lanes:
                 if lane.behind and not (lane.waiting or lane.astray):
-                    await self._read_on(lane)
+                    busy = await lane.read_on(self.log, self._thread) or busy
                 if lane.waiting and not (self._held or lane.astray):
                     await self._fold_or_seek(lane)
                     busy = busy or bool(lane.waiting) or lane.behind
             if not busy or self.clock.monotonic_ms() >= until_ms:
                 return busy
-
-    async def _read_on(self, lane: Lane) -> None:
-        """Read on in the log, until what is appended can be taken from who appends it."""
-        fold, loop = lane.fold, asyncio.get_running_loop()
-        starts, offset = fold.starts, fold.next_offset
-        batch = await loop.run_in_executor(
-            self._thread, self.log.read, fold.partition, offset, READ_RECORDS
-        )
-        if not batch:
-            # What was appended meanwhile is in the log before anybody is told.
-            batch = self.log.read(fold.partition, offset, READ_RECORDS)
-        if not (lane.waiting or lane.astray) and (starts, offset) == (
-            fold.starts,
-            fold.next_offset,
-        ):
-            self._take_up(lane, batch)
-
-    def _take_up(self, lane: Lane, batch: Sequence[LogRecord]) -> None:
-        lane.waiting.extend(batch)
-        lane.behind = bool(batch)
 
     async def _fold_or_seek(self, lane: Lane) -> None:
         try:
@@ -301,6 +277,7 @@ class EmbeddedEngine:
             while True:
                 await asyncio.sleep(self.flush_ms / 1000)
                 await self._look_after_the_store()
+                self._look_after_the_log()
                 for lane in self._lanes:
                     if lane.fold.owes() or self._owes(lane):
                         await self._flush(lane)
@@ -308,6 +285,12 @@ class EmbeddedEngine:
         except Exception as error:
             self._fail(error)
             raise
+
+    def _look_after_the_log(self) -> None:
+        """Read on what others appended, or what is there though it was not acknowledged."""
+        behind = [lane.fall_behind(self.log) for lane in self._lanes] if self.log.shared else []
+        if any(behind):
+            self._wake.set()
 
     async def _look_after_the_store(self) -> None:
         """Find out that the store is away, back, or not what it was, also while nothing is written."""
@@ -448,7 +431,7 @@ class EmbeddedEngine:
                 for lane in self._lanes:
                     await self._keep(lane.fold.partition)
                 for lane, fold in zip(self._lanes, folds, strict=True):
-                    self._level(fold, lane.fold.next_offset)
+                    await self._level(fold, lane.fold.next_offset)
                 covered = [lane.fold.next_offset - 1 for lane in self._lanes]
                 await commit(covered)
                 self.publish()
@@ -462,12 +445,15 @@ class EmbeddedEngine:
                 self._held = False
                 self._wake.set()
 
-    def _level(self, fold: PartitionFold, end: int) -> None:
+    async def _level(self, fold: PartitionFold, end: int) -> None:
+        loop = asyncio.get_running_loop()
         while fold.next_offset < end:
-            batch = self.log.read(
-                fold.partition, fold.next_offset, min(SLICE_RECORDS, end - fold.next_offset)
+            limit = min(SLICE_RECORDS, end - fold.next_offset)
+            fold.feed(
+                await loop.run_in_executor(
+                    self._thread, self.log.read, fold.partition, fold.next_offset, limit
+                )
             )
-            fold.feed(batch)
         assert fold.next_offset == end, "nobody folds beyond what serves"
 
     def _tallies(self) -> list[int]:
@@ -535,6 +521,7 @@ class EmbeddedEngine:
 
     async def folded(self) -> None:
         """Wait until everything that is in the log now is folded."""
+        self._look_after_the_log()
         heads = [self.log.head(lane.fold.partition) for lane in self._lanes]
 
         def reached() -> bool:

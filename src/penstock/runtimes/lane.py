@@ -11,7 +11,10 @@ from penstock.core.errors import Unavailable
 from penstock.core.ids import LeafId, partition_of
 from penstock.core.leaf import Leaf
 from penstock.flows.process import PartitionFold
-from penstock.ports.log import LogRecord
+from penstock.ports.log import Log, LogRecord
+
+READ_RECORDS = 2_000
+"""Records read from the log at once, where they are not handed over by who appended them."""
 
 
 class Lane:
@@ -37,6 +40,36 @@ class Lane:
         """Let records wait; while it catches up the same one may come from the log and from the appender."""
         expected = self.waiting[-1].offset + 1 if self.waiting else self.fold.next_offset
         self.waiting.extend(record for record in records if record.offset >= expected)
+
+    def fall_behind(self, log: Log) -> bool:
+        """Note whether the log has more than was handed over; return whether it is to be read.
+
+        In a shared log others append, too, and of a batch that was not acknowledged records may be there.
+        """
+        expected = self.waiting[-1].offset + 1 if self.waiting else self.fold.next_offset
+        self.behind = self.behind or log.head(self.fold.partition) > expected
+        return self.behind
+
+    async def read_on(self, log: Log, thread: Executor) -> bool:
+        """Read on in the log, until what is appended can be taken from who appends it.
+
+        Returns:
+            Whether there is something to do at once; a log that does not answer is asked again later.
+        """
+        fold, loop = self.fold, asyncio.get_running_loop()
+        starts, offset = fold.starts, fold.next_offset
+        try:
+            batch = await loop.run_in_executor(
+                thread, log.read, fold.partition, offset, READ_RECORDS
+            )
+        except Unavailable:
+            return False
+        if self.waiting or self.astray or (starts, offset) != (fold.starts, fold.next_offset):
+            return not self.astray
+        self.waiting.extend(batch)
+        # What was appended meanwhile is in the log before anybody is told.
+        self.behind = bool(batch) or log.head(fold.partition) > offset
+        return self.behind
 
 
 def away() -> Unavailable:
