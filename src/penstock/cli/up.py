@@ -26,6 +26,7 @@ from penstock.cli.up_file import up_file
 from penstock.compose import Node, check_emails, make_node, open_stores
 from penstock.connectors import keep_running, make_connectors, stop_all
 from penstock.core.definitions.versions import Version
+from penstock.core.errors import SettingsError
 from penstock.edges.admin.sends import stop_sends
 from penstock.edges.fast import FastServer
 from penstock.edges.later import LaterApp
