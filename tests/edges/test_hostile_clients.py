@@ -263,6 +263,9 @@ async def test_idle_connections_cost_little_and_good_clients_go_on(start, count,
     allow_files(count + 512)
     shop = start()
     assert 200 == (await shop.ask(event(-1))).status
+    await shop.metric(
+        "penstock_connections"
+    )  # waits for the application, which takes memory of its own
     before = shop.memory_kib()
     # Half have asked something before; their ports are those of several addresses of this machine.
     idle = []

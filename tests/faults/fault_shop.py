@@ -27,7 +27,7 @@ from penstock.flows.replay import LIVE_EPOCH, compare, replay
 from penstock.ports.keys import IDENTIFIER_KEY
 from penstock.ports.store import Store
 from penstock.project import Project, load_project
-from penstock.stores import open_store_beside
+from penstock.stores import open_store
 from penstock.testing.audit import AuditReport, audit
 
 USERS = 60
@@ -310,8 +310,7 @@ class Shop:
         """Open what the dead process left."""
         project = load_project(self.folder)
         log = SqliteLog(project.data_dir / "log.db", SystemClock())
-        store = open_store_beside(project)
-        assert store is not None
+        store = open_store(project)
         try:
             # The epoch goes live with the first readiness.
             epoch = int(store.get_meta(LIVE_EPOCH) or 1)
