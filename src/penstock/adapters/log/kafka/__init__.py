@@ -146,6 +146,9 @@ class KafkaLog:
         ours = [TopicPartition(self.topic, one) for one in range(self.partitions)]
         letters = TopicPartition(self._letters_topic, 0)
         places = [*ours, letters]
+        with self._lock:
+            # As of before the brokers are asked: what is acknowledged meanwhile they may not count yet.
+            acknowledged = [ends.acknowledged for ends in self._ends]
         firsts = self._offsets(places, OffsetSpec.earliest())
         heads = self._offsets(places, OffsetSpec.latest())
         newest = self._admin.ask(
@@ -159,9 +162,10 @@ class KafkaLog:
             for place, one in newest.items():
                 ends = self._ends[place.partition]
                 head = heads[self.topic, place.partition]
-                ends.short = ends.short + 1 if head < ends.acknowledged else 0
+                known = acknowledged[place.partition]
+                ends.short = ends.short + 1 if head < known else 0
                 if ends.short >= SHORT_LOOKS:
-                    self._lost = _lost_records(place.partition, head, ends.acknowledged)
+                    self._lost = _lost_records(place.partition, head, known)
                 ends.first = firsts[self.topic, place.partition]
                 ends.head = max(ends.head, head)
                 ends.logged_at_ms = max(ends.logged_at_ms, one.timestamp)
