@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from tests.adapters.kafka.kafka_topics import make_topics, prefix_of
 from tests.conftest import running
 from tools.services.kafka import SERVICE, Cluster
 
+RECOVERY_S = 30
 ATTEMPTS_MAX = 400
 PASSWORD = "of-a-shop"
 
@@ -56,7 +58,8 @@ def quick(cluster: Cluster, folder: Path) -> Connection:
 
 
 def until_it_answers(work: Callable[[], object]) -> None:
-    for _ in range(ATTEMPTS_MAX):
+    until = time.monotonic() + RECOVERY_S  # a refusal may come at once: attempts are no time
+    while time.monotonic() < until:
         try:
             work()
         except Unavailable:
