@@ -85,7 +85,10 @@ class Consumer(Protocol):
         ...
 
     def head(self, partition: int) -> int:
-        """Return the offset that the next record gets, as far as this member has heard; -1 if it has not."""
+        """Return the offset that the next record gets, as far as this member has heard; -1 if it has not.
+
+        Any thread may ask, while another polls.
+        """
         ...
 
     def close(self) -> None:

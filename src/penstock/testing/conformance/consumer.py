@@ -2,6 +2,7 @@
 
 # ruff: noqa: SIM300 - asserts read `expected == actual`
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -207,6 +208,25 @@ class ConsumerConformance:
         member, keeper = group.join()
         group.until(lambda: len(keeper.read) >= 28)
         assert [7] * PARTITIONS == [member.head(partition) for partition in range(PARTITIONS)]
+
+    def test_another_thread_is_answered_while_it_polls(self, group: Group):
+        group.fill(7)
+        member, keeper = group.join()
+        group.until(lambda: len(keeper.read) == 7 * PARTITIONS)
+        stopped = threading.Event()
+
+        def poll() -> None:
+            while not stopped.is_set():
+                group.poll(member, keeper)
+
+        polling = threading.Thread(target=poll)
+        polling.start()
+        try:
+            for _ in range(10):
+                assert member.head(0) == 7
+        finally:
+            stopped.set()
+            polling.join()
 
     def test_it_brings_no_more_than_was_asked_for(self, group: Group):
         group.fill(50)

@@ -66,6 +66,8 @@ class KafkaConsumer:
         self._owner: Owner | None = None
         self._next: dict[int, int] = {}
         """Of what is owned: the offset that comes next."""
+        self._heads: dict[int, int] = {}
+        """Of what is owned: where the log ends, as of the last poll."""
         self._seeking: set[int] = set()
         """Where a seek could not be made yet."""
         self._leaving = False
@@ -93,6 +95,7 @@ class KafkaConsumer:
         try:
             # The first as soon as it is there, and what came with it: `consume` alone would wait for all.
             first = self._consumer.poll(wait_ms / 1000)
+            self._look()
             if first is None:
                 return []
             messages = [first, *(self._consumer.consume(limit - 1, 0) if limit > 1 else ())]
@@ -173,6 +176,7 @@ class KafkaConsumer:
     def _give_back(self, consumer: Consumer, partitions: Sequence[int]) -> None:
         for partition in partitions:
             self._next.pop(partition, None)
+            self._heads.pop(partition, None)
             self._seeking.discard(partition)
         if not self._closed:
             consumer.incremental_unassign([self._place(one) for one in partitions])
@@ -232,14 +236,16 @@ class KafkaConsumer:
         return max(place.offset, -1)
 
     def head(self, partition: int) -> int:
-        """Return the offset that the next record gets, as the last fetch said."""
-        if self._closed:
-            return -1
-        try:
+        """Return the offset that the next record gets, as the last fetch before the last poll said."""
+        return self._heads.get(partition, -1)
+
+    def _look(self) -> None:
+        # While one thread polls, another that asks the client waits, and may wait for ever: what others
+        # ask, metrics above all, is answered from here.
+        for partition in self._next:
             bounds = self._consumer.get_watermark_offsets(self._place(partition), cached=True)
-        except KafkaException:
-            return -1
-        return -1 if bounds is None else max(bounds[1], -1)
+            if bounds is not None:
+                self._heads[partition] = max(bounds[1], -1)
 
     def close(self) -> None:
         """Give back what is owned, and leave the group; a second call does nothing."""
@@ -254,6 +260,7 @@ class KafkaConsumer:
             finally:
                 self._leaving = False
         self._next.clear()
+        self._heads.clear()
         self._owner = _Nobody()
         self._closed = True
         self._consumer.close()
