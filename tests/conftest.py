@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,16 @@ def secured_kafka() -> Iterator[Cluster]:
 def redis_server() -> Iterator[Servers]:
     """A real Redis server on this machine, for all tests of this process: they use tenants of their own."""
     yield from running(REDIS)
+
+
+StartRedis = Callable[..., Servers]
+
+
+@pytest.fixture
+def start_redis() -> Iterator[StartRedis]:
+    """Start Redis servers of a test's own, which it may stop, empty, kill and change."""
+    with ExitStack() as started:
+        yield lambda **options: started.enter_context(contextmanager(running)(REDIS, **options))
 
 
 @pytest.fixture(scope="session")

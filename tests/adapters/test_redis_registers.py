@@ -1,6 +1,6 @@
 """Suppressions and decisions on Redis: what a server lost is never taken for what never was."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,32 +23,14 @@ from penstock.core.record import (
 )
 from penstock.flows.permissions import make_whole
 from penstock.ports.decisions import DecisionKey
-from tests.conftest import missing, new_folder
-from tools.services.redis import SERVICE, Servers
+from tests.conftest import StartRedis
+from tools.services.redis import Servers
 
 LEAF = LeafId(b"l" * 16)
 KEY = SuppressionKey(LEAF, "email", "*")
 DENIED = Suppression(5, True, 7, "unsubscribe")
 DECIDED = DecisionKey("shop", b"r" * 16, "spring", "2026-11-25")
 PATIENT = {"timeout_ms": 20_000, "connect_timeout_ms": 20_000}
-
-Start = Callable[..., Servers]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start servers of a test's own, which it may empty and kill."""
-    started: list[Servers] = []
-
-    def begin(**options: Any) -> Servers:
-        if lacks := SERVICE.missing():
-            missing(lacks)
-        started.append(SERVICE.start(new_folder("redis"), **options))
-        return started[-1]
-
-    yield begin
-    for servers in started:
-        servers.remove()
 
 
 def answered(ask: Callable[[], Any]) -> Any:
@@ -61,8 +43,8 @@ def answered(ask: Callable[[], Any]) -> Any:
                 raise
 
 
-def test_a_register_that_was_emptied_answers_nothing_until_it_is_whole(start: Start):
-    servers = start()
+def test_a_register_that_was_emptied_answers_nothing_until_it_is_whole(start_redis: StartRedis):
+    servers = start_redis()
     register = RedisSuppressions(RedisAddress(servers.url, **PATIENT))
     with pytest.raises(Unavailable, match="E403"):
         register.get([LEAF])
@@ -86,8 +68,8 @@ def test_a_register_that_was_emptied_answers_nothing_until_it_is_whole(start: St
     other.close()
 
 
-def test_a_register_whose_server_restarted_is_gone_over_again(start: Start):
-    servers = start()
+def test_a_register_whose_server_restarted_is_gone_over_again(start_redis: StartRedis):
+    servers = start_redis()
     register = RedisSuppressions(RedisAddress(servers.url, **PATIENT))
     register.make_whole([[(KEY, DENIED)]])
     servers.servers[0].kill()
@@ -100,8 +82,8 @@ def test_a_register_whose_server_restarted_is_gone_over_again(start: Start):
     register.close()
 
 
-def test_something_lost_while_it_is_made_whole_leaves_it_not_whole(start: Start):
-    servers = start()
+def test_something_lost_while_it_is_made_whole_leaves_it_not_whole(start_redis: StartRedis):
+    servers = start_redis()
     register = RedisSuppressions(RedisAddress(servers.url, **PATIENT))
 
     def emptied():
@@ -115,7 +97,7 @@ def test_something_lost_while_it_is_made_whole_leaves_it_not_whole(start: Start)
     register.close()
 
 
-def test_the_log_makes_it_whole(start: Start):
+def test_the_log_makes_it_whole(start_redis: StartRedis):
     def record(number: int, name: str) -> bytes:
         return encode_record(Record(
             format=RECORD_FORMAT, kind=Kind.PRIMARY, tenant="t", leaf=LEAF, id_type="email", event_id=number,
@@ -127,14 +109,14 @@ def test_the_log_makes_it_whole(start: Start):
     log = MemoryLog(SystemClock(), partitions=2)
     log.append(0, [record(1, "Product Viewed"), record(2, "Unsubscribed")])
     log.append(1, [record(n, "Product Viewed") for n in range(3, 10)])
-    register = RedisSuppressions(RedisAddress(start().url, **PATIENT))
+    register = RedisSuppressions(RedisAddress(start_redis().url, **PATIENT))
     assert [True, False] == [make_whole(log, register) for _ in range(2)]
     assert {KEY: Suppression(2, True, 2, "unsubscribe")} == register.get([LEAF])
     register.close()
 
 
-def test_what_is_put_is_confirmed_by_the_replicas_that_are_asked_for(start: Start):
-    servers = start(replicas=1)
+def test_what_is_put_is_confirmed_by_the_replicas_that_are_asked_for(start_redis: StartRedis):
+    servers = start_redis(replicas=1)
     register = RedisSuppressions(RedisAddress(servers.url, wait_replicas=1, timeout_ms=600))
     register.put([(KEY, DENIED)])
     servers.servers[1].pause()
@@ -144,8 +126,10 @@ def test_what_is_put_is_confirmed_by_the_replicas_that_are_asked_for(start: Star
     register.close()
 
 
-def test_an_emptied_decision_store_answers_nothing_until_somebody_says_that_it_begins(start: Start):
-    servers = start()
+def test_an_emptied_decision_store_answers_nothing_until_somebody_says_that_it_begins(
+    start_redis: StartRedis,
+):
+    servers = start_redis()
     decisions = RedisDecisions(RedisAddress(servers.url, **PATIENT))
     assert not decisions.founded()
     with pytest.raises(Unavailable, match="E404"):
@@ -168,8 +152,8 @@ def test_an_emptied_decision_store_answers_nothing_until_somebody_says_that_it_b
     decisions.close()
 
 
-def test_decisions_outlast_a_server_that_syncs_always(start: Start):
-    servers = start(settings={"appendfsync": "always"})
+def test_decisions_outlast_a_server_that_syncs_always(start_redis: StartRedis):
+    servers = start_redis(settings={"appendfsync": "always"})
     decisions = RedisDecisions(RedisAddress(servers.url, **PATIENT))
     decisions.found()
     decisions.put_if_absent([(DECIDED, b"one")])

@@ -1,9 +1,8 @@
 """What is Redis's own in the store: who may be a server, what is lost with one, and that it is found."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,29 +13,11 @@ from penstock.core.ids import leaf_id
 from penstock.core.record import NO_VERSION, Version
 from penstock.ports.store import LeafWrite, Verdict
 from penstock.testing.conformance.store import EPOCH, a_leaf, a_write, at
-from tests.conftest import missing, new_folder
-from tools.services.redis import SERVICE, Servers
+from tests.conftest import StartRedis
+from tools.services.redis import Servers
 
 OURS = f"penstock on >ours ~penstock:* {COMMANDS}"
 QUICK = {"timeout_ms": 300, "connect_timeout_ms": 300}
-
-Start = Callable[..., Servers]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start servers of a test's own, which it may stop, kill and change."""
-    started: list[Servers] = []
-
-    def begin(**options: Any) -> Servers:
-        if lacks := SERVICE.missing():
-            missing(lacks)
-        started.append(SERVICE.start(new_folder("redis"), **options))
-        return started[-1]
-
-    yield begin
-    for servers in started:
-        servers.remove()
 
 
 def written(store: RedisStore, n: int, base=NO_VERSION, offset: int = 5) -> None:
@@ -56,20 +37,22 @@ def a_move(store: RedisStore, call: Callable[[], object]) -> None:
 # ------------------------------------------------------------------------------ at the start
 
 
-def test_a_server_that_evicts_is_refused(start: Start):
-    servers = start(settings={"maxmemory-policy": "allkeys-lru"})
+def test_a_server_that_evicts_is_refused(start_redis: StartRedis):
+    servers = start_redis(settings={"maxmemory-policy": "allkeys-lru"})
     with pytest.raises(SettingsError, match=r"E291.*allkeys-lru"):
         RedisStore(RedisAddress(servers.url))
 
 
-def test_a_replica_is_refused(start: Start):
-    servers = start(replicas=1)
+def test_a_replica_is_refused(start_redis: StartRedis):
+    servers = start_redis(replicas=1)
     with pytest.raises(SettingsError, match="E297"):
         RedisStore(RedisAddress(servers.urls[1]))
 
 
-def test_over_tls_as_a_user_who_may_do_what_the_guide_lists(start: Start):
-    servers = start(secured=True, users=[OURS, "idle on >idle ~penstock:* -@all +info +client"])
+def test_over_tls_as_a_user_who_may_do_what_the_guide_lists(start_redis: StartRedis):
+    servers = start_redis(
+        secured=True, users=[OURS, "idle on >idle ~penstock:* -@all +info +client"]
+    )
     address = RedisAddress(servers.url, "penstock", "ours", str(servers.ca))
     store = RedisStore(address)
     written(store, 1)
@@ -87,9 +70,10 @@ def test_over_tls_as_a_user_who_may_do_what_the_guide_lists(start: Start):
         RedisStore(address._replace(ca=""))
 
 
-def test_through_a_unix_socket(start: Start):
-    store = RedisStore(RedisAddress(start(unix=True).url))
+def test_through_a_unix_socket(start_redis: StartRedis):
+    store = RedisStore(RedisAddress(start_redis(unix=True).url))
     written(store, 1)
+    assert at(5) == store.applied(EPOCH, 0)
     store.close()
 
 
@@ -108,8 +92,8 @@ def test_a_file_of_certificates_that_is_not_there_is_named(tmp_path: Path):
         RedisStore(RedisAddress("rediss://127.0.0.1:1", ca=str(tmp_path / "ca.pem")))
 
 
-def test_nobody_at_the_address_is_told_at_once(start: Start):
-    servers = start()
+def test_nobody_at_the_address_is_told_at_once(start_redis: StartRedis):
+    servers = start_redis()
     servers.stop()
     with pytest.raises(Unavailable, match="E402"):
         RedisStore(RedisAddress(servers.url))
@@ -174,8 +158,8 @@ def test_functions_of_an_earlier_build_are_replaced(redis_server: Servers):
 # ------------------------------------------------------------------------------------ it is away
 
 
-def test_a_server_that_is_away_is_told_within_the_deadline_and_comes_back(start: Start):
-    servers = start()
+def test_a_server_that_is_away_is_told_within_the_deadline_and_comes_back(start_redis: StartRedis):
+    servers = start_redis()
     store = RedisStore(RedisAddress(servers.url, **QUICK))
     written(store, 1)
     servers.servers[0].kill()
@@ -203,8 +187,8 @@ def wait_for(store: RedisStore) -> None:
     raise AssertionError("it never came back")
 
 
-def test_a_server_that_hangs_is_told_within_the_deadline(start: Start):
-    servers = start()
+def test_a_server_that_hangs_is_told_within_the_deadline(start_redis: StartRedis):
+    servers = start_redis()
     store = RedisStore(RedisAddress(servers.url, **QUICK))
     servers.servers[0].pause()
     with pytest.raises(Unavailable, match=r"E402.*the time was up"):
@@ -215,8 +199,8 @@ def test_a_server_that_hangs_is_told_within_the_deadline(start: Start):
     store.close()
 
 
-def test_a_full_server_says_so_and_takes_more_when_there_is_room(start: Start):
-    servers = start()
+def test_a_full_server_says_so_and_takes_more_when_there_is_room(start_redis: StartRedis):
+    servers = start_redis()
     store = RedisStore(RedisAddress(servers.url))
     with servers.client() as client:
         client.config_set("maxmemory", "1mb")
@@ -227,8 +211,8 @@ def test_a_full_server_says_so_and_takes_more_when_there_is_room(start: Start):
     store.close()
 
 
-def test_a_policy_that_comes_to_evict_while_it_runs_is_found(start: Start):
-    servers = start()
+def test_a_policy_that_comes_to_evict_while_it_runs_is_found(start_redis: StartRedis):
+    servers = start_redis()
     store = RedisStore(RedisAddress(servers.url))
     with servers.client() as client:
         client.config_set("maxmemory-policy", "volatile-ttl")
@@ -255,8 +239,8 @@ def test_a_policy_that_comes_to_evict_while_it_runs_is_found(start: Start):
     ],
     ids=["read", "applied", "write", "check"],
 )
-def test_an_emptied_server_is_never_taken_for_an_empty_one(start: Start, ask):
-    servers = start()
+def test_an_emptied_server_is_never_taken_for_an_empty_one(start_redis: StartRedis, ask):
+    servers = start_redis()
     store = RedisStore(RedisAddress(servers.url))
     written(store, 1)
     with servers.client() as client:
@@ -271,8 +255,8 @@ def test_an_emptied_server_is_never_taken_for_an_empty_one(start: Start, ask):
     store.close()
 
 
-def test_what_is_known_by_name_is_put_back_into_an_emptied_server(start: Start):
-    servers = start()
+def test_what_is_known_by_name_is_put_back_into_an_emptied_server(start_redis: StartRedis):
+    servers = start_redis()
     store = RedisStore(RedisAddress(servers.url))
     store.put_meta("live_epoch", "3")
     with servers.client() as client:
@@ -282,8 +266,8 @@ def test_what_is_known_by_name_is_put_back_into_an_emptied_server(start: Start):
     store.close()
 
 
-def test_of_two_processes_each_finds_out_that_the_server_was_emptied(start: Start):
-    servers = start()
+def test_of_two_processes_each_finds_out_that_the_server_was_emptied(start_redis: StartRedis):
+    servers = start_redis()
     one, other = (RedisStore(RedisAddress(servers.url)) for _ in range(2))
     written(one, 1)
     with servers.client() as client:
@@ -296,8 +280,10 @@ def test_of_two_processes_each_finds_out_that_the_server_was_emptied(start: Star
     other.close()
 
 
-def test_an_emptied_server_that_kept_its_data_nowhere_comes_back_with_the_functions(start: Start):
-    servers = start(settings={"appendonly": "no"})
+def test_an_emptied_server_that_kept_its_data_nowhere_comes_back_with_the_functions(
+    start_redis: StartRedis,
+):
+    servers = start_redis(settings={"appendonly": "no"})
     store = RedisStore(RedisAddress(servers.url, **QUICK))
     written(store, 1)
     servers.servers[0].kill()
@@ -308,9 +294,9 @@ def test_an_emptied_server_that_kept_its_data_nowhere_comes_back_with_the_functi
     store.close()
 
 
-def test_a_writer_that_did_not_see_the_end_of_the_era_notes_nothing(start: Start):
+def test_a_writer_that_did_not_see_the_end_of_the_era_notes_nothing(start_redis: StartRedis):
     """The function itself compares the marker, whatever its caller believes."""
-    servers = start()
+    servers = start_redis()
     server = RedisServer(RedisAddress(servers.url), tenant="t", purpose=PURPOSE, library=LIBRARY)
     noting = server.call("note", [server.key("applied", "3"), server.marker_key], 0, b"v" * 16, server.marker)  # fmt: skip
     with servers.client() as client:
@@ -323,8 +309,8 @@ def test_a_writer_that_did_not_see_the_end_of_the_era_notes_nothing(start: Start
     server.close()
 
 
-def test_a_failover_that_lost_acknowledged_writes_is_found(start: Start):
-    servers = start(replicas=1)
+def test_a_failover_that_lost_acknowledged_writes_is_found(start_redis: StartRedis):
+    servers = start_redis(replicas=1)
     address = RedisAddress(servers.url, **QUICK)
     store = RedisStore(address)
     written(store, 1)
@@ -349,8 +335,8 @@ def test_a_failover_that_lost_acknowledged_writes_is_found(start: Start):
     forwarded.close()
 
 
-def test_a_primary_that_was_demoted_under_a_connection_takes_no_writes(start: Start):
-    servers = start(replicas=1)
+def test_a_primary_that_was_demoted_under_a_connection_takes_no_writes(start_redis: StartRedis):
+    servers = start_redis(replicas=1)
     store = RedisStore(RedisAddress(servers.url))
     written(store, 1)
     servers.promote(1)
@@ -378,8 +364,8 @@ def confirmed_in_time(store: RedisStore) -> Version:
             assert time.monotonic() < until, "the replica never had it"
 
 
-def test_a_checkpoint_is_confirmed_once_the_replicas_have_it(start: Start):
-    servers = start(replicas=1)
+def test_a_checkpoint_is_confirmed_once_the_replicas_have_it(start_redis: StartRedis):
+    servers = start_redis(replicas=1)
     store = RedisStore(RedisAddress(servers.url, wait_replicas=1, **QUICK))
     written(store, 1)
     assert at(5) == confirmed_in_time(store)

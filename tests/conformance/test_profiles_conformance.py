@@ -21,7 +21,7 @@ from penstock.dsl.features import Profile, compile_plan, count, days
 from penstock.flows.process import PartitionFold, catch_up, flush_all
 from penstock.ports.store import Store
 from penstock.runtimes.embedded import EmbeddedEngine
-from penstock.runtimes.store_profiles import StoreProfiles
+from penstock.runtimes.reading import ReadingEngine
 from penstock.testing.clock import HandClock
 from penstock.testing.conformance.profiles import ProfilesConformance, Reading
 from tools.services.redis import Servers
@@ -78,7 +78,7 @@ class TestEmbeddedEngineOfManyPartitions(TestEmbeddedEngine):
     partitions = 5
 
 
-class TestStoreProfiles(ProfilesConformance):
+class TestReadingEngine(ProfilesConformance):
     """A process that does not fold, over what another has written."""
 
     partitions = 1
@@ -94,7 +94,10 @@ class TestStoreProfiles(ProfilesConformance):
             PartitionFold(step=STEP, store=store, epoch=1, partition=partition, generation=log.generation)
             for partition in range(self.partitions)
         ]  # fmt: skip
-        profiles = StoreProfiles(store, log, STEP, 1, clock)
+        engine = ReadingEngine(
+            log=log, store=store, step=STEP, epoch=1, clock=clock, metrics=MemoryMetrics()
+        )
+        await engine.start()
 
         async def append(records: list[Record]) -> None:
             for record in records:
@@ -102,18 +105,20 @@ class TestStoreProfiles(ProfilesConformance):
             for partition, fold in enumerate(folds):
                 catch_up(fold, partial(log.read, partition), keep=lambda _: None)
                 flush_all(fold)
+            await engine.looked()
+            await engine.looked()  # the one that was under way may have begun before
 
-        yield Reading(profiles, clock, append, make_record, make_leaf)
-        await profiles.close()
+        yield Reading(engine, clock, append, make_record, make_leaf)
+        await engine.close()
         store.drop(1)
         store.close()
 
 
-class TestStoreProfilesOfManyPartitions(TestStoreProfiles):
+class TestReadingEngineOfManyPartitions(TestReadingEngine):
     partitions = 5
 
 
-class TestStoreProfilesOnRedis(TestStoreProfilesOfManyPartitions):
+class TestReadingEngineOnRedis(TestReadingEngineOfManyPartitions):
     @pytest.fixture(autouse=True)
     def _server(self, redis_server: Servers) -> None:
         self.address = RedisAddress(redis_server.url)

@@ -1,10 +1,7 @@
 """The embedded engine over Redis: a server that is killed, emptied or replaced costs time, and nothing else."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
-
-import pytest
+from collections.abc import Awaitable, Callable
 
 from penstock.adapters.log.memory import MemoryLog
 from penstock.adapters.metrics.memory import MemoryMetrics
@@ -23,8 +20,7 @@ from penstock.flows.replay import replay
 from penstock.ports.store import Store
 from penstock.runtimes.embedded import EmbeddedEngine
 from penstock.testing.clock import HandClock
-from tests.conftest import missing, new_folder
-from tools.services.redis import SERVICE, Servers
+from tests.conftest import StartRedis
 
 viewed = event("Product Viewed", product_id=string())
 USERS = 40
@@ -35,7 +31,6 @@ class Shopper(Profile):
 
 
 STEP = Step(compile_plan([Shopper]), Rules(ConsentRules(), {}))
-Start = Callable[..., Servers]
 
 
 def make_leaf(user: int) -> LeafId:
@@ -54,21 +49,6 @@ def views(numbers: range) -> list[Record]:
         )
         for n in numbers
     ]  # fmt: skip
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    started: list[Servers] = []
-
-    def begin(**options: Any) -> Servers:
-        if lacks := SERVICE.missing():
-            missing(lacks)
-        started.append(SERVICE.start(new_folder("redis"), **options))
-        return started[-1]
-
-    yield begin
-    for servers in started:
-        servers.remove()
 
 
 class World:
@@ -139,8 +119,10 @@ def play(world: World, trouble: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(story())
 
 
-def test_an_emptied_server_is_filled_from_the_log_and_nothing_live_is_empty(start: Start):
-    servers = start()
+def test_an_emptied_server_is_filled_from_the_log_and_nothing_live_is_empty(
+    start_redis: StartRedis,
+):
+    servers = start_redis()
     world = World(servers.url)
 
     async def trouble() -> None:
@@ -151,8 +133,8 @@ def test_an_emptied_server_is_filled_from_the_log_and_nothing_live_is_empty(star
     world.store.close()
 
 
-def test_a_server_that_was_killed_holds_up_nothing(start: Start):
-    servers = start(settings={"appendonly": "no"})
+def test_a_server_that_was_killed_holds_up_nothing(start_redis: StartRedis):
+    servers = start_redis(settings={"appendonly": "no"})
     world = World(servers.url)
 
     async def trouble() -> None:
@@ -166,9 +148,9 @@ def test_a_server_that_was_killed_holds_up_nothing(start: Start):
     world.store.close()
 
 
-def test_a_failover_that_lost_acknowledged_leaves_is_made_good(start: Start):
+def test_a_failover_that_lost_acknowledged_leaves_is_made_good(start_redis: StartRedis):
     """One address that follows the primary: here the port of the one that was killed."""
-    servers = start(replicas=1)
+    servers = start_redis(replicas=1)
     world = World(servers.url)
 
     async def trouble() -> None:
@@ -182,8 +164,8 @@ def test_a_failover_that_lost_acknowledged_leaves_is_made_good(start: Start):
     world.store.close()
 
 
-def test_redis_that_is_away_at_the_end_holds_no_process_that_drains(start: Start):
-    servers = start()
+def test_redis_that_is_away_at_the_end_holds_no_process_that_drains(start_redis: StartRedis):
+    servers = start_redis()
     world = World(servers.url)
 
     async def story() -> None:

@@ -173,6 +173,16 @@ class GroupAppender:
         failed_at_ms = self._failed_at_ms
         return failed_at_ms is not None and self._clock.monotonic_ms() - failed_at_ms < FAILING_MS
 
+    def refuses(self) -> str:
+        """Return why nothing would be appended now; empty if it would."""
+        if self.failing():
+            return "the log did not take the last batch; see the disk of the data folder, or the brokers"
+        try:
+            self.require_clock()
+        except Unavailable as error:
+            return error.what
+        return ""
+
     def waited_ms(self) -> int:
         """Return how long the oldest call has waited for its commit; 0 if none waits."""
         since = [

@@ -549,13 +549,8 @@ class EmbeddedEngine:
             return False, f"the fold stopped: {type(self._failure).__name__}"
         if self._closing:
             return False, "the engine is draining"
-        if self.appender.failing():
-            return False, "the log did not take the last batch; see the disk of the data folder"
-        try:
-            self.appender.require_clock()
-        except Unavailable as error:
-            return False, error.what
-        return True, ""
+        refused = self.appender.refuses()
+        return not refused, refused
 
     def publish(self) -> None:
         """Bring the metrics up to date with the folds' own counts."""

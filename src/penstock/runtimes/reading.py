@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from penstock.core.errors import DamagedLeaf, PenstockError, Unavailable
+from penstock.core.errors import DamagedLeaf, PenstockError
 from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf, decode_leaf
 from penstock.core.step import Step
@@ -321,13 +321,8 @@ class ReadingEngine:
         """Return whether events can be taken, and if not, why."""
         if self._closing:
             return False, "the engine is draining"
-        if self.appender.failing():
-            return False, "the log did not take the last batch"
-        try:
-            self.appender.require_clock()
-        except Unavailable as error:
-            return False, error.what
-        return True, ""
+        refused = self.appender.refuses()
+        return not refused, refused
 
     def publish(self) -> None:
         """Bring the metrics up to date."""
