@@ -121,7 +121,7 @@ def test_a_commit_that_is_set_back_changes_nothing(
     finish(shop, sender)
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_workers_come_and_go_while_events_come_in(make_shop: Callable[..., WorkedShop]) -> None:
     shop, sender = make_shop('protocol = "consumer"'), Sender()
     shop.up()
@@ -138,7 +138,7 @@ def test_workers_come_and_go_while_events_come_in(make_shop: Callable[..., Worke
     finish(shop, sender)
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_processes_of_one_command_share_the_partitions_and_are_started_again(make_shop: Callable[..., WorkedShop]) -> None:  # fmt: skip
     shop, sender = make_shop('member = "machine-1"'), Sender()
     shop.up()
