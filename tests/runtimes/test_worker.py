@@ -28,9 +28,10 @@ from penstock.core.step import Rules, Step
 from penstock.dsl.events import event, string
 from penstock.dsl.features import Profile, compile_plan, count
 from penstock.ports.log import Truncation
-from penstock.runtimes.worker import RETRY_MS_MAX, Worker
+from penstock.runtimes.worker import CHECK_MS, COMMIT_MS, RETRY_MS_MAX, Worker
 from penstock.testing.audit import audit
 from penstock.testing.clock import HandClock
+from penstock.testing.losing_store import LosingClient, LosingStore
 
 NOW_MS = 1_795_000_000_000
 FLUSH_MS = 100
@@ -145,9 +146,23 @@ class World:
         assert (applied, 0) == (report.applied, report.in_flight)
 
 
+class ServerWorld(World):
+    """Its store is on a server, which may lose what it had acknowledged, and a client may be without answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = self.server = LosingStore()
+        self.writing = Failing(LosingClient(self.server), ("write", "confirmed", "check"))
+
+
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+@pytest.fixture
+def over_server() -> ServerWorld:
+    return ServerWorld()
 
 
 def user_of(partition: int, place: int = 0) -> str:
@@ -346,6 +361,61 @@ def test_links_up_to_a_commit_are_not_appended_again(world: World) -> None:
     world.turn(again)
     assert 1 == len(world.links())
     world.require_sound(applied=1)
+
+
+def test_offsets_are_committed_about_once_a_second(world: World) -> None:
+    worker = world.started()
+    world.send(user_of(0))
+    world.turn(worker)
+    world.send(user_of(0))
+    world.turn(worker)
+    assert (1, 1) == (world.applied(0), world.group.committed[0])
+    world.clock.advance(ms=COMMIT_MS)
+    worker.turn()
+    assert 2 == world.group.committed[0]
+
+
+def test_what_a_store_has_lost_is_folded_again_and_links_are_not_appended_twice(over_server: ServerWorld) -> None:  # fmt: skip
+    world = over_server
+    worker = world.started()
+    world.send(*EVERYWHERE, device="a1")
+    world.turn(worker)
+    world.turn(worker, ms=COMMIT_MS)
+    world.send(*EVERYWHERE, device="a2")
+    world.turn(worker)
+    world.turn(worker)
+    links = world.links()
+    world.server.empty()
+    # Nothing new comes in: it is found by looking.
+    world.turn(worker, ms=CHECK_MS)
+    world.turn(worker)
+    assert 2 * PARTITIONS == len(links) == len(world.links())
+    assert PARTITIONS == world.metrics.value("penstock_worker_faults_total", code="E450")
+    world.require_sound(applied=2 * PARTITIONS)
+
+
+def test_no_more_is_committed_than_the_store_confirms(over_server: ServerWorld) -> None:
+    world = over_server
+    worker = world.started()
+    world.send(*EVERYWHERE)
+    world.writing.fails = lambda *args, **named: bool(args) and not named  # `confirmed` alone
+    world.turn(worker)
+    assert (PARTITIONS, {}) == (world.stored(), world.group.committed)
+    assert (True, "") == worker.ready()
+    world.writing.fails = lambda *_, **__: False
+    worker.close()
+    assert dict.fromkeys(range(PARTITIONS), 1) == world.group.committed
+
+
+def test_a_store_that_is_away_is_told_while_nothing_comes_in(over_server: ServerWorld) -> None:
+    world = over_server
+    worker = world.started()
+    world.writing.fails = lambda *_, **__: True
+    world.turn(worker, ms=CHECK_MS)
+    assert (False, "nothing answered") == worker.ready()
+    world.writing.fails = lambda *_, **__: False
+    world.turn(worker, ms=CHECK_MS)
+    assert (True, "") == worker.ready()
 
 
 def test_metrics_say_what_is_owned_folded_and_behind(world: World) -> None:

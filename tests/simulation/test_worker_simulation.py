@@ -9,10 +9,12 @@ from penstock.core.feature.plan import Plan
 from penstock.dsl.events import event, string
 from penstock.dsl.features import Profile, compile_plan, count, days, last_k
 from penstock.testing.clock import HandClock
-from penstock.testing.worker_bugs import WorkerBug
+from penstock.testing.losing_store import LosingStore
+from penstock.testing.worker_bugs import OF_A_SERVER, WorkerBug
 from penstock.testing.worker_simulation import Broken, WorkerSimulation, WorkerStory, shortest
 
 SEEDS = 300
+SEEDS_LOSING = 200
 SEEDS_TO_FIND = 600
 SLOW_HISTORIES = 10_000
 START_MS = 1_795_000_000_000
@@ -30,10 +32,12 @@ def plan() -> Plan:
     return compile_plan([Shopper])
 
 
-def play(seed: int, plan: Plan, bug: WorkerBug = WorkerBug.NONE, acts: int = 120) -> WorkerStory:
+def play(
+    seed: int, plan: Plan, bug: WorkerBug = WorkerBug.NONE, acts: int = 120, store: type[MemoryStore] = MemoryStore,
+) -> WorkerStory:  # fmt: skip
     clock = HandClock(START_MS)
     simulation = WorkerSimulation(
-        seed, plan, log=MemoryLog(clock, partitions=3), store=MemoryStore(),
+        seed, plan, log=MemoryLog(clock, partitions=3), store=store(),
         suppressions=MemorySuppressions(), clock=clock, bug=bug,
     )  # fmt: skip
     return simulation.run(acts)
@@ -51,6 +55,15 @@ def test_promises_hold_in_every_history(plan: Plan) -> None:
     assert sum(story.refused for story in stories) > SEEDS // 10
 
 
+@pytest.mark.timeout(300)
+def test_promises_hold_over_a_server_that_loses_what_it_had_acknowledged(plan: Plan) -> None:
+    stories = [play(seed, plan, store=LosingStore) for seed in range(SEEDS_LOSING)]
+
+    assert sum(story.losses for story in stories) > 2 * SEEDS_LOSING
+    assert sum(story.deaths for story in stories) > SEEDS_LOSING
+    assert sum(story.moved for story in stories) > 2 * SEEDS_LOSING
+
+
 def test_a_seed_is_a_history(plan: Plan) -> None:
     assert play(7, plan) == play(7, plan)
 
@@ -66,7 +79,7 @@ def test_a_planted_bug_is_found(bug: WorkerBug, plan: Plan) -> None:
 
 def breaks(seed: int, plan: Plan, bug: WorkerBug) -> bool:
     try:
-        play(seed, plan, bug)
+        play(seed, plan, bug, store=LosingStore if bug in OF_A_SERVER else MemoryStore)
     except Broken:
         return True
     return False
@@ -83,4 +96,4 @@ def test_the_shortest_history_that_breaks_is_shown(plan: Plan) -> None:
 @pytest.mark.timeout(1_800)
 def test_promises_hold_in_thousands_of_histories(plan: Plan) -> None:
     for seed in range(SEEDS, SEEDS + SLOW_HISTORIES):
-        play(seed, plan)
+        play(seed, plan, store=LosingStore if seed % 2 else MemoryStore)

@@ -1,9 +1,10 @@
 """A worker: folds the partitions that its group gives it, and writes their leaves to a shared store.
 
-Batches in, leaves out, offsets committed after the store has them. Where a partition goes on from,
-the store says: a commit that is lost or set back changes nothing. Of two workers that both believe to
-own a partition, base and new let one pass; the other drops what it holds and reads on from what is
-written.
+Batches in, leaves out, offsets committed once the store confirms that they outlast it. Where a
+partition goes on from, the store says: a commit that is lost or set back changes nothing. Of two
+workers that both believe to own a partition, base and new let one pass; the other drops what it holds
+and reads on from what is written. A store that may have lost what it had acknowledged is found by its
+era: each partition goes back to what the store has.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from penstock.ports.suppressions import Suppressions
 
 log_worker = logging.getLogger("penstock.worker")
 
+ERA_ENDED = "E450"
+
 POLL_RECORDS = 2_000
 """Records taken at a time, of all partitions together: about 20 ms of folding."""
 
@@ -43,6 +46,13 @@ BEHIND_RECORDS = 10_000
 BEHIND_PACE = 5
 """While so far behind, leaves wait so much longer to be written: they change again, and nobody expects
 them to be fresh."""
+
+CHECK_MS = 1_000
+"""How often it is looked whether a store on a server is still what it was, also while nothing comes in."""
+
+COMMIT_MS = 1_000
+COMMIT_DOUBLINGS = 4
+"""How often offsets are committed, at most; doubled each time the store does not confirm what it has."""
 
 RETRY_MS = 200
 RETRY_MS_MAX = 10_000
@@ -66,6 +76,8 @@ class _Lane:
         self.asks: deque[_Ask] = deque()
         self.covered = -1
         """Up to here the links and letters of records are in the log, whoever appended them."""
+        self.committed = 0
+        """The offset that the group was told last: it is never told less, whatever a store has lost."""
         self.fault: PenstockError | None = None
         """Why it rests, or None."""
         self.retry_at_ms = 0
@@ -113,6 +125,12 @@ class Worker:
         self.cached_max = cached_max
         self._covered = covered
         self._lanes: dict[int, _Lane] = {}
+        self._check_at_ms = 0
+        self._commit_at_ms = 0
+        self._unconfirmed = 0
+        """How often in a row the store has not confirmed what it has."""
+        self._store_fault: PenstockError | None = None
+        """Why the store can't be used, as of the last look; None if it can."""
         self._joined = False
         self._draining = False
 
@@ -147,7 +165,10 @@ class Worker:
             lane = self._lanes.get(batch.partition)
             if lane is not None and lane.fold is not None and lane.fault is None:
                 folded += self._fold(lane, lane.fold, batch.records)
+        self._look_after_store()
         self._write_due()
+        if self.clock.monotonic_ms() >= self._commit_at_ms:
+            self._commit([*self._lanes.values()])
         return folded
 
     def close(self) -> None:
@@ -182,10 +203,11 @@ class Worker:
     def revoked(self, partitions: Sequence[int]) -> None:
         """Write and commit what is folded of partitions, and forget them."""
         self.metrics.count("penstock_rebalances_total", len(partitions), kind="revoked")
-        for partition in partitions:
-            lane = self._lanes.get(partition)
-            if lane is not None and lane.fault is None:
+        lanes = [self._lanes[partition] for partition in partitions if partition in self._lanes]
+        for lane in lanes:
+            if lane.fault is None:
                 self._flush(lane)
+        self._commit(lanes)
         self._forget(partitions)
 
     def lost(self, partitions: Sequence[int]) -> None:
@@ -220,7 +242,8 @@ class Worker:
                 )  # fmt: skip
             offset = lane.fold.restart()
             self._require_readable(partition, offset)
-            lane.covered = max(lane.covered, self.consumer.committed(partition) - 1)
+            lane.committed = max(lane.committed, self.consumer.committed(partition))
+            lane.covered = max(lane.covered, lane.committed - 1)
         except PenstockError as error:
             self._rest(lane, error)
             return None
@@ -249,7 +272,7 @@ class Worker:
             return 0
         except PenstockError as error:
             # What the records before the fault asked for is not known: none of their leaves is written.
-            self._rest(lane, error)
+            self._stumble(lane, error)
             return 0
         if any(folded):
             lane.asks.append(_Ask(records[-1].offset, folded))
@@ -263,6 +286,19 @@ class Worker:
         offset = self._open(lane)
         if offset is not None:
             self.consumer.seek(lane.partition, offset)
+
+    def _stumble(self, lane: _Lane, fault: PenstockError) -> None:
+        """Begin anew from what the store says: at once if it is only not what it was, else after a rest."""
+        if fault.code == ERA_ENDED:
+            self._go_back(lane)
+        else:
+            self._rest(lane, fault)
+
+    def _go_back(self, lane: _Lane) -> None:
+        """Go back to what the store has, which may lack what it had acknowledged."""
+        log_worker.warning("partition %d goes back to what the store has: it may lack what was written", lane.partition)  # fmt: skip
+        self.metrics.count("penstock_worker_faults_total", code=ERA_ENDED)
+        self._seek_back(lane)
 
     def _rest(self, lane: _Lane, fault: PenstockError) -> None:
         """Leave a partition alone for a while: it keeps no other from going on."""
@@ -290,6 +326,20 @@ class Worker:
 
     # -- write
 
+    def _look_after_store(self) -> None:
+        """Find out that a store on a server is not what it was, before anything is made of what is cached."""
+        if self.store.remote and self.clock.monotonic_ms() >= self._check_at_ms:
+            self._store_fault = None
+            try:
+                self.store.check()
+            except PenstockError as error:
+                # Whoever reads or writes is told, and rests; what has ended is found below.
+                self._store_fault = None if error.code == ERA_ENDED else error
+            self._check_at_ms = self.clock.monotonic_ms() + CHECK_MS
+        for lane in [*self._lanes.values()]:
+            if lane.fault is None and lane.fold is not None and lane.fold.adrift():
+                self._go_back(lane)
+
     def _write_due(self) -> None:
         for lane in [*self._lanes.values()]:
             now_ms = self.clock.monotonic_ms()
@@ -300,7 +350,7 @@ class Worker:
                 self._flush(lane)
 
     def _flush(self, lane: _Lane) -> None:
-        """Write all that is folded of a partition, and commit it; if that fails, go by what is written."""
+        """Write all that is folded of a partition; if that fails, go by what is written."""
         fold = lane.fold
         assert fold is not None, "what was folded has a fold"
         try:
@@ -318,9 +368,8 @@ class Worker:
             return
         except PenstockError as error:
             # It is not known what was written: begin anew from what the store says.
-            self._rest(lane, error)
+            self._stumble(lane, error)
             return
-        self.consumer.commit({lane.partition: fold.noted})
         lane.covered = fold.noted - 1
         lane.retries = 0
         if lane.oldest_ms:
@@ -329,6 +378,35 @@ class Worker:
             lane.oldest_ms = 0
         pace = BEHIND_PACE if self._lag(lane) > BEHIND_RECORDS else 1
         lane.flush_at_ms = self.clock.monotonic_ms() + self.flush_ms * pace
+
+    def _commit(self, lanes: Sequence[_Lane]) -> None:
+        """Tell the group how far partitions are, as far as that outlasts the store's server.
+
+        It is a hint, so nothing waits for it: what is not confirmed now is committed later.
+        """
+        further = [
+            lane for lane in lanes
+            if lane.fault is None and lane.fold is not None and lane.fold.noted > lane.committed
+        ]  # fmt: skip
+        if not further:
+            return
+        reached: dict[int, int] = {}
+        try:
+            for lane in further:
+                confirmed = self.store.confirmed(self.epoch, lane.partition)
+                offset = confirmed.offset + 1
+                if confirmed.generation == self.log.generation and offset > lane.committed:
+                    lane.committed = reached[lane.partition] = offset
+            self._unconfirmed = 0
+        except PenstockError as error:
+            if not self._unconfirmed:
+                log_worker.warning("offsets are not committed: %s: %s; fix: %s", error.code, error.what, error.fix)  # fmt: skip
+                self.metrics.count("penstock_worker_faults_total", code=error.code)
+            # Each time that too few replicas confirm costs a wait, in which nothing is folded.
+            self._unconfirmed = min(self._unconfirmed + 1, COMMIT_DOUBLINGS)
+        self._commit_at_ms = self.clock.monotonic_ms() + (COMMIT_MS << self._unconfirmed)
+        if reached:
+            self.consumer.commit(reached)
 
     def _keep(self, lane: _Lane) -> None:
         """Make durable what records ask for besides leaves, where nobody has done so before."""
@@ -369,6 +447,8 @@ class Worker:
             return False, "the worker is draining"
         if not self._joined:
             return False, "the worker has not joined its group"
+        if self._store_fault is not None:
+            return False, self._store_fault.what
         resting = [lane for lane in [*self._lanes.values()] if lane.fault is not None]
         if resting and resting[0].fault is not None:
             return False, f"partition {resting[0].partition} rests: {resting[0].fault.what}"

@@ -35,6 +35,13 @@ class WorkerBug(Enum):
         "a rewound partition is read on from where it was, not from what is written"
     )
     REGISTER_NOT_HEALED = "what a person said of permission is left to the edge alone"
+    COMMIT_BEFORE_CONFIRMED = (
+        "what is written is committed before it is known to outlast the server"
+    )
+    WAIT_SKIPPED = "the store confirms what no replica has"
+    CACHE_OVER_ERA = "cached leaves are kept when the store has lost what was written"
+    NOTED_OVER_ERA = "the applied offset is noted of leaves that were lost since they were written"
+    ERA_NOT_SEEN = "a store that has lost leaves is taken for one that never had them"
 
 
 class _ResumesFromCommit(Worker):
@@ -141,6 +148,26 @@ class _RevokesUnwritten(Worker):
         self._forget(partitions)
 
 
+class _CommitsUnconfirmed(Worker):
+    """Commits what it has written."""
+
+    def _commit(self, lanes: Sequence[Any]) -> None:
+        self.consumer.commit({
+            lane.partition: lane.fold.noted for lane in lanes if lane.fold is not None and lane.fold.noted
+        })  # fmt: skip
+
+
+class _KeepsCacheOverEras(Worker):
+    """Goes back to what the store has, and keeps the leaves that it had written there."""
+
+    def _go_back(self, lane: Any) -> None:
+        written = {
+            leaf_id: leaf for leaf_id, leaf in lane.fold.cache.items() if leaf.base == leaf.version
+        }
+        super()._go_back(lane)
+        lane.fold.cache.update(written)
+
+
 class _ReadsOn(Worker):
     """After a fault it begins anew from what is written, and reads on from where it was."""
 
@@ -162,5 +189,13 @@ WORKERS: Final[dict[WorkerBug, type[Worker]]] = {
     WorkerBug.UNANSWERED_IS_WRITTEN: _TakesSilenceForYes,
     WorkerBug.REVOKED_UNWRITTEN: _RevokesUnwritten,
     WorkerBug.LOST_LEAVES_NO_TRACE: _ReadsOn,
+    WorkerBug.COMMIT_BEFORE_CONFIRMED: _CommitsUnconfirmed,
+    WorkerBug.CACHE_OVER_ERA: _KeepsCacheOverEras,
 }
 """The worker that has a bug; bugs that are not listed are the store's or the register's."""
+
+OF_A_SERVER: Final = frozenset({
+    WorkerBug.COMMIT_BEFORE_CONFIRMED, WorkerBug.WAIT_SKIPPED, WorkerBug.CACHE_OVER_ERA,
+    WorkerBug.NOTED_OVER_ERA, WorkerBug.ERA_NOT_SEEN,
+})  # fmt: skip
+"""Those that only a store shows that may lose what it had acknowledged."""

@@ -3,7 +3,8 @@
 What runs is `runtimes.worker.Worker`; only its group, its time and its disks are dice. A worker is
 killed, or stalled for as long as others work, before and after each single write: of links, of the
 register, of leaves, of commits. One that is stalled may be taken for dead, wake, and go on where it
-stood. `WorkerBug` names bugs that can be planted: a checker that never fails proves nothing.
+stood. The store may be on a server that is emptied, or replaced by one that lacks what was acknowledged.
+`WorkerBug` names bugs that can be planted: a checker that never fails proves nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from penstock.ports.suppressions import Suppressions
 from penstock.runtimes.worker import Worker
 from penstock.testing.audit import ONE_SIDED, audit
 from penstock.testing.clock import HandClock
+from penstock.testing.losing_store import LosingClient, LosingStore
 from penstock.testing.virtual import Died
 from penstock.testing.worker_bugs import WORKERS, WorkerBug
 
@@ -50,6 +52,9 @@ WORKERS_MAX = 3
 FAULT = 0.03
 DEATH = 0.02
 STALL = 0.02
+LOSS = 0.02
+FLUSHED = 0.3
+"""Of losses so many empty the server; the others are failovers."""
 STALLED_ACTS_MAX = 25
 STALLED_DEPTH_MAX = 2
 SETTLE_TURNS_MAX = 2_000
@@ -68,6 +73,7 @@ class WorkerStory(NamedTuple):
     stalls: int
     moved: int
     refused: int
+    losses: int
 
 
 class WorkerSimulation:
@@ -77,7 +83,7 @@ class WorkerSimulation:
         seed: Decides everything.
         plan: The compiled features.
         log: A fresh log of several partitions, at `clock`.
-        store: A fresh store.
+        store: A fresh store; a `LosingStore` loses now and then what it had acknowledged.
         suppressions: A fresh register.
         clock: Turned by the simulation.
         bug: What to plant.
@@ -125,11 +131,14 @@ class WorkerSimulation:
             for kind in ("revoked", "lost")
         )
         refused = self.metrics.value("penstock_writes_refused_total")
+        losses = self.store.losses if isinstance(self.store, LosingStore) else 0
         return WorkerStory(
-            self.seed, len(self.sent), self.deaths, self.stalls, int(moved), int(refused)
+            self.seed, len(self.sent), self.deaths, self.stalls, int(moved), int(refused), losses
         )
 
     def _act(self) -> None:
+        if isinstance(self.store, LosingStore) and self.dice.random() < LOSS:
+            self._lose(self.store)
         draw = self.dice.random()
         idle = [one for one in self.workers if one not in self.busy]
         if draw < 0.25:
@@ -168,6 +177,14 @@ class WorkerSimulation:
         self._alive(process, process.worker.close)
         if process in self.workers:
             self.workers.remove(process)
+
+    def _lose(self, store: LosingStore) -> None:
+        if self.dice.random() < FLUSHED:
+            self.note("the store is emptied")
+            store.empty()
+        else:
+            self.note("the store fails over")
+            store.fail_over(self.dice)
 
     def _alive(self, process: _Process, does: Callable[[], object]) -> None:
         self.busy.append(process)
@@ -336,7 +353,7 @@ class _Process:
         self.worker = kind(
             consumer=_Consumer(self.consumer, simulation, self),  # type: ignore[arg-type]
             log=_Log(simulation.log, simulation, self),  # type: ignore[arg-type]
-            store=_Store(simulation.store, simulation, self),  # type: ignore[arg-type]
+            store=_Store(_client(simulation), simulation, self),  # type: ignore[arg-type]
             suppressions=_Register(simulation.suppressions, simulation, self),  # type: ignore[arg-type]
             step=simulation.step, epoch=EPOCH, clock=simulation.clock, metrics=simulation.metrics,
             flush_ms=100,
@@ -380,6 +397,14 @@ class _Register(_Part):
 
 class _Consumer(_Part):
     def commit(self, offsets: Mapping[int, int]) -> None:
+        store = self._simulation.store
+        if isinstance(store, LosingStore):
+            for partition, offset in offsets.items():
+                confirmed = store.outlasts(EPOCH, partition).offset + 1
+                self._simulation.require(
+                    offset <= confirmed,
+                    f"no more of partition {partition} is committed than outlasts the server",
+                )
         self._simulation.point(self._process, "before a commit")
         if self._simulation.dice.random() >= self._simulation.faults:
             self._inner.commit(offsets)
@@ -395,12 +420,13 @@ class _Store(_Part):
         bug, inner = self._simulation.bug, self._inner
 
         def note() -> None:
-            inner.write(epoch, [], partition=partition, applied=applied)
+            to = self._simulation.store if bug is WorkerBug.NOTED_OVER_ERA else inner
+            to.write(epoch, [], partition=partition, applied=applied)
 
         if bug is WorkerBug.COMMIT_BEFORE_WRITE:
             self._do("the applied offset", "E402", note)
         verdicts: list[Verdict] = []
-        standing = inner.applied(epoch, partition)
+        standing = self._simulation.store.applied(epoch, partition)
         for write in writes:
             one = self._planted(epoch, write)
             verdicts += self._do(
@@ -416,7 +442,7 @@ class _Store(_Part):
     def _planted(self, epoch: int, write: LeafWrite) -> LeafWrite:
         """Return a write as a store takes it that checks less."""
         bug = self._simulation.bug
-        found = self._inner.read(epoch, [write.leaf])[0]
+        found = self._simulation.store.read(epoch, [write.leaf])[0]
         standing = NO_VERSION if found is None else found.version
         if bug is WorkerBug.NO_BASE_CHECK and write.new <= standing:
             # It is put in the place of what is newer: only a store without versions does that.
@@ -430,6 +456,30 @@ class _Store(_Part):
         if bug in older_only and standing < write.new:
             return write._replace(base=standing)
         return write
+
+
+class _Hasty(LosingClient):
+    """Confirms what no replica has."""
+
+    def confirmed(self, epoch: int, partition: int) -> Version:
+        self.look()
+        return self.server.applied(epoch, partition)
+
+
+class _Blind(LosingClient):
+    """Sees no loss."""
+
+    def look(self) -> None:
+        """Look away."""
+
+
+def _client(simulation: WorkerSimulation) -> Store:
+    """Return how a process reaches the store."""
+    store = simulation.store
+    if not isinstance(store, LosingStore):
+        return store
+    kinds = {WorkerBug.WAIT_SKIPPED: _Hasty, WorkerBug.ERA_NOT_SEEN: _Blind}
+    return kinds.get(simulation.bug, LosingClient)(store)
 
 
 def _make_leaf(id_type: str, value: str) -> LeafId:
