@@ -109,7 +109,7 @@ def standing_of(
     current = store.get_meta(name) == active.fingerprint
     if not current:
         begin(log, store, active.epoch, serving.plan, None)
-        store.put_meta(name, active.fingerprint)
+    store.put_meta(name, active.fingerprint)
     covered = [*table.covered] if table.generation == log.generation else []
     return Standing(table, serving, content, Epoch(active.epoch, current), covered)
 

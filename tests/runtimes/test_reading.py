@@ -253,6 +253,48 @@ def test_a_store_that_is_away_ages_what_is_known_and_comes_back(world: World) ->
     play(world, story)
 
 
+def test_a_store_that_lost_leaves_is_stale_and_says_since_when_never_live_and_empty(world: World) -> None:  # fmt: skip
+    async def story(node: Node) -> None:
+        world.worker()
+        await world.send(node, "u1")
+        world.fold()
+        await looked(node)
+        assert node.engine.live()
+        world.clock.advance(hours=1)
+        await looked(node)
+        world.store.drop(node.engine.epoch)
+        world.store.era += 1
+        # Nobody has looked since how far the workers are.
+        assert not node.engine.live()
+        with pytest.raises(Unavailable, match="E450"):
+            await node.engine.read([who(node, "u1").leaf])
+        await looked(node)
+        _, person = await node.serving.profile(who(node, "u1"))
+        assert (False, NOW_MS) == (person.live, person.as_of_ms)
+
+    play(world, story)
+
+
+def test_an_item_that_a_store_has_lost_is_stamped_as_it_was_known(world: World) -> None:
+    async def story(node: Node) -> None:
+        world.worker()
+        rows = [{"item_id": "p1", "brand": "Acme"}]
+        await load_rows(
+            node.collector, "items", rows, source=node.sources["server"], job="j", first=1
+        )
+        world.fold()
+        await looked(node)
+        await world.send(node, "u1")
+        world.clock.advance(seconds=2)
+        world.store.drop(node.engine.epoch)
+        world.store.era += 1
+        await world.send(node, "u2")
+        brands = [one.properties.get("brand") for one in world.records() if one.name == "Product Viewed"]  # fmt: skip
+        assert ["Acme", "Acme"] == brands
+
+    play(world, story)
+
+
 def test_a_damaged_leaf_concerns_who_asks_for_it_and_nobody_else(world: World) -> None:
     async def story(node: Node) -> None:
         world.worker()

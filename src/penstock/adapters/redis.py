@@ -148,7 +148,7 @@ class RedisServer:
         self._closed = False
         self._unfit: Unavailable | None = None
         self.remake: Callable[[], Sequence[Command]] = tuple
-        """What puts back, into a server that was emptied, what its owner still knows."""
+        """What puts back, into a server that may have lost it, what its owner has put there."""
         self.clustered = False
         self.era = 0
         """Ends when the server may lack what it had acknowledged; no round trip."""
@@ -332,7 +332,7 @@ class RedisServer:
                 raise answer
         with self._lock:
             known, self._marker = self._marker, marker
-        if known is not None and put == b"OK":
+        if known is not None:
             _ask(connection, self.remake())
         with self._lock:
             told, self._told, self._prepared = self._told, False, True

@@ -57,15 +57,14 @@ def make_live(store: Store, epoch: int, keep: Container[int] = ()) -> None:
 
 
 def tell_epochs(store: Store, epochs: Mapping[int, str]) -> None:
-    """Say which sets of leaves are to be folded.
+    """Say which sets of leaves are to be folded; put each time, so that a server that was emptied gets it back.
 
     Args:
         store: Where workers look.
         epochs: Epoch -> the fingerprint of its definitions.
     """
     told = ",".join(f"{epoch}={fingerprint}" for epoch, fingerprint in sorted(epochs.items()))
-    if store.get_meta(EPOCHS) != told:
-        store.put_meta(EPOCHS, told)
+    store.put_meta(EPOCHS, told)
 
 
 def told_epochs(store: Store) -> dict[int, str]:

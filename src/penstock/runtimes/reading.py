@@ -6,9 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
-from penstock.core.errors import DamagedLeaf, PenstockError
+from penstock.core.errors import DamagedLeaf, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf, decode_leaf
 from penstock.core.step import Step
@@ -23,6 +22,8 @@ from penstock.runtimes.embedded import LIVE_LAG_MS
 from penstock.runtimes.engine import Commit
 from penstock.runtimes.grouping import Grouper
 
+AWAY = "E402"
+
 WATCH_MS = 100
 """How often it is asked how far the workers are."""
 
@@ -33,7 +34,7 @@ DECODED_MAX = 20_000
 """Decoded leaves that are kept; one is used again where the store still has that version of it."""
 
 FOUND_MS = 1_000
-"""How long an item is used for stamping as it was found, and how long a store that is away is not asked."""
+"""How long an item is used for stamping as it was found."""
 
 FOUND_MAX = 50_000
 
@@ -73,6 +74,8 @@ class WrittenLeaves:
         self.step = step
         self.epoch = epoch
         self.partitions = [_Partition() for _ in range(engine.log.partitions)]
+        self._era = engine.store.era
+        """Of the store, in which it was looked how far they are: in another one that says nothing."""
         self._decoded: dict[LeafId, Leaf] = {}
         self._reads: Grouper[LeafId, Leaf | DamagedLeaf | None] = Grouper(
             self._fetch, name=f"penstock-read-{epoch}"
@@ -82,17 +85,25 @@ class WrittenLeaves:
         """Return leaves as they are written, in one round trip for all who ask meanwhile.
 
         Raises:
-            Unavailable: The store did not answer (E402, E450).
+            Unavailable: The store did not answer (E402), or may lack what was written, and nobody has looked
+                since how far they are (E450).
             DamagedLeaf: One does not read back (E704).
         """
-        # What was applied before it was read is in what is read.
+        # What was applied before it was read is in what is read, if the store was the same throughout.
+        self._require_era()
         as_of_ms, live = self.standing()
         found: list[Leaf | None] = []
         for leaf in await self._reads.submit(leaves):
             if isinstance(leaf, DamagedLeaf):
                 raise leaf
             found.append(leaf)
+        self._require_era()
         return LeafRead(found, as_of_ms, live)
+
+    def _require_era(self) -> None:
+        if self._era != self.engine.store.era:
+            raise Unavailable("E450", "the store may lack leaves that were written",
+                              fix="nothing: it is looked how far they are, a moment later")  # fmt: skip
 
     def _fetch(self, leaves: Sequence[LeafId]) -> list[Leaf | DamagedLeaf | None]:
         wanted = list(dict.fromkeys(leaves))
@@ -128,9 +139,10 @@ class WrittenLeaves:
         """Ask the store how far the workers are; on any thread, one at a time.
 
         Raises:
-            Unavailable: The store or the log did not answer (E401, E402); what was known stays.
+            Unavailable: The store or the log did not answer (E401, E402), or the store may lack what was
+                written (E450); what was known stays.
         """
-        log, clock = self.engine.log, self.engine.clock
+        log, clock, era = self.engine.log, self.engine.clock, self.engine.store.era
         for number, one in enumerate(self.partitions):
             # The end and the instant before the question: what is applied later only says more.
             now_ms, head = clock.now_ms(), log.head(number)
@@ -150,11 +162,13 @@ class WrittenLeaves:
                 # Behind for longer than is remembered: the first record that is not applied says since when.
                 first = log.read(number, max(one.applied + 1, log.first(number)), 1)
                 one.as_of_ms = first[0].logged_at_ms if first else one.as_of_ms
+        self._era = era
 
     def standing(self) -> tuple[int, bool]:
         """Return `as_of_ms` and `live`, of one instant."""
         as_of_ms = min(one.as_of_ms for one in self.partitions)
-        return as_of_ms, self.engine.clock.now_ms() - as_of_ms <= LIVE_LAG_MS
+        fresh = self.engine.clock.now_ms() - as_of_ms <= LIVE_LAG_MS
+        return as_of_ms, fresh and self._era == self.engine.store.era
 
     def applied(self) -> list[int]:
         """Return, by partition, the last offset that is written, -1 for none."""
@@ -208,7 +222,8 @@ class ReadingEngine:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="penstock-watch")
         self._looked = asyncio.Condition()
         self._found: dict[LeafId, tuple[int, Leaf | None]] = {}
-        self._away_until_ms = 0
+        self._away = False
+        """Whether the store did not answer when it was asked last."""
         self._watching: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -247,9 +262,13 @@ class ReadingEngine:
             await self._look()
 
     async def _look(self) -> None:
+        loop, away = asyncio.get_running_loop(), False
         for leaves in (self.leaves, *self.beside):
-            with suppress(PenstockError):  # what was known ages, and is not `live` soon
-                await asyncio.get_running_loop().run_in_executor(self._threads, leaves.look)
+            try:
+                await loop.run_in_executor(self._threads, leaves.look)
+            except PenstockError as error:  # what was known ages, and is not `live` soon
+                away = away or error.code == AWAY
+        self._away = away
         async with self._looked:
             self._looked.notify_all()
 
@@ -265,21 +284,26 @@ class ReadingEngine:
         return await self.leaves.read(leaves)
 
     def find(self, leaf: LeafId) -> Leaf | None:
-        """Return an item's leaf as it was at most a second ago; None while the store is away."""
+        """Return an item's leaf as it was at most a second ago.
+
+        While the store is away, or is filled again after it was emptied, as it was found last; None if never.
+        """
         now_ms = self.clock.monotonic_ms()
         until_ms, found = self._found.get(leaf, (0, None))
-        if now_ms < until_ms:
+        if now_ms < until_ms or self._away:
             return found
-        if now_ms < self._away_until_ms:
-            return found
+        known = found
         try:
             stored = self.store.read(self.epoch, [leaf])[0]
             found = None if stored is None else decode_leaf(
                 leaf, stored.version, stored.parts[0], self.step.plan
             )  # fmt: skip
         except PenstockError:
-            self._away_until_ms = now_ms + FOUND_MS
-            return found
+            # Not asked again before somebody has looked: who asks here waits on the loop.
+            self._away = True
+            return known
+        if found is None and not self.live():
+            found = known
         if len(self._found) >= FOUND_MAX:
             self._found.clear()
         self._found[leaf] = (now_ms + FOUND_MS, found)

@@ -439,9 +439,7 @@ class SideBySide:
     def _mark_live(self) -> None:
         active = self.table.active
         assert active is not None, "one version serves"
-        store = self.engine.store
-        if store.get_meta(LIVE_EPOCH) != str(active.epoch):
-            store.put_meta(LIVE_EPOCH, str(active.epoch))
+        self.engine.store.put_meta(LIVE_EPOCH, str(active.epoch))
 
     def _extent(self, leaves: Leaves | None) -> tuple[int, int]:
         total = self.follower.serving().folded()

@@ -65,7 +65,7 @@ class RedisStore:
         self._server = RedisServer(address, tenant=tenant, purpose=PURPOSE, library=LIBRARY)
         self._buckets = self._server.spread(BUCKETS)
         self._meta: dict[str, str] = {}
-        """What is known to have been kept: put back into a server that was emptied."""
+        """What this process has put: put back into a server that may have lost it."""
         self._server.remake = self._remake
         self._resumed: dict[tuple[int, int], int] = {}
         """By epoch and partition, the era in which its applied offset was asked for."""
@@ -171,8 +171,6 @@ class RedisStore:
     def get_meta(self, name: str) -> str | None:
         """Return a small named value."""
         (raw,) = self._server.run([("HGET", self._server.key("meta"), name)])
-        if raw is not None:
-            self._meta[name] = raw.decode()
         return None if raw is None else raw.decode()
 
     def put_meta(self, name: str, value: str) -> None:
@@ -206,7 +204,7 @@ class RedisStore:
     # -- values
 
     def _remake(self) -> list[Command]:
-        return [("HSETNX", self._server.key("meta"), *item) for item in self._meta.items()]
+        return [("HSET", self._server.key("meta"), *item) for item in self._meta.items()]
 
     def _values(self, epoch: int, leaves: Sequence[LeafId]) -> list[bytes | None]:
         keys = [self._leaf(epoch, leaf) for leaf in leaves]
