@@ -134,6 +134,10 @@ def make_backup(
         project, "a backup of the folder would hold leaves without the records that they are of",
         "keep copies of `keys.json` and `suppressions.db`, and archive the log: `archive.place`",
     )  # fmt: skip
+    if project.settings.store.kind == "redis":
+        raise SettingsError("E241", "leaves are on Redis, and a backup of the folder would be without them", where="store.kind",
+                            fix="keep copies of `keys.json`, archive the log (`archive.place`), and let Redis make snapshots of its "
+                            "own: what it lacks of leaves is made again from the log")  # fmt: skip
     if project.settings.log.kind != "sqlite" or project.settings.store.kind != "sqlite":
         raise SettingsError("E241", "there is nothing to back up: the log or the store is in memory",
                             where="log.kind", fix='set log.kind and store.kind to "sqlite"')  # fmt: skip

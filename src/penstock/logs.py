@@ -32,6 +32,8 @@ FOLDER = FileKind(
 
 LOG_FILE = "log.db"
 
+_LEAVES = "`store.db` (or on Redis the keys of `penstock:{TENANT`) and `index.db`"
+
 KNOWN_S = 5.0
 """How long it may take until a process knows what others have appended."""
 
@@ -102,9 +104,9 @@ def require_shared(settings: Settings) -> None:
     if settings.log.kind != "kafka":
         raise SettingsError("E207", "workers can't fold a log that one process owns", where="log.kind",
                             fix='set log.kind to "kafka", or fold.by to "up"')  # fmt: skip
-    if settings.store.kind != "sqlite":
-        raise SettingsError("E207", "workers write leaves into files that they share", where="store.kind",
-                            fix='set store.kind to "sqlite" for workers on this machine')  # fmt: skip
+    if settings.store.kind == "memory":
+        raise SettingsError("E207", "workers write leaves where others read them, not into their own memory", where="store.kind",
+                            fix='set store.kind to "redis", or to "sqlite" for workers on this machine')  # fmt: skip
 
 
 # -- a log that is not in the data folder
@@ -142,11 +144,7 @@ def require_same_log(log: Log, store: Store) -> None:
     """
     if not log.identity:
         return
-    known = store.get_meta(LOG_IDENTITY)
-    if known and known != log.identity:
-        raise SettingsError("E286", "the leaves were folded from another log than this one", where="log.kafka",
-                            fix="name the brokers and the prefix of before; or remove `store.db` and `index.db` from the data "
-                            "folder, and leaves are folded from this log")  # fmt: skip
+    require_known_log(log, store)
     for epoch in store.epochs():
         for partition in range(log.partitions):
             applied = store.applied(epoch, partition)
@@ -156,8 +154,20 @@ def require_same_log(log: Log, store: Store) -> None:
                 head = log.head(partition)
                 raise DataCorrupt("E760", f"partition {partition} of the log ends at offset {head}, and leaves have applied records "
                                   f"up to offset {applied.offset}", where="log.kafka", fix="bring back the broker that has them. "
-                                  "If none has, remove `store.db` and `index.db`, and leaves are folded from what is left")  # fmt: skip
+                                  f"If none has, remove {_LEAVES}, and leaves are folded from what is left")  # fmt: skip
     store.put_meta(LOG_IDENTITY, log.identity)
+
+
+def require_known_log(log: Log, store: Store) -> None:
+    """Refuse leaves of another log, as far as they say which one they are of.
+
+    Raises:
+        SettingsError: They are of another log (E286).
+    """
+    known = store.get_meta(LOG_IDENTITY)
+    if known and log.identity and known != log.identity:
+        raise SettingsError("E286", "the leaves were folded from another log than this one", where="log.kafka",
+                            fix=f"name the brokers and the prefix of before; or remove {_LEAVES}, and leaves are folded from this log")  # fmt: skip
 
 
 def _reaches(log: Log, partition: int, offset: int) -> bool:

@@ -16,6 +16,7 @@ from penstock.ports.log import Log
 from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 from penstock.project import Project
+from penstock.settings import Settings
 
 if TYPE_CHECKING:
     from penstock.adapters.redis import RedisAddress
@@ -59,6 +60,26 @@ def open_store_beside(project: Project) -> Store | None:
     return SqliteStore(path, tenant=settings.project.tenant, read_only=True)
 
 
+def registers_on_server(settings: Settings) -> bool:
+    """Return whether suppressions and decisions are kept beside the leaves, and not in the data folder."""
+    return settings.store.kind == "redis" and settings.store.redis.registers
+
+
+def open_register(project: Project) -> Suppressions | None:
+    """Open the suppressions of a project that keeps them beside its leaves; None of another.
+
+    Raises:
+        SettingsError: As `open_store`.
+        Unavailable: The server does not answer (E403).
+    """
+    if not registers_on_server(project.settings):
+        return None
+    address = _redis_address(project)
+    from penstock.adapters.suppressions.redis import RedisSuppressions  # noqa: PLC0415 - an extra
+
+    return RedisSuppressions(address, tenant=project.settings.project.tenant)
+
+
 def open_registers(project: Project, log: Log) -> tuple[Suppressions, Decisions] | None:
     """Open the suppressions and the decisions of a project that keeps them beside its leaves; else None.
 
@@ -67,11 +88,10 @@ def open_registers(project: Project, log: Log) -> tuple[Suppressions, Decisions]
         Unavailable: The server does not answer (E403, E404).
     """
     settings = project.settings
-    if settings.store.kind != "redis" or not settings.store.redis.registers:
+    if not registers_on_server(settings):
         return None
     address = _redis_address(project)
     from penstock.adapters.decisions.redis import RedisDecisions  # noqa: PLC0415 - an extra
-    from penstock.adapters.suppressions.redis import RedisSuppressions  # noqa: PLC0415 - an extra
 
     tenant = settings.project.tenant
     with ExitStack() as opened:
@@ -83,7 +103,8 @@ def open_registers(project: Project, log: Log) -> tuple[Suppressions, Decisions]
                                     where="store.redis.registers", fix="put back a backup of the server; or, if it may be "
                                     "decided and sent again, begin anew as docs/guides/redis.md says")  # fmt: skip
             decisions.found()
-        suppressions = RedisSuppressions(address, tenant=tenant)
+        suppressions = open_register(project)
+        assert suppressions is not None, "they are there"
         opened.pop_all()
     return suppressions, decisions
 
@@ -135,7 +156,9 @@ def require_its_own(store: Store, log: Log, keys: Keys) -> None:
     """Refuse the leaves of another project, and remove those that are ahead of the log.
 
     A store in the log's own folder has neither. One that stands apart has the second after the log was
-    put back from a backup: its leaves know what the log does not. They are made again from the log.
+    put back from a backup: its leaves know what the log does not. They are made again from the log. Of a
+    log that others append to nothing is removed: its end may be a second old here, while workers go on, and
+    leaves that it does not reach have been refused before (`logs.require_same_log`).
 
     Raises:
         SettingsError: The store has the leaves of another project under this tenant (E298).
@@ -144,12 +167,14 @@ def require_its_own(store: Store, log: Log, keys: Keys) -> None:
         return
     whose = blake2b(keys.get(IDENTIFIER_KEY), digest_size=8, person=b"store").hexdigest()
     kept = store.get_meta(LOG_OF)
-    if kept is None:
-        store.put_meta(LOG_OF, whose)
-    elif kept != whose:
+    if kept not in (None, whose):
         raise SettingsError("E298", "the Redis server holds the leaves of another project under this tenant",
                             where="store.redis.url", fix="name another database of the server, such as `/1` at the end of the "
                             "URL; two projects share one only under different tenants")  # fmt: skip
+    # Put each time: what this process has put it puts back into a server that was emptied.
+    store.put_meta(LOG_OF, whose)
+    if log.shared:
+        return
     for epoch in store.epochs():
         applied = [store.applied(epoch, partition) for partition in range(log.partitions)]
         if any(one.generation == log.generation and one.offset >= log.head(partition)

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.metrics.prometheus import PrometheusMetrics
-from penstock.adapters.store.sqlite import SqliteStore
 from penstock.adapters.suppressions.sqlite import SqliteSuppressions
 from penstock.core.errors import SettingsError, Unavailable
 from penstock.core.step import Step
 from penstock.flows.replay import covered_by_live, told_epochs
-from penstock.logs import connection_of, open_log, require_shared
+from penstock.logs import connection_of, open_log, require_known_log, require_shared
 from penstock.ports.clock import Clock
 from penstock.ports.consumer import Consumer
 from penstock.ports.log import Log
@@ -22,15 +21,18 @@ from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 from penstock.project import Project
 from penstock.runtimes.worker import Worker
+from penstock.stores import open_register, open_store, registers_on_server
 
 STORE_FILE, REGISTER_FILE = "store.db", "suppressions.db"
+"""Of the data folder: what workers write too, unless it is on a server."""
 
 
 @dataclass(frozen=True)
 class WorkerParts:
     """What a worker opens: the log to append links to, the store and the register to write.
 
-    It needs none of a project's keys: records carry the leaves that they are about.
+    It needs none of a project's keys: records carry the leaves that they are about. With leaves and
+    registers on a server it needs no data folder either.
     """
 
     project: Project
@@ -63,28 +65,43 @@ def open_worker(project: Project) -> WorkerParts:
     """Open what a worker needs of a project.
 
     Raises:
-        SettingsError: The project's own process folds, or kinds do not go together (E207); or the log or
-            the store can't be used as declared.
-        Unavailable: `penstock up` has made no data folder yet (E471), or something does not answer (E401,
-            E402, E403).
+        SettingsError: The project's own process folds, or kinds do not go together (E207); the log or the
+            store can't be used as declared, or the leaves are of another log (E286).
+        Unavailable: A file that workers share is not in the data folder (E471), or something does not
+            answer (E401, E402, E403).
     """
     require_workers(project)
-    clock, folder, tenant = SystemClock(), project.data_dir, project.settings.project.tenant
-    if not (folder / STORE_FILE).exists():
-        raise unknown_definitions()
+    _require_files(project)
+    clock = SystemClock()
     with ExitStack() as opened:
         log = open_log(project, clock)
         opened.callback(log.close)
         store = open_store(project)
         opened.callback(store.close)
-        suppressions = SqliteSuppressions(folder / REGISTER_FILE, tenant=tenant)
+        require_known_log(log, store)
+        suppressions = open_register(project) or SqliteSuppressions(
+            project.data_dir / REGISTER_FILE, tenant=project.settings.project.tenant
+        )
         opened.pop_all()
     return WorkerParts(project, log, store, suppressions, clock)
 
 
-def open_store(project: Project) -> Store:
-    """Open the store beside the others who read and write it."""
-    return SqliteStore(project.data_dir / STORE_FILE, tenant=project.settings.project.tenant)
+def _require_files(project: Project) -> None:
+    """Refuse a worker whose data folder lacks what is kept there: it would write where nobody reads.
+
+    Raises:
+        Unavailable: It is not there, or not yet (E471).
+    """
+    settings = project.settings
+    kept = {
+        STORE_FILE: settings.store.kind == "sqlite",
+        REGISTER_FILE: not registers_on_server(settings),
+    }
+    for name, here in kept.items():
+        if here and not (project.data_dir / name).exists():
+            raise Unavailable("E471", f"workers write `{name}` in the data folder of `penstock up`, and it is not here",
+                              where=str(project.data_dir), fix="start `penstock up` on this machine first. Workers on other machines need "
+                              '`store.kind = "redis"` and `store.redis.registers = true`: then a worker needs no data folder')  # fmt: skip
 
 
 def _make_consumer(parts: WorkerParts, epoch: int, number: int) -> Consumer:
@@ -108,8 +125,7 @@ def epoch_of(store: Store, fingerprint: str) -> int | None:
     Raises:
         Unavailable: The store does not answer (E402).
     """
-    told = told_epochs(store)
-    found = [epoch for epoch, other in told.items() if other == fingerprint]
+    found = [epoch for epoch, other in told_epochs(store).items() if other == fingerprint]
     return max(found, default=None)
 
 
@@ -139,12 +155,16 @@ def make_worker(parts: WorkerParts, epoch: int, number: int = 0) -> Worker:
 
 
 def still_wanted(parts: WorkerParts, epoch: int) -> Callable[[], bool]:
-    """Return what tells whether a set of leaves is still to be folded; it is, as long as the store does not say."""
+    """Return what tells whether a set of leaves is still to be folded.
+
+    It is as long as the store does not say: one that was emptied is told again by `penstock up`.
+    """
 
     def wanted() -> bool:
         try:
-            return epoch in told_epochs(parts.store)
+            told = told_epochs(parts.store)
         except Unavailable:
             return True
+        return not told or epoch in told
 
     return wanted

@@ -159,6 +159,15 @@ def test_there_is_nothing_to_back_up_before_the_first_start(tmp_path: Path) -> N
     assert ["shop"] == [path.name for path in tmp_path.iterdir()]
 
 
+def test_a_folder_without_its_leaves_is_not_backed_up(tmp_path: Path) -> None:
+    run("init", tmp_path / "shop")
+    toml = tmp_path / "shop" / "penstock.toml"
+    toml.write_text(toml.read_text() + '[store]\nkind = "redis"\n')
+    said = refused("backup", tmp_path / "b", "--project", tmp_path / "shop")
+    assert "E241" in said
+    assert "leaves are on Redis" in said
+
+
 @pytest.mark.parametrize("name", ["keys.json", "log.db", "store.db", "decisions.db", "suppressions.db",
                                   "project.zip", "definitions/0001.zip", "definitions/versions.json"])  # fmt: skip
 @pytest.mark.parametrize("how", ["flipped", "shorter", "longer", "missing"])

@@ -3,11 +3,13 @@
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from penstock.logs import open_log_alone
 from penstock.ports.log import Log
 from penstock.ports.store import Store
 from penstock.project import Project, load_project
-from penstock.workers import open_store
+from penstock.stores import open_store
 
 PARTITIONS = 4
 PROGRAM = "from penstock.cli.main import main; main()"
@@ -27,11 +29,17 @@ DEADLINE_S = 120.0
 
 
 class Working:
-    """One worker process."""
+    """One worker process.
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    Args:
+        folder: The project's.
+        options: Of the command.
+        says: The folder that what it says is written into.
+    """
+
+    def __init__(self, folder: Path, *options: str, says: Path) -> None:
         self.port = free_port()
-        self.errors = folder / f"worker-{self.port}.txt"
+        self.errors = says / f"worker-{self.port}.txt"
         with self.errors.open("a") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, "worker", str(folder), "--port", str(self.port), "--wait", *options],
@@ -65,11 +73,23 @@ class Working:
 
 
 class WorkedShop(Shop):
-    """`penstock up` that does not fold, and workers that do."""
+    """`penstock up` that does not fold, and workers that do.
 
-    def __init__(self, folder: Path, brokers: str, prefix: str, more: str = "") -> None:
+    Args:
+        folder: The project's.
+        brokers: Addresses.
+        prefix: Of all topics.
+        more: Of `[fold]`.
+        redis: What stands in `[store.redis]`; empty if leaves and registers are in the data folder.
+    """
+
+    def __init__(
+        self, folder: Path, brokers: str, prefix: str, more: str = "", redis: str = ""
+    ) -> None:
         super().__init__(folder)
         toml = (folder / "penstock.toml").read_text()
+        if redis:
+            toml = toml.replace("[store]\n", f'[store]\nkind = "redis"\nredis = {{ {redis} }}\n')
         addresses = json.dumps(brokers.split(","))
         (folder / "penstock.toml").write_text(
             toml
@@ -89,12 +109,32 @@ flush_ms = 50
 """
         )
         self.workers: list[Working] = []
+        self._machines = count(1)
 
     def work(self, *options: str) -> Working:
         """Start a worker."""
-        worker = Working(self.folder, *options)
+        return self._working(self.folder, options)
+
+    def work_elsewhere(self, *options: str) -> Working:
+        """Start a worker as on another machine: it has the project's files, and nothing of its data."""
+        machine = self.folder / f"machine-{next(self._machines)}"
+        machine.mkdir()
+        for file in (self.folder / "penstock.toml", *self.folder.glob("*.py")):
+            shutil.copy(file, machine)
+        return self._working(machine, options)
+
+    def _working(self, folder: Path, options: tuple[str, ...]) -> Working:
+        worker = Working(folder, *options, says=self.folder)
         self.workers.append(worker)
         return worker
+
+    def profile(self, user: str) -> dict[str, Any]:
+        """Return the profile that is served of a user; what is said instead, without features."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)) as ask:
+            ask.request(
+                "GET", f"/v1/profiles/user_id:{user}", headers={"Authorization": "Bearer rk"}
+            )
+            return json.loads(ask.getresponse().read())
 
     def until_shared(self, *workers: Working) -> None:
         """Wait until workers own all partitions between them, each of them some."""

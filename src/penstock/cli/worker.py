@@ -38,7 +38,8 @@ GC_THRESHOLDS = (100_000, 50, 50)
 WAIT_S = 1.0
 """How often it is looked whether `penstock up` has said which leaves are to be folded."""
 
-UNKNOWN = "E471"
+UNKNOWN, AWAY = "E471", frozenset({"E401", "E402", "E403"})
+"""What `--wait` waits for: that `penstock up` knows the definitions, and that brokers and store answer."""
 
 WANTED_S = 5.0
 """How often it is looked whether they still are."""
@@ -51,7 +52,7 @@ ORPHAN_S = 1.0
 @click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--processes", type=click.IntRange(1, 256), help="So many processes, a core each.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Answer /health, /ready and /metrics here; 0 picks a free port.")  # fmt: skip
-@click.option("--wait", is_flag=True, help="Wait until `penstock up` knows these definitions, rather than to end.")  # fmt: skip
+@click.option("--wait", is_flag=True, help="Wait until brokers and store answer and `penstock up` knows these definitions, rather than to end.")  # fmt: skip
 def command(folder: Path, processes: int | None, port: int | None, wait: bool) -> None:
     """Fold the log of the project in FOLDER, as one of several workers."""
     project = load_project(folder)
@@ -80,7 +81,7 @@ async def work(project: Project, port: int, number: int, parent: int, *, wait: b
         port: Where health and metrics are answered; 0 picks a free one.
         number: Which of the processes on this machine this is.
         parent: The process to end with; 0 for none.
-        wait: Wait until the definitions are to be folded.
+        wait: Wait until brokers and store answer and the definitions are to be folded.
 
     Raises:
         Unavailable: The definitions are not to be folded (E471), or the group does not have this worker
@@ -110,17 +111,17 @@ async def _known(
     project: Project, stop: threading.Event, *, wait: bool
 ) -> tuple[WorkerParts, int] | None:
     """Open what a worker needs, and return which leaves it folds; None if it was told to stop meanwhile."""
-    told = False
+    told = ""
     while not stop.is_set():
         try:
             return await asyncio.to_thread(_open, project)
         except Unavailable as error:
-            if not wait or error.code != UNKNOWN:
+            if not wait or (error.code != UNKNOWN and error.code not in AWAY):
                 raise
-        if not told:
-            told = True
-            out.print("Waiting for `penstock up` to say which leaves these definitions are folded into.")  # fmt: skip
-            out.file.flush()
+            if told != error.code:
+                told = error.code
+                out.print(f"Waiting: {error.what} ({error.code}); {error.fix}.")
+                out.file.flush()
         await asyncio.sleep(WAIT_S)
     return None
 

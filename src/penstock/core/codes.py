@@ -293,8 +293,8 @@ CODES: dict[str, Code] = {
         "Name a folder or a prefix that does not exist yet.",
     ),
     "E241": Code(
-        "There is nothing to back up: a data file is missing, or nothing is kept on disk.",
-        "Check `data_dir` in penstock.toml, and run `penstock up` once.",
+        "There is nothing to back up: a data file is missing, or leaves are in memory or on a server.",
+        "Check `data_dir` in penstock.toml, and run `penstock up` once; Redis has snapshots of its own.",
     ),
     "E242": Code(
         "There is something where a backup is to be restored, and a restore overwrites nothing.",

@@ -30,7 +30,7 @@ SERVICE: dict[str, Code] = {
     ),
     "E286": Code(
         "The log is not the one that the leaves were folded from: its topic was made anew, or it is another cluster.",
-        "Name the brokers and the prefix of before; or remove `store.db` and `index.db`, and leaves are folded from this log.",
+        "Name the brokers and the prefix of before; or remove the leaves (`store.db`, or the tenant's keys on Redis) and `index.db`, and leaves are folded from this log.",
     ),
     "E287": Code(
         "The log is on Kafka, and this needs an extra that is not installed.",
@@ -109,8 +109,10 @@ SERVICE: dict[str, Code] = {
         "Look at the brokers; the process ends, and what supervises it starts another.",
     ),
     "E471": Code(
-        "A worker's definitions serve nowhere and are not being applied, or `penstock up` has never run.",
-        "Start `penstock up` with them first, or run `penstock apply`; `penstock worker --wait` waits for that.",
+        "A worker's definitions serve nowhere and are not being applied, or `penstock up` has never run: not on this machine, "
+        "if leaves or registers are in the data folder.",
+        "Start `penstock up` with them first, or run `penstock apply`; `penstock worker --wait` waits for that. Workers on "
+        'other machines need `store.kind = "redis"` and `store.redis.registers = true`.',
     ),
     "E472": Code(
         "The store has applied more of a partition than the log holds; the partition rests, and the others go on.",
