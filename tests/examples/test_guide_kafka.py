@@ -87,6 +87,14 @@ def test_the_guide_works_as_it_is_written(
     shell = Shell(tmp_path, {"127.0.0.1:9092": kafka.address, ":8080": f":{up}", ":8081": f":{first}"})  # fmt: skip
     shell.run(next(blocks))
     shell.folder = tmp_path / "shop"
+    toml = shell.folder / "penstock.toml"
+    toml.write_text(
+        toml.read_text()
+        .replace("127.0.0.1:9092", kafka.address)
+        .replace('"shop."', f'"{tmp_path.name}."')
+    )
+    shell.run(next(blocks))
+    shell.run(next(blocks))
     settings = tomllib.loads((shell.folder / "penstock.toml").read_text())
     shell.environ |= {
         "SERVER_KEY": settings["sources"]["backend"]["write_key"],
@@ -99,5 +107,5 @@ def test_the_guide_works_as_it_is_written(
         running.enter_context(shell.running(working, first, "Penstock worker folds "))
         assert json.loads(shell.run(next(blocks)))["success"] is True
         shell.until(next(blocks), lambda said: json.loads(said).get("features", {}).get("viewed") == ["sku-1"])  # fmt: skip
-        shell.until(next(blocks), lambda said: "penstock_partitions_owned 2.0" in said)
+        shell.until(next(blocks), lambda said: "penstock_partitions_owned 6.0" in said)
     assert [] == list(blocks)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+from difflib import get_close_matches
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -19,29 +21,79 @@ TEMPLATE_SUFFIX = ".template"
 
 KEYS = ("WEB_KEY", "SERVER_KEY", "READ_KEY", "ADMIN_KEY")
 OWNERS_ONLY = "penstock.toml"
+WORKERS = "workers"
+SERVICES = ("kafka", "redis", "registry")
+"""What a project can be made for: each has its part of the settings, and is an extra of the package."""
 BESIDE = {".git"}
 """What a folder may hold already."""
 
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-def command(folder: Path) -> None:
+@click.option("--with", "services", default="", metavar="NAMES", help="Made for what it is to run on: `kafka`, `redis`, "
+              "`registry`, or several with commas between.")  # fmt: skip
+def command(folder: Path, services: str) -> None:
     """Write a small project into FOLDER, with keys of its own."""
-    name = json.dumps(folder.resolve().name, ensure_ascii=False)[1:-1]  # TOML quotes as JSON does
-    names = {"NAME": name} | {key: secrets.token_urlsafe(18) for key in KEYS}
+    chosen = _chosen(services)
+    name = folder.resolve().name
+    plain = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-") or "shop"
+    names = {
+        "NAME": json.dumps(name, ensure_ascii=False)[1:-1],  # TOML quotes as JSON does
+        "PREFIX": plain, "RECORDS": plain.replace("-", "_").lstrip("0123456789_") or "shop",
+        **{key: secrets.token_urlsafe(18) for key in KEYS},
+    }  # fmt: skip
     try:
         if folder.exists() and {path.name for path in folder.iterdir()} - BESIDE:
             raise SettingsError("E213", "the folder is not empty", where=str(folder),
                                 fix="name a folder that does not exist yet")  # fmt: skip
         for path, text in template_files():
-            _write(folder / path, _filled(text, names), secret=path == OWNERS_ONLY)
+            whole = "\n".join([text, *_settings_of(chosen)]) if path == OWNERS_ONLY else text
+            _write(folder / path, _filled(whole, names), secret=path == OWNERS_ONLY)
     except OSError as error:
         raise SettingsError("E216", f"the project can't be written: {error.strerror}", where=str(folder),
                             fix="name a folder that you may write to") from error  # fmt: skip
     out.print(f"A project is in {folder}. Next:")
     out.print(f"  cd {folder}")
     out.print("  penstock test     run its own cases")
+    if chosen:
+        out.print(f"  pip install 'penstock[{','.join(chosen)}]'")
+        out.print(
+            "                    what it needs besides; then say in penstock.toml where the servers are"
+        )
+        out.print("  penstock doctor   see whether they are as they have to be")
     out.print("  penstock up       run it")
+    if WORKERS in _parts(chosen):
+        out.print("  penstock worker   fold what it takes in, beside it")
+
+
+def _chosen(services: str) -> list[str]:
+    """Return the services that are named, in their own order.
+
+    Raises:
+        SettingsError: One is none of those that there are (E220).
+    """
+    told = [one.strip().lower() for one in services.split(",") if one.strip()]
+    for one in told:
+        if one not in SERVICES:
+            near = get_close_matches(one, SERVICES, 1)
+            raise SettingsError("E220", f"there is no `{one}` that a project can be made for", where="--with",
+                                fix=f"did you mean `{near[0]}`?" if near else f"use {', '.join(SERVICES)}")  # fmt: skip
+    return [one for one in SERVICES if one in told]
+
+
+def _parts(chosen: list[str]) -> list[str]:
+    """Return which parts of the settings go with some services."""
+    # Leaves on Redis are folded by `penstock up` alone.
+    shared = "kafka" in chosen and "redis" not in chosen
+    return [*chosen, WORKERS] if shared else chosen
+
+
+def _settings_of(chosen: list[str]) -> list[str]:
+    folder = resources.files("penstock.cli") / "services"
+    return [
+        (folder / f"{one}.toml{TEMPLATE_SUFFIX}").read_text(encoding="utf-8")
+        for one in _parts(chosen)
+    ]
 
 
 def template_files() -> list[tuple[str, str]]:

@@ -277,6 +277,10 @@ CODES: dict[str, Code] = {
         "A setting of `[development]` can't be used as it is.",
         "The preview and the test endpoints need a loopback address, and the preview's files must exist.",
     ),
+    "E220": Code(
+        "`penstock init --with` names something that a project can't be made for.",
+        "Name `kafka`, `redis` or `registry`, or several with commas between.",
+    ),
     "E225": Code(
         "Parquet files need an extra that is not installed.", "pip install 'penstock[parquet]'"
     ),
