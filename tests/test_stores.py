@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.adapters.clock import SystemClock
 from penstock.adapters.suppressions.redis import RedisSuppressions
 from penstock.compose import open_stores
 from penstock.core.errors import SettingsError
@@ -80,4 +81,7 @@ def test_suppressions_and_decisions_go_with_them_if_asked(tmp_path: Path, redis_
 
 
 def test_a_server_says_what_it_is(tmp_path: Path, redis_server: Servers):
-    assert "takes leaves" in ask_redis(a_project(tmp_path / "shop", redis_server, "asked"))
+    asked = ask_redis(a_project(tmp_path / "shop", redis_server, "asked"), SystemClock())
+    assert "noeviction" == asked.facts.policy
+    assert 0 < asked.facts.memory_bytes < asked.facts.memory_bytes_max
+    assert asked.before_ms - 1_000 < asked.facts.time_ms < asked.after_ms + 1_000

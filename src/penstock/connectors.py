@@ -45,12 +45,17 @@ def make_connectors(node: Node, names: Sequence[str] = ()) -> list[Connector]:
                                 fix=f"use one of {', '.join(connect)}" if connect else f"add [connect.{name}] to penstock.toml")  # fmt: skip
     chosen = names or list(connect)
     for name in chosen:
-        _require_whole(node.project, name)
+        require_whole(node.project, name)
     registry = _registry(node.project) if any(connect[name].format in KINDS for name in chosen) else None  # fmt: skip
     return [_connector(node, name, connect[name], registry) for name in chosen]
 
 
-def _require_whole(project: Project, name: str) -> None:
+def require_whole(project: Project, name: str) -> None:
+    """Refuse a connector that lacks something, or whose settings do not go together.
+
+    Raises:
+        SettingsError: It does (E234).
+    """
     settings = project.settings
     for fault in connector_faults(
         name, settings.connect[name], url=settings.registry.url, sources=settings.sources,
@@ -132,15 +137,21 @@ def topics_of(project: Project, name: str, settings: ConnectSettings) -> Callabl
     except ImportError as error:
         raise SettingsError("E235", "Kafka needs an extra that is not installed", where=f"connect.{name}",
                             fix="pip install 'penstock[kafka]'") from error  # fmt: skip
+    return partial(KafkaTopics, client_for(project, settings), settings.topics, group_of(name, settings),
+                   from_beginning=settings.begin == "earliest")  # fmt: skip
+
+
+def client_for(project: Project, settings: ConnectSettings) -> dict[str, Any]:
+    """Return how the brokers of a connector's topics are reached, as librdkafka names it."""
     # Other brokers are never told how this project's own are reached: they need no password of theirs.
-    reached = (
-        {"bootstrap.servers": ",".join(settings.brokers)}
-        if settings.brokers
-        else client_of(project)
-    )
-    client = {**reached, **settings.client}
-    group = settings.group or f"penstock-{name}"
-    return partial(KafkaTopics, client, settings.topics, group, from_beginning=settings.begin == "earliest")  # fmt: skip
+    if settings.brokers:
+        return {"bootstrap.servers": ",".join(settings.brokers), **settings.client}
+    return {**client_of(project), **settings.client}
+
+
+def group_of(name: str, settings: ConnectSettings) -> str:
+    """Return the group that reads a connector's topics."""
+    return settings.group or f"penstock-{name}"
 
 
 async def stop_all(connectors: Sequence[Connector], running: Sequence[asyncio.Task[None]]) -> None:

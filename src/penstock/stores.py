@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.core.errors import SettingsError
+from penstock.ports.clock import Clock
 from penstock.ports.decisions import Decisions
 from penstock.ports.keys import IDENTIFIER_KEY, Keys
 from penstock.ports.log import Log
@@ -19,7 +20,16 @@ from penstock.project import Project
 from penstock.settings import Settings
 
 if TYPE_CHECKING:
-    from penstock.adapters.redis import RedisAddress
+    from penstock.adapters.redis import Facts, RedisAddress
+
+
+class Asked(NamedTuple):
+    """What a Redis server said of itself, and when it was asked and answered by this machine's clock."""
+
+    facts: Facts
+    before_ms: int
+    after_ms: int
+
 
 LOG_OF = "log_of"
 """Under which name a store that stands apart from its log keeps whose leaves it has."""
@@ -109,7 +119,7 @@ def open_registers(project: Project, log: Log) -> tuple[Suppressions, Decisions]
     return suppressions, decisions
 
 
-def ask_redis(project: Project) -> str:
+def ask_redis(project: Project, clock: Clock) -> Asked:
     """Return what the project's Redis server says of itself.
 
     Raises:
@@ -121,13 +131,10 @@ def ask_redis(project: Project) -> str:
 
     store = RedisStore(address, tenant=project.settings.project.tenant)
     try:
-        facts = store.server.facts()
+        before_ms = clock.now_ms()
+        return Asked(store.server.facts(), before_ms, clock.now_ms())
     finally:
         store.close()
-    return (
-        f"Redis {'.'.join(map(str, facts.version))} takes leaves; {facts.memory_bytes >> 20} MiB, "
-        f"{facts.replicas} replicas, {'an append-only file' if facts.appends else 'no append-only file'}"
-    )
 
 
 def _open_redis(project: Project) -> Store:

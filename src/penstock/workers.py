@@ -104,16 +104,21 @@ def _require_files(project: Project) -> None:
                               '`store.kind = "redis"` and `store.redis.registers = true`: then a worker needs no data folder')  # fmt: skip
 
 
+def group_of_workers(project: Project, generation: int, epoch: int) -> str:
+    """Return the group that folds a set of leaves: while another is built both are folded."""
+    settings = project.settings
+    return f"{settings.fold.group}-{settings.project.tenant}-{generation}-{epoch}"
+
+
 def _make_consumer(parts: WorkerParts, epoch: int, number: int) -> Consumer:
     """Return a worker's place in the group of a set of leaves."""
     from penstock.adapters.log.kafka.consuming import KafkaConsumer, Membership  # noqa: PLC0415 - an extra
 
     project, generation = parts.project, parts.log.generation
-    fold, tenant = project.settings.fold, project.settings.project.tenant
+    fold = project.settings.fold
     connection = connection_of(project)
-    # A set of leaves has a group of its own: while another is built both are folded.
     membership = Membership(
-        f"{fold.group}-{tenant}-{generation}-{epoch}", f"{fold.member}-{number}" if fold.member else "",
+        group_of_workers(project, generation, epoch), f"{fold.member}-{number}" if fold.member else "",
         fold.protocol, fold.session_ms,
     )  # fmt: skip
     return KafkaConsumer(connection, connection.log_topic(generation), membership)

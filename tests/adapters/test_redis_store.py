@@ -43,6 +43,16 @@ def test_a_server_that_evicts_is_refused(start_redis: StartRedis):
         RedisStore(RedisAddress(servers.url))
 
 
+@pytest.mark.parametrize("command", ["FCALL", "FCALL_RO", "FUNCTION"])
+def test_a_server_without_a_command_that_is_needed_is_refused(
+    start_redis: StartRedis, command: str
+):
+    servers = start_redis(settings={"rename-command": f'{command} ""'})
+    with pytest.raises(SettingsError, match=f"E239: the server has no {command} ") as refused:
+        RedisStore(RedisAddress(servers.url))
+    assert "rename-command" in refused.value.fix
+
+
 def test_a_replica_is_refused(start_redis: StartRedis):
     servers = start_redis(replicas=1)
     with pytest.raises(SettingsError, match="E297"):

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -137,3 +144,50 @@ def test_a_server_that_is_no_registry_is_told_from_one(registry_server: Running)
             registry.versions("a")
         assert "E230" in str(told.value) or url == "http://"
         registry.close()
+
+
+@contextmanager
+def asking_for_a_user(registry: Running) -> Iterator[str]:
+    """Stand in front of a registry, and let nobody through but one user: registries themselves often do not ask."""
+    expected = "Basic " + base64.b64encode(b"ann:of-ann").decode()
+    behind = urlsplit(registry.address)
+
+    class Gate(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.headers.get("Authorization") != expected:
+                self.send_error(401)
+                return
+            with closing(HTTPConnection(behind.netloc, timeout=10)) as connection:
+                connection.request("GET", self.path)
+                answer = connection.getresponse()
+                body = answer.read()
+            self.send_response(answer.status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gate) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}{behind.path}"
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+def test_a_registry_that_does_not_know_the_user_is_told_with_what_to_correct(
+    folder: Path, registry_server: Running
+) -> None:
+    with asking_for_a_user(registry_server) as url:
+        with_registry(folder, url, "com.gated", username="ann", password="of-another")
+        refused = run("schemas", "check", "--project", folder)
+        assert (3, True) == (refused.exit_code, "E230" in refused.output)
+        assert "`registry.username` and `registry.password`" in refused.output
+        assert "of-another" not in refused.output
+        toml = folder / "penstock.toml"
+        toml.write_text(toml.read_text().replace("of-another", "of-ann"))
+        assert 0 == run("schemas", "check", "--project", folder).exit_code

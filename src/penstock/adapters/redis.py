@@ -35,6 +35,9 @@ VERSION_LEAST: Final = (7, 0)
 REST_S: Final = 0.25
 """After a failure nothing is tried for so long: what waits on the event loop waits once, not every time."""
 
+NEEDED: Final = ("FCALL", "FCALL_RO", "FUNCTION", "WAIT")
+"""What servers may lack though they say that they are new enough: by their settings, or as another product."""
+
 COMMANDS: Final = "+@read +@write +@connection +@transaction +fcall +fcall_ro +function|load +info +wait -@dangerous +info"
 """What a user of ours may do, besides `~penstock:*`; the guide and `E294` name it."""
 
@@ -100,7 +103,11 @@ class Facts(NamedTuple):
     appends: bool
     """Whether it has an append-only file."""
     memory_bytes: int
+    memory_bytes_max: int
+    """What it may take: its own limit, else the machine's memory; 0 if it does not say."""
     replicas: int
+    time_ms: int
+    """Its clock, when it answered; 0 if it does not say."""
 
 
 class _Moved(redis.RedisError):
@@ -126,7 +133,7 @@ class RedisServer:
 
     Raises:
         SettingsError: The address is none (E290), the server evicts (E291), is older than Redis 7.0
-            (E292), does not know the user (E293), denies it what is needed (E294), or is a replica (E297).
+            (E292) or lacks a command (E239), does not know the user (E293), denies it what is needed (E294), or is a replica (E297).
         Unavailable: It did not answer (the purpose's code).
     """
 
@@ -315,7 +322,12 @@ class RedisServer:
     def _prepare(self, connection: Any) -> None:
         """Have the functions and the marker there."""
         name = self._library.name
-        (told,) = _ask(connection, [("FCALL_RO", f"{name}_digest", 0)])
+        supported, told = _ask(connection, [("COMMAND", "INFO", *NEEDED), ("FCALL_RO", f"{name}_digest", 0)])  # fmt: skip
+        lacks = [] if isinstance(supported, redis.ResponseError) else [one for one, has in zip(NEEDED, supported, strict=True) if not has]  # fmt: skip
+        if lacks:
+            raise _Unfit(SettingsError(
+                "E239", f"the server has no {', '.join(lacks)}", where=self.address.url,
+                fix="take `rename-command` of it out of its settings, or run Redis 7.0 or newer itself"))  # fmt: skip
         if isinstance(told, redis.ResponseError) and "not found" not in str(told):
             raise told
         if told != self._library.digest.encode():
@@ -421,7 +433,9 @@ def _facts(raw: bytes) -> Facts:
         clustered=told.get("cluster_enabled") == "1",
         appends=told.get("aof_enabled") == "1",
         memory_bytes=int(told.get("used_memory", 0)),
+        memory_bytes_max=int(told.get("maxmemory", 0)) or int(told.get("total_system_memory", 0)),
         replicas=int(told.get("connected_slaves", 0)),
+        time_ms=int(told.get("server_time_usec", 0)) // 1_000,
     )
 
 

@@ -8,11 +8,11 @@ import socket
 import sys
 import time
 import tomllib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from shutil import disk_usage
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import msgspec
@@ -22,11 +22,13 @@ from penstock.adapters.backup.data_folder import ARRIVING, VERIFIED
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.log.sqlite.salvage import survey
 from penstock.candidates import serving_of
+from penstock.cli import doctor_kafka, doctor_servers
 from penstock.cli.client import Admin, in_process, running_url, with_admin
+from penstock.cli.finding import APART_MS_MAX, Finding, check, fault, since
 from penstock.cli.main import JSON, PROJECT, out, show
 from penstock.cli.repair import heads_of, named
 from penstock.compose import Stores, open_stores, require_reachable_links
-from penstock.core.errors import DataCorrupt, PenstockError, SettingsError, Unavailable
+from penstock.core.errors import DataCorrupt, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.record import NO_VERSION, Kind, Version, decode_record
 from penstock.core.step import Step
@@ -34,32 +36,19 @@ from penstock.flows.history import History, Known
 from penstock.flows.refold import SAMPLE_LEAVES, refold, reread, sample
 from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
 from penstock.flows.status import conservation
-from penstock.logs import LOG_FILE, topic_changes
+from penstock.fold_settings import FoldSettings
+from penstock.logs import LOG_FILE
 from penstock.project import Project, load_project
 from penstock.settings import ArchiveSettings, LogSettings, SourceSettings, StoreSettings
-from penstock.stores import ask_redis
 from penstock.templates import make_renderer, require_templates
 
 PYTHON = (3, 11)
 DISK_FREE_BYTES = 1 << 30
-AHEAD_MS = 5 * 60_000
-"""How far the log's stamps may be ahead of the clock before nothing is stamped any more."""
 ESP_TIMEOUT_S = 2.0
 SECRET = {"read_keys", "admin_key", "write_key", "password", "seeds", "identity_keys"}
 PROBE_KEY = "doctor"
 GAPS_SHOWN = 20
 """Damaged places of the log that are named one by one."""
-
-
-class Finding(NamedTuple):
-    """One check: `ok`, `skip` or `FAIL`, what was found, and what to do."""
-
-    state: str
-    what: str
-    fix: str = ""
-    exit_code: int = 0
-    details: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    """For machines, and for people with `--verbose`."""
 
 
 @click.command()
@@ -96,7 +85,7 @@ def examine(project_dir: Path) -> Iterator[Finding]:
     try:
         project = load_project(project_dir)
     except PenstockError as error:
-        yield _fault("project", error)
+        yield fault("project", error)
         yield Finding("skip", "the rest: it needs a project that loads")
         return
     yield _settings(project)
@@ -104,24 +93,27 @@ def examine(project_dir: Path) -> Iterator[Finding]:
     yield Finding("ok", f"definitions of `{project.settings.project.name}`: {len(project.catalog.event_types)} events, "
                   f"{len(project.plan.features)} features, {len(project.audiences)} audiences, "
                   f"{len(project.slots)} slots, {len(project.campaigns)} campaigns")  # fmt: skip
-    templates = _check("templates", lambda: _templates(project))
+    templates = check("templates", lambda: _templates(project))
     yield templates
-    yield _check("esp", lambda: _esp(project))
+    yield check("esp", lambda: _esp(project))
     if project.settings.store.kind == "redis":
-        yield _check("redis", lambda: ask_redis(project))
+        yield from doctor_servers.redis(project)
+    if project.settings.registry.url:
+        yield from doctor_servers.registry(project)
     if templates.exit_code:
         yield Finding("skip", "probe event: it needs templates that parse")
     else:
-        yield _check("probe event", lambda: asyncio.run(_probe(project)))
+        yield check("probe event", lambda: asyncio.run(_probe(project)))
     yield _disk(project)
+    opens = True
     if project.settings.log.kind == "kafka":
-        kafka = _check("kafka", lambda: _kafka(project))
-        yield kafka
-        if kafka.exit_code:
-            yield Finding("skip", "log and store: they need brokers that answer, and their topics")
-            return
+        opens = yield from doctor_kafka.kafka(project)
+    yield from doctor_kafka.connectors(project)
+    if not opens:
+        yield Finding("skip", "log and store: they need brokers that let us in, and their topics")
+        return
     if running_url(project.data_dir):
-        yield _check("running", lambda: with_admin(project_dir, _ask))
+        yield check("running", lambda: with_admin(project_dir, _ask))
         yield Finding(
             "skip", "log and store: `penstock up` owns them; stop it to read every byte back"
         )
@@ -136,18 +128,6 @@ def _holds_data(folder: Path) -> bool:
     if folder.is_dir():
         return any((folder / name).exists() for name in (LOG_FILE, "store.db", ARRIVING, VERIFIED))
     return folder.exists()
-
-
-def _fault(name: str, error: PenstockError) -> Finding:
-    place = f" ({error.where})" if error.where else ""
-    return Finding("FAIL", f"{name}: {error.code}: {error.what}{place}", error.fix, error.exit_code)
-
-
-def _check(name: str, work: Callable[[], str]) -> Finding:
-    try:
-        return Finding("ok", f"{name}: {work()}")
-    except PenstockError as error:
-        return _fault(name, error)
 
 
 # -- the installation and the project
@@ -216,24 +196,14 @@ def _esp(project: Project) -> str:
     except OSError as error:
         raise Unavailable("E406", f"{esp.host} port {esp.port} could not be reached: {error.strerror or 'no answer'}",
                           fix="check esp.host and esp.port in penstock.toml, and the network", where="esp") from error  # fmt: skip
-    return f"smtp {esp.host} port {esp.port} answers in {_since(started)} ms"
-
-
-def _kafka(project: Project) -> str:
-    started = time.perf_counter()
-    changes = topic_changes(project)
-    took_ms = _since(started)
-    if changes:
-        raise SettingsError("E283", f"topics are not as they are declared: {', '.join(one.topic.name for one in changes)}",
-                            where="log.kafka", fix="`penstock plan` shows what differs, `penstock apply` makes it so")  # fmt: skip
-    return f"brokers answer in {took_ms} ms; topics are as they are declared"
+    return f"smtp {esp.host} port {esp.port} answers in {since(started)} ms"
 
 
 async def _probe(project: Project) -> str:
     """Send one event through the whole engine, in memory, and read what became of it."""
     settings = msgspec.structs.replace(
         project.settings,
-        log=LogSettings(kind="memory"), store=StoreSettings(kind="memory"), archive=ArchiveSettings(),
+        log=LogSettings(kind="memory"), store=StoreSettings(kind="memory"), archive=ArchiveSettings(), fold=FoldSettings(),
         sources={PROBE_KEY: SourceSettings(kind="server", write_key=PROBE_KEY)},
     )  # fmt: skip
     probed = replace(project, settings=settings)
@@ -254,7 +224,7 @@ async def _probe(project: Project) -> str:
     if answer.status_code != 200 or read.leaves[0] is None:
         raise Unavailable("E414", f"it was answered {answer.status_code} and did not reach its profile",
                           fix="look at `consent` and `project.undeclared` in penstock.toml")  # fmt: skip
-    return f"in and out of the engine in {_since(started)} ms, in memory"
+    return f"in and out of the engine in {since(started)} ms, in memory"
 
 
 def _disk(project: Project) -> Finding:
@@ -270,10 +240,6 @@ def _disk(project: Project) -> Finding:
     return Finding("ok", "disk: more than 1 GiB free")
 
 
-def _since(started: float) -> int:
-    return round((time.perf_counter() - started) * 1000)
-
-
 # -- a process that runs
 
 
@@ -281,7 +247,7 @@ def _ask(admin: Admin) -> Awaitable[str]:
     async def work() -> str:
         started = time.perf_counter()
         status = await admin.get("/v1/admin/status")
-        took_ms = _since(started)
+        took_ms = since(started)
         if not status["ready"]:
             raise Unavailable("E414", f"`penstock up` takes no events: {status['reason']}",
                               fix="see what it printed; restart it")  # fmt: skip
@@ -302,25 +268,25 @@ def _data(project: Project) -> Iterator[Finding]:
     try:
         stores = open_stores(project)
     except DataCorrupt as error:
-        yield _fault("data", error)
+        yield fault("data", error)
         yield from _damage(project)
         return
     except PenstockError as error:
-        yield _fault("data", error)
+        yield fault("data", error)
         return
     try:
         yield Finding("ok", "keys.json: there, and only its owner reads it")
-        yield _check("clock", lambda: _clock(stores))
-        log = _check("log", lambda: _log(stores))
+        yield check("clock", lambda: _clock(stores))
+        log = check("log", lambda: _log(stores))
         yield log
-        yield _check("suppressions and decisions", lambda: _small(stores))
+        yield check("suppressions and decisions", lambda: _small(stores))
         if log.exit_code:
             yield from _damage(project)
             yield Finding("skip", "store: it needs a log that reads back")
         else:
-            yield _check("store", lambda: _store(project, stores))
+            yield check("store", lambda: _store(project, stores))
             if project.settings.archive.place:
-                yield _check("archive", lambda: _archive(stores))
+                yield check("archive", lambda: _archive(stores))
     finally:
         stores.close()
 
@@ -333,7 +299,7 @@ def _damage(project: Project) -> Iterator[Finding]:
     try:
         found = survey(folder / LOG_FILE, heads_of(project))
     except PenstockError as error:
-        yield _fault("log", error)
+        yield fault("log", error)
         return
     if found.whole:
         return
@@ -366,7 +332,7 @@ def _archive(stores: Stores) -> str:
 def _clock(stores: Stores) -> str:
     log = stores.log
     last = max(log.last_logged_at_ms(partition) for partition in range(log.partitions))
-    if last - SystemClock().now_ms() > AHEAD_MS:
+    if last - SystemClock().now_ms() > APART_MS_MAX:
         raise Unavailable("E411", "the clock is more than five minutes behind the log's last stamp",
                           fix="set the clock, and let NTP keep it")  # fmt: skip
     return "not behind the log's last stamp"

@@ -56,6 +56,10 @@ SERVICE: dict[str, Code] = {
         "The log ends before what it had acknowledged, or before what leaves have applied: brokers lost records.",
         "Stop, and bring back the broker that has them. If none has, remove the store, and leaves are folded from what is left.",
     ),
+    "E239": Code(
+        "The Redis server lacks a command that is needed: its settings rename it, or it is another product.",
+        "Take `rename-command` out of its settings, or run Redis 7.0 or newer itself.",
+    ),
     "E290": Code(
         "The address of the Redis server is none, has a password in it, or its file of certificates is missing.",
         'Write it such as "redis://127.0.0.1:6379/0" or "rediss://…"; user and password have settings of their own.',
@@ -99,6 +103,18 @@ SERVICE: dict[str, Code] = {
     "E451": Code(
         "Fewer replicas than `store.redis.wait_replicas` confirmed what was written.",
         "Look at the replicas and at `timeout_ms`; it counts as soon as they have it.",
+    ),
+    "E453": Code(
+        "The memory of the Redis server is nearly full.",
+        "Give it more: leaves are written no more when it is full, and new definitions need room for a second set of them.",
+    ),
+    "E454": Code(
+        "The clocks of this machine and of a server are more than five minutes apart.",
+        "Set the clock that is wrong, and let NTP keep both.",
+    ),
+    "E474": Code(
+        "Events come in, and nobody of the workers' group reads some partitions: what is served of them grows old.",
+        "Start `penstock worker`; if it runs, see what it says.",
     ),
     "E452": Code(
         "The Redis server can't be used any more as it is: it evicts, or was replaced by an older one.",

@@ -95,14 +95,40 @@ class Admin:
             SettingsError: The brokers do not let us in, or do not allow it (E282).
             Unavailable: They do not answer, or go on having no leader (E401).
         """
+        answers: dict[Any, Any] = self.ask_or(frozenset(), work, asking, where=where)
+        return answers
+
+    def ask_or(
+        self, known: frozenset[int], work: Callable[..., Mapping[Any, Future[T]]], asking: Any, *, where: str = ""
+    ) -> dict[Any, T | KafkaError]:  # fmt: skip
+        """Return the answers as `ask` does, where some errors are answers too.
+
+        Args:
+            known: The codes of those errors.
+            work: Asks.
+            asking: About what.
+            where: The setting or topic that it is about.
+
+        Raises:
+            SettingsError: The brokers do not let us in, or do not allow it (E282).
+            Unavailable: They do not answer, or go on having no leader (E401).
+        """
         until = time.monotonic() + self.timeout_s
 
-        def answers() -> dict[Any, T]:
+        def answer(future: Future[T], left_s: float) -> T | KafkaError:
+            try:
+                return future.result(left_s + 1)
+            except KafkaException as exception:
+                if told_by(exception).code() in known:
+                    return told_by(exception)
+                raise
+
+        def answers() -> dict[Any, T | KafkaError]:
             while True:
                 left_s = max(until - time.monotonic(), TURN_S)
                 futures = work(asking, request_timeout=left_s)
                 try:
-                    return {one: future.result(left_s + 1) for one, future in futures.items()}
+                    return {one: answer(future, left_s) for one, future in futures.items()}
                 except KafkaException as exception:
                     if told_by(exception).code() not in _PASSING or time.monotonic() > until:
                         raise
@@ -208,7 +234,7 @@ class Admin:
                 if error.code() == done:
                     continue
                 name = one if isinstance(one, str) else one.name
-                if error.code() in _REFUSALS:
+                if error.code() in REFUSALS:
                     raise SettingsError("E289", f"the brokers refuse topic {name} as it is declared: {error.name()}", where="log.kafka",
                                         fix="change what `[log.kafka]` says of partitions, replication and retention") from exception  # fmt: skip
                 raise refused(self.heard.error or error, f"the topic {name}") from exception
@@ -219,15 +245,17 @@ TURN_S: Final = 0.05
 _PASSING: Final = frozenset({
     KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.OFFSET_NOT_AVAILABLE,
     KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.NOT_CONTROLLER, KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.NOT_CONTROLLER, KafkaError.BROKER_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 })  # fmt: skip
-"""What is told while a topic or a leader is new, and is another answer a moment later."""
+"""What is told while a topic, a leader or a coordinator is new, and is another answer a moment later."""
 
-_REFUSALS: Final = frozenset({
+REFUSALS: Final = frozenset({
     KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.INVALID_PARTITIONS, KafkaError.INVALID_CONFIG,
     KafkaError.POLICY_VIOLATION, KafkaError.TOPIC_EXCEPTION, KafkaError.INVALID_REQUEST,
     KafkaError.INVALID_REPLICA_ASSIGNMENT,
 })  # fmt: skip
+"""What is told of a topic that can't be as it is declared."""
 
 
 def log_topic(
