@@ -203,15 +203,21 @@ def connection_of(project: Project) -> Connection:
 
 def topics_of(project: Project) -> list[Topic]:
     """Return the topics that a project declares."""
-    from penstock.adapters.log.kafka import topics  # noqa: PLC0415 - an extra
+    from penstock.adapters.log.kafka import feeds, topics  # noqa: PLC0415 - an extra
 
-    log = project.settings.log
+    log, feed = project.settings.log, project.settings.feed
     connection = connection_of(project)
     copies = {"replication": log.kafka.replication, "in_sync": max(log.kafka.replication - 1, 1)}
-    return [
+    declared = [
         topics.log_topic(connection, GENERATION, log.partitions, retention_ms=keep_ms(log.kafka.retention), **copies),
         topics.letters_topic(connection, retention_ms=keep_ms(log.kafka.letters_retention), **copies),
     ]  # fmt: skip
+    if feed.decisions:
+        kept_ms = keep_ms(feed.decisions_retention)
+        declared.append(feeds.decisions_topic(connection, log.partitions, retention_ms=kept_ms, **copies))  # fmt: skip
+    if feed.profiles:
+        declared.append(feeds.profiles_topic(connection, log.partitions, **copies))
+    return declared
 
 
 def topic_changes(project: Project) -> list[TopicChange]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from penstock import connect_settings, fold_settings, service_settings
+from penstock import connect_settings, feed_settings, fold_settings, service_settings
 from penstock.connect_settings import ConnectSettings, RegistrySettings
 from penstock.core.consent.purpose import BASES, PURPOSES
 from penstock.core.decision.mailbox import is_address, is_sender
@@ -169,6 +169,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     archive: ArchiveSettings = ArchiveSettings()
     store: StoreSettings = StoreSettings()
     fold: fold_settings.FoldSettings = fold_settings.FoldSettings()
+    feed: feed_settings.FeedSettings = feed_settings.FeedSettings()
     sources: dict[str, SourceSettings] = {}
     consent: ConsentSettings = ConsentSettings()
     identity: IdentitySettings = IdentitySettings()
@@ -214,6 +215,7 @@ DOCS: dict[str, str] = {
     "store.cached_leaves_max": "Decoded leaves held in memory a partition.",
     "store.leaf_bytes_max": "Size beyond which an identifier is quarantined.",
     **fold_settings.DOCS,
+    **feed_settings.DOCS,
     "sources": "The declared sources of events, by name.",
     "sources.*.kind": "`browser` (public key, links are unverified) or `server` (secret key).",
     "sources.*.write_key": "The key its SDK is given. Or `env:NAME`.",
@@ -299,6 +301,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "store.cached_leaves_max": (100, 100_000_000),
     "store.leaf_bytes_max": (4_096, 1_048_576),
     **fold_settings.RANGES,
+    **feed_settings.RANGES,
     "sources.*.rank": (0, 1_000_000),
     "esp.port": (1, 65_535),
     "esp.connections": (1, 256),
@@ -339,7 +342,7 @@ def load_settings(path: Path) -> Settings:
             no email can carry (E260), a URL that no link can start with (E261), a lawful basis that is
             none (E251), a purpose that is none (E252), a log that is to be truncated after what is no
             span (E270) or without an archive (E272), a log on Kafka that is not said enough of (E285) or
-            too much (E284), or a secret that is to be in the environment and is not (E217); each names
+            too much (E284), a feed that can't be (E229), or a secret that is to be in the environment and is not (E217); each names
             the line.
     """
     try:
@@ -419,6 +422,7 @@ def parse_settings(
     _require_public_url(settings.server.public_url, places)
     _require_keep(settings, places)
     _require_kafka(settings, places)
+    feed_settings.require_feed(settings.feed, settings.log.kind, settings.consent.purposes, places)
     _require_compatibilities(settings, places)
     _require_purposes(settings, places)
     return settings

@@ -31,6 +31,7 @@ from penstock.edges.admin.sends import stop_sends
 from penstock.edges.fast import FastServer
 from penstock.edges.later import LaterApp
 from penstock.edges.limits import Limits
+from penstock.feeds import make_feeders, stop_feeders
 from penstock.flows.replay import LIVE_EPOCH
 from penstock.front import Front, make_front
 from penstock.project import Project
@@ -110,6 +111,8 @@ async def _run(node: Node, listener: socket.socket, url: str) -> None:
     telling = asyncio.create_task(_tell_of_definitions(node, before))
     connectors = make_connectors(node)
     copying = [asyncio.create_task(keep_running(one, _say_of(one))) for one in connectors]
+    feeders = make_feeders(node)
+    telling_others = [one.start() for one in feeders]
     try:
         if loaded := await load_items(node):
             out.print(f"{loaded} items loaded from {node.project.settings.development.items}")
@@ -131,6 +134,7 @@ async def _run(node: Node, listener: socket.socket, url: str) -> None:
         stopped.cancel()
         telling.cancel()
         await stop_all(connectors, copying)
+        await asyncio.to_thread(stop_feeders, feeders, telling_others)
         await node.close()
 
 

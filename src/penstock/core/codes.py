@@ -289,6 +289,10 @@ CODES: dict[str, Code] = {
         "The keys of a source's identity tokens can't be used.",
         "Give each at least 32 random characters, and keep at most eight.",
     ),
+    "E229": Code(
+        "A setting of `[feed]` can't be used: the log is not on Kafka, or a purpose or a span is none.",
+        "Change it as the message says.",
+    ),
     "E227": Code(
         "A file is no Parquet that can be read.", "Write it again, each column named once."
     ),
@@ -577,6 +581,10 @@ CODES: dict[str, Code] = {
     "E602": Code(
         "A partition was fed from beyond its applied offset.",
         "Nothing: the worker seeks to its applied offset.",
+    ),
+    "E607": Code(
+        "Another process writes to a topic of `[feed]`, which has one writer at a time.",
+        "Nothing: this one stands by. If it repeats, three processes or more are started again and again.",
     ),
     # E7xx corruption
     **REQUEST,

@@ -51,6 +51,9 @@ MetricName = Literal[
     "penstock_rebalances_total",
     "penstock_worker_faults_total",
     "penstock_writes_refused_total",
+    "penstock_feed_messages_total",
+    "penstock_feed_lag_records",
+    "penstock_feed_failures_total",
 ]
 
 
@@ -200,6 +203,21 @@ METRICS: dict[MetricName, Metric] = {
         "counter",
         (),
         "Flushes in which the store refused a leaf, because another worker had written it.",
+    ),
+    "penstock_feed_messages_total": Metric(
+        "counter",
+        ("feed", "kind"),
+        "Messages told to other systems on `decisions` and `profiles`, by whether they are a `value` or a `tombstone`.",
+    ),
+    "penstock_feed_lag_records": Metric(
+        "gauge",
+        ("feed",),
+        "Records that other systems were not told of yet; 0 in a process that stands by.",
+    ),
+    "penstock_feed_failures_total": Metric(
+        "counter",
+        ("feed", "code"),
+        "Times that a feed could not go on and tried again or stood by, by error code.",
     ),
 }
 

@@ -51,6 +51,16 @@ class Connection(NamedTuple):
         """The topic of dead letters."""
         return f"{self.prefix}dead-letters"
 
+    @property
+    def decisions_topic(self) -> str:
+        """The topic of decisions, for other systems."""
+        return f"{self.prefix}decisions"
+
+    @property
+    def profiles_topic(self) -> str:
+        """The topic of profiles, for other systems."""
+        return f"{self.prefix}profiles"
+
 
 class Heard:
     """What a client was last told of its brokers, which no call returns: why they do not answer."""

@@ -1,0 +1,1 @@
+"""Topics that other systems consume."""

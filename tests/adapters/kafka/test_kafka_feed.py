@@ -1,0 +1,70 @@
+"""The feed on a real broker, against the suite of the port; and who reads it without waiting for commits."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from penstock.adapters.log.kafka.connection import Connection
+from penstock.adapters.log.kafka.feeds import KafkaFeed, profiles_topic
+from penstock.adapters.log.kafka.topics import Admin, changes_of
+from penstock.core.errors import SettingsError
+from penstock.core.ids import LeafId
+from penstock.ports.feed import Message
+from penstock.testing.conformance.feed import PARTITIONS, FeedConformance, Topic
+from tests.adapters.kafka.read_topic import read_topic
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(120)]
+
+
+class TestKafkaFeed(FeedConformance):
+    isolation = "read_committed"
+
+    @pytest.fixture(autouse=True)
+    def _connected(self, connect: Callable[..., Connection], tmp_path: Path) -> None:
+        self.connection = connect(tmp_path, PARTITIONS)
+        topic = profiles_topic(self.connection, PARTITIONS, replication=1, in_sync=1)
+        admin = Admin(self.connection)
+        admin.change(changes_of([topic], {}))
+        while topic.name not in admin.look([topic.name]):
+            pass  # it is known to this broker a moment later
+        self.topic = topic.name
+
+    @contextmanager
+    def make(self) -> Iterator[Topic]:
+        open_feed = partial(
+            KafkaFeed, self.connection, self.topic, f"{self.connection.prefix}profiles-1-1",
+            log_topic=self.connection.log_topic(1), log_partitions=PARTITIONS,
+        )  # fmt: skip
+        yield Topic(open_feed, self.read)
+
+    def read(self) -> list[Message]:
+        read = read_topic(self.connection.client, self.topic, isolation=self.isolation)
+        return [
+            Message(LeafId(bytes.fromhex((one.key() or b"").decode())), one.value()) for one in read
+        ]
+
+
+class TestKafkaFeedReadUncommitted(TestKafkaFeed):
+    """Who reads what is not committed as well sees it in the same order: an older value is refused."""
+
+    isolation = "read_uncommitted"
+
+
+def test_a_topic_that_is_missing_is_told(
+    connect: Callable[..., Connection], tmp_path: Path
+) -> None:
+    connection = connect(tmp_path)
+    feed = KafkaFeed(
+        connection,
+        connection.profiles_topic,
+        "g",
+        log_topic=connection.log_topic(1),
+        log_partitions=1,
+    )
+    with pytest.raises(SettingsError) as raised:
+        feed.take_over()
+    feed.close()
+    assert raised.value.code == "E280"
