@@ -68,6 +68,7 @@ from penstock.housekeeping import begin_beside, keep_whole, upkeep_jobs
 from penstock.logs import (
     LOG_FILE,
     open_log,
+    open_spool,
     own_folder,
     require_empty,
     require_same_log,
@@ -81,6 +82,7 @@ from penstock.ports.leaf_index import LeafIndex
 from penstock.ports.log import Log
 from penstock.ports.metrics import Metrics
 from penstock.ports.renderer import Renderer
+from penstock.ports.spool import Spool
 from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 from penstock.ports.versions import Versions
@@ -120,6 +122,8 @@ class Stores:
     """The log in the archive, if the project has one; `log` reads from it what it was truncated of."""
     snapshots: Lock = field(default_factory=Lock)
     """Held while snapshots of leaves move on, or new leaves begin from one."""
+    spool: Spool | None = None
+    """Where batches wait that the log does not acknowledge, if the project has one."""
     release: Callable[[], None] = lambda: None
     """Gives the data folder back, if the log does not."""
 
@@ -129,6 +133,8 @@ class Stores:
             part.close()
         if self.archived is not None:
             self.archived.archive.close()
+        if self.spool is not None:
+            self.spool.close()
         self.release()
 
 
@@ -166,10 +172,8 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
     if not memory or settings.store.kind != "memory":
         _make_folder(folder)
         require_whole(folder)
-    if not memory and (folder / LOG_FILE).exists() and not (folder / KEYS_FILE).exists():
-        raise SettingsError("E208", "the data folder holds a log, and its keys are missing",
-                            where=str(folder / KEYS_FILE), fix="restore the keys from their backup; with "
-                            "new ones every identifier would be somebody else")  # fmt: skip
+    if not memory:
+        _require_its_keys(folder)
     tenant = settings.project.tenant
     with ExitStack() as opened:
         # The log first: it holds the lock on the folder, and gives it back if the rest does not open.
@@ -208,12 +212,22 @@ def open_stores(project: Project, clock: Clock | None = None) -> Stores:
             decisions = MemoryDecisions() if memory else SqliteDecisions(folder / "decisions.db")
         opened.callback(suppressions.close)
         opened.callback(decisions.close)
+        spool = open_spool(project)
+        if spool is not None:
+            opened.callback(spool.close)
         index: LeafIndex = MemoryLeafIndex() if memory else SqliteLeafIndex(folder / "index.db")
         opened.pop_all()
     versions: Versions = MemoryVersions() if memory else FolderVersions(folder / VERSIONS_FOLDER)
     return Stores(
-        keys, log, store, suppressions, decisions, index, versions, archived, release=release
-    )
+        keys, log, store, suppressions, decisions, index, versions, archived, spool=spool, release=release,
+    )  # fmt: skip
+
+
+def _require_its_keys(folder: Path) -> None:
+    if (folder / LOG_FILE).exists() and not (folder / KEYS_FILE).exists():
+        raise SettingsError("E208", "the data folder holds a log, and its keys are missing",
+                            where=str(folder / KEYS_FILE), fix="restore the keys from their backup; with "
+                            "new ones every identifier would be somebody else")  # fmt: skip
 
 
 def _require_tenant(log: Log, tenant: str) -> None:
@@ -351,6 +365,7 @@ class Node:
             self.on_replay()
         await asyncio.to_thread(make_whole, self.stores.log, self.stores.suppressions)
         await self.engine.start()
+        self.engine.appender.resume()
         if not self.epoch.current and self.engine.folds_here:
             await self.engine.settled()
         await self.versions.start()
@@ -404,6 +419,8 @@ def make_node(
     )
     serving = standing.project
     engine, sets = _make_engine(standing, stores, settings, clock, metrics)
+    if stores.spool is not None:
+        engine.appender.spool_into(stores.spool)
     identifier_key = stores.keys.get(IDENTIFIER_KEY)
     register = _register(stores.suppressions)
     collector = Collector(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.log.memory import MemoryLog
 from penstock.adapters.log.sqlite import SqliteLog
+from penstock.adapters.spool.sqlite import SqliteSpool
 from penstock.adapters.sqlite import FileKind, Ownership
 from penstock.core.errors import DataCorrupt, SettingsError
 from penstock.ports.clock import Clock
@@ -33,6 +34,8 @@ FOLDER = FileKind(
 LOG_FILE = "log.db"
 
 _LEAVES = "`store.db` (or on Redis the keys of `penstock:{TENANT`) and `index.db`"
+SPOOL_FILE = "spool.db"
+MIB = 1024 * 1024
 
 KNOWN_S = 5.0
 """How long it may take until a process knows what others have appended."""
@@ -72,6 +75,21 @@ def open_log_alone(project: Project, path: Path | None = None) -> Log:
     if path is None and project.settings.log.kind == "kafka":
         return _kafka(project, read_only=True)
     return SqliteLog(path or project.data_dir / LOG_FILE, SystemClock(), read_only=True)
+
+
+def open_spool(project: Project, *, read_only: bool = False) -> SqliteSpool | None:
+    """Open where batches wait that the log did not acknowledge; None if nothing does, and nothing is to.
+
+    What waits is appended also if no more is to be kept.
+
+    Raises:
+        Unavailable: It can't be opened (E461).
+        DataCorrupt: It is damaged (E707) or newer (E706).
+    """
+    log, path = project.settings.log, project.data_dir / SPOOL_FILE
+    if log.kind != "kafka" or not (path.exists() or (log.kafka.spool_mb and not read_only)):
+        return None
+    return SqliteSpool(path, log.kafka.spool_mb * MIB, read_only=read_only)
 
 
 def has_log(project: Project) -> bool:

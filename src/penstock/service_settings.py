@@ -35,6 +35,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     open_timeout_ms: int = 10_000
     append_timeout_ms: int = 5_000
     read_timeout_ms: int = 10_000
+    spool_mb: int = 0
 
 
 class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +72,8 @@ DOCS: dict[str, str] = {
     "log.kafka.open_timeout_ms": "How long brokers may take to answer at the start.",
     "log.kafka.append_timeout_ms": "How long they may take to acknowledge a batch; then its senders are told 503.",
     "log.kafka.read_timeout_ms": "How long they may take to hand out records that are there.",
+    "log.kafka.spool_mb": "How many MiB of events wait on this machine's disk, answered 200, while brokers do not acknowledge; 0 is none: "
+    "they are answered 503, and their senders keep them.",
     "store.redis.url": "Address of the primary, or one that follows it: `redis://HOST:PORT/DB`, `rediss://…` for TLS or `unix:///PATH`.",
     "store.redis.username": "ACL user; empty is the server's default user. Or `env:NAME`.",
     "store.redis.password": "Its password. Or `env:NAME`.",
@@ -94,6 +97,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "log.kafka.open_timeout_ms": (100, 300_000),
     "log.kafka.append_timeout_ms": (100, 300_000),
     "log.kafka.read_timeout_ms": (100, 300_000),
+    "log.kafka.spool_mb": (0, 1_000_000),
     "store.redis.connect_timeout_ms": (1, 60_000),
     "store.redis.timeout_ms": (1, 60_000),
     "store.redis.wait_replicas": (0, 16),

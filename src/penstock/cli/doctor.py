@@ -22,7 +22,7 @@ from penstock.adapters.backup.data_folder import ARRIVING, VERIFIED
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.log.sqlite.salvage import survey
 from penstock.candidates import serving_of
-from penstock.cli import doctor_kafka, doctor_servers
+from penstock.cli import doctor_kafka, doctor_servers, doctor_spool
 from penstock.cli.client import Admin, in_process, running_url, with_admin
 from penstock.cli.finding import APART_MS_MAX, Finding, check, fault, since
 from penstock.cli.main import JSON, PROJECT, out, show
@@ -105,6 +105,7 @@ def examine(project_dir: Path) -> Iterator[Finding]:
     else:
         yield check("probe event", lambda: asyncio.run(_probe(project)))
     yield _disk(project)
+    yield from doctor_spool.spool(project)
     opens = True
     if project.settings.log.kind == "kafka":
         opens = yield from doctor_kafka.kafka(project)

@@ -52,6 +52,18 @@ SERVICE: dict[str, Code] = {
         "Too few replicas of a topic are in sync to count on a record. Nothing is lost: who sent it was told.",
         "Bring the brokers back that are away.",
     ),
+    "E460": Code(
+        "The log did not answer, and the spool on this machine's disk is full. Nothing is lost: who sent it was told.",
+        "Look at the brokers; or give the spool more room, `log.kafka.spool_mb`.",
+    ),
+    "E461": Code(
+        "The spool's file did not answer.",
+        "Check that the disk of the data folder is not full, read-only or failing.",
+    ),
+    "E761": Code(
+        "A batch that waited in the spool does not read back: the disk lost part of what was acknowledged.",
+        "Keep `spool.db`, which has what is left of it. The batches after it are appended.",
+    ),
     "E760": Code(
         "The log ends before what it had acknowledged, or before what leaves have applied: brokers lost records.",
         "Stop, and bring back the broker that has them. If none has, remove the store, and leaves are folded from what is left.",

@@ -52,6 +52,12 @@ MetricName = Literal[
     "penstock_worker_faults_total",
     "penstock_writes_refused_total",
     "penstock_feed_messages_total",
+    "penstock_spool_records",
+    "penstock_spool_bytes",
+    "penstock_spool_since_seconds",
+    "penstock_spool_damaged_batches",
+    "penstock_spooled_records_total",
+    "penstock_spool_drained_records_total",
     "penstock_feed_lag_records",
     "penstock_feed_failures_total",
 ]
@@ -203,6 +209,24 @@ METRICS: dict[MetricName, Metric] = {
         "counter",
         (),
         "Flushes in which the store refused a leaf, because another worker had written it.",
+    ),
+    "penstock_spool_records": Metric(
+        "gauge", (), "Records that wait on this machine's disk until the log takes them."
+    ),
+    "penstock_spool_bytes": Metric("gauge", (), "Their size; `log.kafka.spool_mb` bounds it."),
+    "penstock_spool_since_seconds": Metric(
+        "gauge", (), "When the oldest of them was kept, Unix time; 0 if none waits."
+    ),
+    "penstock_spool_damaged_batches": Metric(
+        "gauge", (), "Batches of them that do not read back, and are not appended."
+    ),
+    "penstock_spooled_records_total": Metric(
+        "counter",
+        (),
+        "Records kept on this machine's disk because the log did not acknowledge them.",
+    ),
+    "penstock_spool_drained_records_total": Metric(
+        "counter", (), "Records of those that were appended to the log in the end."
     ),
     "penstock_feed_messages_total": Metric(
         "counter",

@@ -14,6 +14,8 @@ from penstock.core.record import DeadLetter, LogRecord, Record, encode_record
 from penstock.ports.clock import Clock
 from penstock.ports.log import Log
 from penstock.ports.metrics import Metrics
+from penstock.ports.spool import Spool
+from penstock.runtimes.spooling import PASSING, Spooler
 
 GROUP_RECORDS_MAX = 20_000
 QUEUE_RECORDS_MAX = 50_000
@@ -48,6 +50,8 @@ class _Call(NamedTuple):
     waiter: asyncio.Future[None]
     queued_at_ms: int
     value_bytes: int
+    owed: bool
+    """Leaves wait for it: it is in the log, or it failed."""
 
 
 class _Lane:
@@ -89,12 +93,25 @@ class GroupAppender:
         # One file has one writer. Brokers take a batch of each partition at a time, and all wait together.
         threads = min(log.partitions, APPENDS_AT_ONCE) if log.shared else 1
         self._thread = ThreadPoolExecutor(threads, thread_name_prefix="penstock-append")
+        self._spooler: Spooler | None = None
         self._commits: set[asyncio.Task[None]] = set()
         self._outside: deque[asyncio.Future[None]] = deque()
         """Urgent callers that wait until there is room, in the order of their coming."""
         self._wall_less_monotonic_ms = clock.now_ms() - clock.monotonic_ms()
         self._closed = False
         self._failed_at_ms: int | None = None
+
+    def spool_into(self, spool: Spool) -> None:
+        """Keep in a spool what the log does not acknowledge, but for what the fold owes; see `resume`."""
+        self._spooler = Spooler(
+            spool, log=self._log, appends=self._thread, clock=self._clock, metrics=self._metrics,
+            on_appended=self._on_appended,
+        )  # fmt: skip
+
+    def resume(self) -> None:
+        """Append what was kept in the spool before this process started."""
+        if self._spooler is not None:
+            self._spooler.begin()
 
     async def append(
         self, records: Sequence[Record], letters: Sequence[DeadLetter] = (), *, urgent: bool = False
@@ -114,7 +131,7 @@ class GroupAppender:
         self, records: Sequence[Record], letters: Sequence[DeadLetter] = ()
     ) -> None:
         """Append what the fold owes the log: links and letters, of which there are no more than it folds."""
-        await self._append(records, letters, urgent=True)
+        await self._append(records, letters, urgent=True, owed=True)
 
     def make_room(self) -> None:
         """Let urgent callers go on, as far as there is room; whoever folds says when there may be."""
@@ -133,12 +150,13 @@ class GroupAppender:
         )
 
     async def _append(
-        self, records: Sequence[Record], letters: Sequence[DeadLetter], *, urgent: bool
-    ) -> None:
+        self, records: Sequence[Record], letters: Sequence[DeadLetter], *, urgent: bool, owed: bool = False
+    ) -> None:  # fmt: skip
         if self._closed:
             raise Unavailable("E401", "the log is closing", fix="retry; another process takes over")
         if len(self._lanes) == 1:
-            await self._enqueue(0, [encode_record(record) for record in records], letters, urgent)
+            values = [encode_record(record) for record in records]
+            await self._enqueue(0, values, letters, urgent, owed)
             return
         shares: dict[int, list[bytes]] = {}
         for record in records:
@@ -149,7 +167,9 @@ class GroupAppender:
         first = next(iter(shares), 0)
         await asyncio.gather(
             *(
-                self._enqueue(partition, values, letters if partition == first else (), urgent)
+                self._enqueue(
+                    partition, values, letters if partition == first else (), urgent, owed
+                )
                 for partition, values in shares.items()
             )
         )
@@ -199,8 +219,8 @@ class GroupAppender:
         return sum(lane.records for lane in self._lanes)
 
     def _enqueue(
-        self, partition: int, values: list[bytes], letters: Sequence[DeadLetter], urgent: bool
-    ) -> asyncio.Future[None]:
+        self, partition: int, values: list[bytes], letters: Sequence[DeadLetter], urgent: bool, owed: bool
+    ) -> asyncio.Future[None]:  # fmt: skip
         lane = self._lanes[partition]
         now = self._clock.monotonic_ms()
         size = sum(map(len, values))
@@ -217,7 +237,7 @@ class GroupAppender:
             raise Overloaded("E410", "more events arrive than can be folded",
                              fix="retry after the time in Retry-After", retry_after_s=2)  # fmt: skip
         waiter = asyncio.get_running_loop().create_future()
-        lane.queue.append(_Call(values, letters, waiter, now, size))
+        lane.queue.append(_Call(values, letters, waiter, now, size, owed))
         lane.records += len(values)
         lane.bytes += size
         if not lane.busy:
@@ -228,38 +248,16 @@ class GroupAppender:
         return waiter
 
     async def _commit(self, partition: int, lane: _Lane) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while lane.queue:
                 calls = self._next_group(lane)
                 lane.committing_since_ms = calls[0].queued_at_ms
-                values = [value for call in calls for value in call.values]
-                letters = [letter for call in calls for letter in call.letters]
-                started = self._clock.monotonic_ms()
                 try:
                     self.require_clock()
-                except Unavailable as error:
-                    _fail(calls, error)
-                    continue
-                try:
-                    landed = await loop.run_in_executor(
-                        self._thread, self._log.append, partition, values, letters
-                    )
+                    await self._append_group(partition, calls)
                 except PenstockError as error:
-                    self._failed_at_ms = self._clock.monotonic_ms()
                     _fail(calls, error)
                     continue
-                except Exception as error:  # noqa: BLE001 - a waiter must always be answered
-                    self._failed_at_ms = self._clock.monotonic_ms()
-                    _fail(calls, Unavailable("E401", f"the log failed: {type(error).__name__}",
-                                             fix="retry; see `penstock doctor`"))  # fmt: skip
-                    continue
-                self._failed_at_ms = None
-                self._metrics.observe(
-                    "penstock_append_seconds", (self._clock.monotonic_ms() - started) / 1000
-                )
-                self._metrics.observe("penstock_append_records", len(values))
-                self._on_appended(partition, landed.records(values))
                 for call in calls:
                     # A caller that went away must not take the group's answers with it.
                     if not call.waiter.done():
@@ -271,11 +269,59 @@ class GroupAppender:
             lane.committing_since_ms = None
             self.make_room()
 
-    @staticmethod
-    def _next_group(lane: _Lane) -> list[_Call]:
+    async def _append_group(self, partition: int, calls: Sequence[_Call]) -> None:
+        values = [value for call in calls for value in call.values]
+        letters = [letter for call in calls for letter in call.letters]
+        spooler, fault = self._spooler, None
+        if spooler is not None and spooler.holds(partition):
+            if not calls[0].owed:
+                await self._spool(spooler, partition, values, letters, None)
+                return
+            if (fault := spooler.away(partition)) is not None:
+                raise fault
+        started = self._clock.monotonic_ms()
+        try:
+            landed = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._log.append, partition, values, letters
+            )
+        except Exception as error:  # a waiter must always be answered
+            fault = error if isinstance(error, PenstockError) else Unavailable(
+                "E401", f"the log failed: {type(error).__name__}", fix="retry; see `penstock doctor`"
+            )  # fmt: skip
+            if spooler is not None and not calls[0].owed and isinstance(fault, Unavailable) and fault.code in PASSING:  # fmt: skip
+                await self._spool(spooler, partition, values, letters, fault)
+                return
+            self._failed_at_ms = self._clock.monotonic_ms()
+            raise fault from error
+        self._failed_at_ms = None
+        self._metrics.observe(
+            "penstock_append_seconds", (self._clock.monotonic_ms() - started) / 1000
+        )
+        self._metrics.observe("penstock_append_records", len(values))
+        self._on_appended(partition, landed.records(values))
+
+    async def _spool(
+        self, spooler: Spooler, partition: int, values: Sequence[bytes], letters: Sequence[DeadLetter],
+        fault: Unavailable | None,
+    ) -> None:  # fmt: skip
+        try:
+            await spooler.keep(partition, values, letters, fault)
+        except PenstockError:
+            self._failed_at_ms = self._clock.monotonic_ms()
+            raise
+        self._failed_at_ms = None
+
+    def _next_group(self, lane: _Lane) -> list[_Call]:
         calls: list[_Call] = []
         taken = 0
-        while lane.queue and (not calls or taken + len(lane.queue[0].values) <= GROUP_RECORDS_MAX):
+        while lane.queue and (
+            not calls
+            or (
+                taken + len(lane.queue[0].values) <= GROUP_RECORDS_MAX
+                # What is owed does not wait in a spool with the rest.
+                and (self._spooler is None or lane.queue[0].owed == calls[0].owed)
+            )
+        ):
             call = lane.queue.popleft()
             calls.append(call)
             taken += len(call.values)
@@ -297,6 +343,8 @@ class GroupAppender:
                 waiter.set_result(None)  # to hear that the log is closing
         self._outside.clear()
         await self.drained()
+        if self._spooler is not None:
+            await self._spooler.close()
         self._thread.shutdown(wait=True)
 
 
