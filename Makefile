@@ -5,6 +5,8 @@ BIN := .venv/bin
 ENV := .venv/.installed
 SDK := tests/sdk/node_modules/.installed
 OLDER := .cache/sdk-older/.installed
+CHARTS := .cache/deploy/charts
+LINTERS := .cache/deploy/linters/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 # By file: a file's fixtures are made once, and the blocks of a page of docs stay together.
@@ -12,7 +14,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-sdk services faults check check-format check-lint check-types \
-        check-contracts check-tidy check-docs check-spelling check-lock bench up fix site docs lock env clean
+        check-contracts check-tidy check-docs check-spelling check-lock check-deploy bench up fix site docs lock env clean
 
 help: ## list what you can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -21,7 +23,7 @@ demo: $(ENV) ## see a click in the next email: engine, 12,000 events, a campaign
 	$(BIN)/python -m examples.shop.demo
 
 test: $(ENV) test-sdk services ## every fast test
-	$(PYTEST) $(PARALLEL) -m "not slow and not bench and not faults" --durations=10
+	$(PYTEST) $(PARALLEL) -m "not slow and not bench and not faults and not deploy" --durations=10
 
 test-slow: $(ENV) test-sdk services ## the long tests: more examples, more kills, all the data
 	HYPOTHESIS_PROFILE=deep $(PYTEST) $(PARALLEL) -m slow --timeout=1800 --durations=10
@@ -29,7 +31,7 @@ test-slow: $(ENV) test-sdk services ## the long tests: more examples, more kills
 faults: $(ENV) services ## a thousand kills, a hundred thousand histories; about an hour
 	$(PYTEST) -p no:randomly -m faults tests/faults tests/simulation -s --timeout=7200
 
-check: check-format check-lint check-types check-contracts check-tidy check-docs check-spelling check-lock ## format, lint, types, contracts, tidy, docs
+check: check-format check-lint check-types check-contracts check-tidy check-docs check-spelling check-lock check-deploy ## format, lint, types, contracts, tidy, docs
 
 check-format: $(ENV)
 	$(BIN)/ruff format --check --quiet .
@@ -57,8 +59,22 @@ check-spelling: $(ENV)
 	git ls-files -z | xargs -0 $(BIN)/codespell
 
 check-lock:
-	@if grep -nE '[a-z]+://' requirements.lock tools/boot.lock tests/sdk/older.lock || grep -n '"resolved"' tests/sdk/package-lock.json; then \
+	@if grep -nE '[a-z]+://' requirements.lock tools/boot.lock tests/sdk/older.lock deploy/*.lock || grep -n '"resolved"' tests/sdk/package-lock.json; then \
 	  echo 'a lock holds an address; fix: make lock' >&2; exit 1; fi
+
+# The chart is rendered by Helm's own library and the compose file loaded by Compose's, linked into one program
+# by Go; other linters are wheels. What this machine lacks is said, and its checks are skipped; in CI it is an error.
+check-deploy: $(ENV) $(LINTERS) $(if $(shell command -v go 2>/dev/null),$(CHARTS))
+	$(PYTEST) -q -p no:randomly -m "not slow" tests/deploy
+
+$(CHARTS): tools/deploy/main.go tools/deploy/go.mod tools/deploy/go.sum
+	@mkdir -p $(@D)
+	@cd tools/deploy && go build -ldflags='-s -w' -o ../../$@ . || [ "$$CI" != true ]
+
+$(LINTERS): deploy/linters.lock | $(ENV)
+	@rm -rf $(@D)
+	@.boot/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps \
+	  --target $(@D) -r deploy/linters.lock && touch $@ || { rm -rf $(@D); [ "$$CI" != true ]; }
 
 bench: $(ENV) ## measure, beside peers, in one run
 	$(BIN)/python -m benchmarks.run
@@ -81,6 +97,13 @@ lock: $(ENV) ## resolve the dependencies again; no registry address is written
 	  --generate-hashes --no-emit-index-url --no-header $(UPGRADE) -o requirements.lock
 	.boot/bin/uv pip compile --quiet tests/sdk/older.in --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header $(UPGRADE) -o tests/sdk/older.lock
+	.boot/bin/uv pip compile --quiet pyproject.toml --extra kafka --extra redis --extra registry --extra s3 \
+	  -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  -o deploy/requirements.lock
+	.boot/bin/uv pip compile --quiet deploy/build.in -c requirements.lock --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header -o deploy/build.lock
+	.boot/bin/uv pip compile --quiet deploy/linters.in --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header $(UPGRADE) -o deploy/linters.lock
 	cd tests/sdk && npm install --package-lock-only --ignore-scripts
 	@$(MAKE) --no-print-directory check-lock
 

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from penstock.cli.init import SERVICES
 from penstock.cli.main import main
+from penstock.logs import require_shared
 from penstock.project import load_project
 from penstock.registries import make_registry
 from penstock.settings import load_settings
@@ -54,7 +55,12 @@ def test_the_settings_are_those_of_what_was_asked_for(tmp_path: Path, services: 
     kafka, redis = "kafka" in services, "redis" in services
     assert ("kafka" if kafka else "sqlite") == settings.log.kind
     assert ("redis" if redis else "sqlite") == settings.store.kind
-    assert ("workers" if kafka and not redis else "up") == settings.fold.by
+    assert ("workers" if kafka else "up", kafka and redis) == (
+        settings.fold.by,
+        settings.store.redis.registers,
+    )
+    if kafka:
+        require_shared(settings)
     assert ("http://127.0.0.1:8081" if "registry" in services else "") == settings.registry.url
     assert ("my-shop." if kafka else "penstock.") == settings.log.kafka.prefix
 
@@ -164,7 +170,7 @@ def test_a_project_made_for_all_of_them_runs_on_all_of_them(
     assert 0 == run("apply", "--project", folder).exit_code
     published = run("schemas", "publish", "--project", folder)
     assert 0 == published.exit_code, published.output
-    serves(folder, workers=False)
+    serves(folder, workers=True)
     registry = make_registry(load_project(folder))
     assert registry is not None
     assert registry.versions(f"{tenant.replace('-', '_')}.ProductViewed")

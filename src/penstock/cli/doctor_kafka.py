@@ -11,7 +11,7 @@ from penstock.cli.client import running_url
 from penstock.cli.finding import OK, SKIP, Finding, check, fault, require_together, since
 from penstock.connectors import client_for, group_of, require_whole
 from penstock.core.errors import PenstockError, SettingsError, Unavailable
-from penstock.flows.replay import told_epochs
+from penstock.flows.replay import LIVE_EPOCH, told_epochs
 from penstock.logs import GENERATION, connection_of, topic_changes, topics_of
 from penstock.project import Project
 from penstock.stores import open_store_beside
@@ -186,6 +186,7 @@ def _workers(project: Project, admin: Admin, topic: str, partitions: int) -> Ite
         return
     try:
         epochs = sorted(told_epochs(store))
+        live = int(store.get_meta(LIVE_EPOCH) or 0)
     except PenstockError as error:
         yield fault("workers", error)
         return
@@ -199,7 +200,7 @@ def _workers(project: Project, admin: Admin, topic: str, partitions: int) -> Ite
     for epoch in epochs:
         yield _group_finding(
             f"workers of set {epoch}", admin, [group_of_workers(project, GENERATION, epoch)],
-            {topic: partitions}, wanted=up and epoch == epochs[0],
+            {topic: partitions}, wanted=up and epoch == live,
         )  # fmt: skip
 
 

@@ -40,6 +40,8 @@ def command(folder: Path, services: str) -> None:
     names = {
         "NAME": json.dumps(name, ensure_ascii=False)[1:-1],  # TOML quotes as JSON does
         "PREFIX": plain, "RECORDS": plain.replace("-", "_").lstrip("0123456789_") or "shop",
+        # Workers on other machines reach the servers alone.
+        "REGISTERS": "" if {"kafka", "redis"} <= {*chosen} else "# ",
         **{key: secrets.token_urlsafe(18) for key in KEYS},
     }  # fmt: skip
     try:
@@ -82,10 +84,8 @@ def _chosen(services: str) -> list[str]:
 
 
 def _parts(chosen: list[str]) -> list[str]:
-    """Return which parts of the settings go with some services."""
-    # Leaves on Redis are folded by `penstock up` alone.
-    shared = "kafka" in chosen and "redis" not in chosen
-    return [*chosen, WORKERS] if shared else chosen
+    """Return which parts of the settings go with some services: a log on Kafka is folded by workers."""
+    return [*chosen, WORKERS] if "kafka" in chosen else chosen
 
 
 def _settings_of(chosen: list[str]) -> list[str]:
