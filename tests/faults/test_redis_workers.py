@@ -102,6 +102,7 @@ def until_probe_is_live(shop: WorkedShop, seen: list[str]) -> None:
     shop.until(live, "the probe is served live")
 
 
+@pytest.mark.slow
 def test_workers_that_have_the_projects_files_alone_fold_through_a_flush_of_redis(
     make_shop: MakeShop, start_redis: StartRedis
 ) -> None:

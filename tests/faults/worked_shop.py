@@ -23,6 +23,7 @@ from penstock.project import Project, load_project
 from penstock.stores import open_store
 
 PARTITIONS = 4
+NOT_OF_THE_PROJECT = ("__pycache__", "data", "outbox", "machine-*", "*.txt")
 PROGRAM = "from penstock.cli.main import main; main()"
 DEADLINE_S = 120.0
 """The machines that run this are shared, and slow at times."""
@@ -91,9 +92,7 @@ class WorkedShop(Shop):
         if redis:
             toml = toml.replace("[store]\n", f'[store]\nkind = "redis"\nredis = {{ {redis} }}\n')
         addresses = json.dumps(brokers.split(","))
-        (folder / "penstock.toml").write_text(
-            toml
-            + f"""
+        self.settings = f"""
 [log]
 kind = "kafka"
 partitions = {PARTITIONS}
@@ -107,7 +106,8 @@ session_ms = 6000
 flush_ms = 50
 {more}
 """
-        )
+        """Of the log, and of who folds it."""
+        (folder / "penstock.toml").write_text(toml + self.settings)
         self.workers: list[Working] = []
         self._machines = count(1)
 
@@ -118,9 +118,7 @@ flush_ms = 50
     def work_elsewhere(self, *options: str) -> Working:
         """Start a worker as on another machine: it has the project's files, and nothing of its data."""
         machine = self.folder / f"machine-{next(self._machines)}"
-        machine.mkdir()
-        for file in (self.folder / "penstock.toml", *self.folder.glob("*.py")):
-            shutil.copy(file, machine)
+        shutil.copytree(self.folder, machine, ignore=shutil.ignore_patterns(*NOT_OF_THE_PROJECT))
         return self._working(machine, options)
 
     def _working(self, folder: Path, options: tuple[str, ...]) -> Working:
