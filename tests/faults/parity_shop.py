@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 from fault_shop import step_of
@@ -17,8 +18,11 @@ from penstock.adapters.log.sqlite import SqliteLog
 from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.application import make_app
 from penstock.compose import make_node, open_stores
+from penstock.core.identity.edges import merge_edges
+from penstock.core.identity.identifier import ITEM
 from penstock.core.ids import LeafId
 from penstock.core.leaf import ID_TILE_MS, decode_leaf, encode_leaf
+from penstock.core.record import Edge
 from penstock.core.step import Step
 from penstock.core.time import format_instant
 from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
@@ -178,16 +182,27 @@ def bodies_of(store: Store, epoch: int) -> Bodies:
 
 
 def projected(store: Store, epoch: int, step: Step, at_ms: int) -> dict[LeafId, bytes]:
-    """Return every leaf as it is at one instant, without what tells in which order and how often records came.
+    """Return every person's leaf as it is at one instant, without what tells how records came.
 
-    That is: the leaf's clock, the tiles of ids, and how many copies, links and bytes there were.
+    That is: the leaf's clock, the tiles of ids, how many copies, links and bytes there were; and of two
+    identifiers that were said together, which way round besides, and when last: a link tells the other
+    side only what it does not hold. Items are left out, which each shop has loaded at another time.
     """
     found: dict[LeafId, bytes] = {}
     for leaf_id, stored in store.scan(epoch, None, 1_000_000):
         leaf = decode_leaf(leaf_id, stored.version, stored.parts[0], step.plan)
+        if leaf.id_type == ITEM:
+            continue
         leaf.clock_ms = at_ms
         leaf.ids = dict.fromkeys(leaf.ids, at_ms // ID_TILE_MS)
         leaf.deduplicated = leaf.links = leaf.size = 0
+        pairs: dict[tuple[bytes, bytes], Edge] = {}
+        for edge in leaf.edges.values():
+            pair = (min(edge.a, edge.b), max(edge.a, edge.b))
+            pairs[pair] = merge_edges(pairs.get(pair, edge), edge)
+        leaf.edges = {
+            pair: msgspec.structs.replace(edge, seen_ms=0) for pair, edge in pairs.items()
+        }
         found[leaf_id] = encode_leaf(leaf, step.plan)
     return found
 

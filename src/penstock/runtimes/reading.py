@@ -27,6 +27,9 @@ AWAY = "E402"
 WATCH_MS = 100
 """How often it is asked how far the workers are."""
 
+CHECK_MS = 1_000
+"""How often it is looked whether a store on a server may still be used."""
+
 HEADS_MAX = 600
 """Looks at the end of a partition that are remembered: about a minute of them."""
 
@@ -222,6 +225,7 @@ class ReadingEngine:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="penstock-watch")
         self._looked = asyncio.Condition()
         self._found: dict[LeafId, tuple[int, Leaf | None]] = {}
+        self._check_at_ms = 0
         self._away = False
         """Whether the store did not answer when it was asked last."""
         self._watching: asyncio.Task[None] | None = None
@@ -263,14 +267,21 @@ class ReadingEngine:
 
     async def _look(self) -> None:
         loop, away = asyncio.get_running_loop(), False
-        for leaves in (self.leaves, *self.beside):
+        for ask in (self._check, *(leaves.look for leaves in (self.leaves, *self.beside))):
             try:
-                await loop.run_in_executor(self._threads, leaves.look)
+                await loop.run_in_executor(self._threads, ask)
             except PenstockError as error:  # what was known ages, and is not `live` soon
                 away = away or error.code == AWAY
         self._away = away
         async with self._looked:
             self._looked.notify_all()
+
+    def _check(self) -> None:
+        """Look whether the store may still be used: one that has come to evict serves nothing more."""
+        now_ms = self.clock.monotonic_ms()
+        if self.store.remote and now_ms >= self._check_at_ms:
+            self._check_at_ms = now_ms + CHECK_MS
+            self.store.check()
 
     async def looked(self) -> None:
         """Wait until it was asked once more how far the workers are."""
