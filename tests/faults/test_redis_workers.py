@@ -140,9 +140,12 @@ def test_redis_that_is_away_stops_no_intake_and_workers_go_on_when_it_is_back(
         redis.kill()
         more_events(sender)
         assert shop.workers[1].stop() == 0, "it drains without a store"
+        late = shop.work_elsewhere()
+        shop.until(
+            lambda: "E402" in late.errors.read_text(), "a worker that starts without a store waits"
+        )
         redis.start()
-        shop.work_elsewhere()
-        shop.until_shared(shop.workers[0], shop.workers[2])
+        shop.until_shared(shop.workers[0], late)
         more_events(sender)
         redis.pause()
         more_events(sender)
