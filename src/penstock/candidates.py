@@ -99,7 +99,7 @@ def standing_of(
         taken = [*store.epochs(), *(one.epoch for one in table.versions)]
         # Or it is refused: no snapshot is of these.
         begin(log, store, max(taken) + 1, serving.plan, None)
-        known = [*table.covered] if table.generation == log.generation else [-1] * log.partitions
+        known = covered_of(table, log)
         durable = covered_offsets(log, store, active.epoch)
         table = rebuilt(table, active.number, max(taken) + 1, serving.fingerprint,
                         generation=log.generation, covered=[*map(max, known, durable)])  # fmt: skip
@@ -110,8 +110,14 @@ def standing_of(
     if not current:
         begin(log, store, active.epoch, serving.plan, None)
     store.put_meta(name, active.fingerprint)
-    covered = [*table.covered] if table.generation == log.generation else []
+    covered = covered_of(table, log)
     return Standing(table, serving, content, Epoch(active.epoch, current), covered)
+
+
+def covered_of(table: Table, log: Log) -> list[int]:
+    """Return, by partition, the offset up to which the table says that all that records ask for is durable."""
+    known = [*table.covered] if table.generation <= log.generation else []
+    return known + [-1] * (log.partitions - len(known))
 
 
 def serving_of(project: Project, versions: Versions) -> Project:

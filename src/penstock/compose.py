@@ -53,6 +53,7 @@ from penstock.core.time import HOUR_MS
 from penstock.flows.archiving import ArchivedLog
 from penstock.flows.collect import Collector, Source, source_of
 from penstock.flows.editions import Edition, Editions
+from penstock.flows.generations import seal_of
 from penstock.flows.history import History
 from penstock.flows.pacing import Pacing
 from penstock.flows.past import Past
@@ -464,7 +465,7 @@ def make_node(
         },
         decider=decider, register=register,
         pump=OutboxPump(stores.decisions, engine.appender, to_record, metrics),
-        history=History(stores.log, stores.index),
+        history=History(stores.log, stores.index, partial(seal_of, stores.store)),
         upkeep=Upkeep(
             upkeep_jobs(project, stores, metrics, clock, versions), idle=lambda: engine.lag() == 0, metrics=metrics
         ),

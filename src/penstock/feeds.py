@@ -13,7 +13,7 @@ from penstock.flows.feeding import (
     Source,
     Telling,
 )
-from penstock.logs import GENERATION, connection_of
+from penstock.logs import connection_of
 from penstock.ports.feed import Feed
 from penstock.runtimes.feeder import Feeder
 
@@ -53,8 +53,7 @@ def _opener(node: Node, topic: str) -> Callable[[str], Feed]:
 
     def open_feed(name: str) -> Feed:
         return KafkaFeed(
-            connection, topic, f"{connection.prefix}{name}", log_topic=connection.log_topic(GENERATION),
-            log_partitions=node.stores.log.partitions,
+            connection, topic, f"{connection.prefix}{name}", generations=node.stores.log.generations,
         )  # fmt: skip
 
     return open_feed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from penstock.settings import Settings, keep_ms
 
 if TYPE_CHECKING:
     from penstock.adapters.log.kafka.connection import Connection
-    from penstock.adapters.log.kafka.topics import Topic, TopicChange
+    from penstock.adapters.log.kafka.topics import Found, Topic, TopicChange
 
 LOG_IDENTITY = "log"
 """Under it the store says which log its leaves are of, if there may be others."""
@@ -41,6 +41,15 @@ KNOWN_S = 5.0
 """How long it may take until a process knows what others have appended."""
 
 GENERATION = 1
+"""The first, by which groups are called."""
+
+THE_LOG = "the log"
+
+OPENS = (
+    "opens another generation of the log: events go there at once",
+    "workers fold the generation before to its end first: profiles are `stale` until then, and no event waits",
+    "the topic before stays, and is read when leaves are made anew",
+)
 
 
 def open_log(project: Project, clock: Clock) -> Log:
@@ -166,7 +175,7 @@ def require_same_log(log: Log, store: Store) -> None:
     for epoch in store.epochs():
         for partition in range(log.partitions):
             applied = store.applied(epoch, partition)
-            if applied.generation == log.generation and not _reaches(
+            if applied.generation == log.generations.generation(partition) and not _reaches(
                 log, partition, applied.offset
             ):
                 head = log.head(partition)
@@ -219,22 +228,32 @@ def connection_of(project: Project) -> Connection:
     )  # fmt: skip
 
 
-def topics_of(project: Project) -> list[Topic]:
-    """Return the topics that a project declares."""
+def topics_of(project: Project, logs: Mapping[str, Found] | None = None) -> list[Topic]:
+    """Return the topics that a project declares.
+
+    Args:
+        project: The project.
+        logs: Those of the log's generations that are there. A generation has its number of partitions for
+            good: where another is declared, that is the next generation's.
+    """
     from penstock.adapters.log.kafka import feeds, topics  # noqa: PLC0415 - an extra
 
     log, feed = project.settings.log, project.settings.feed
     connection = connection_of(project)
     copies = {"replication": log.kafka.replication, "in_sync": max(log.kafka.replication - 1, 1)}
+    counts = [one.partitions for one in (logs or {}).values()]
+    if not counts or counts[-1] != log.partitions:
+        counts.append(log.partitions)
     declared = [
-        topics.log_topic(connection, GENERATION, log.partitions, retention_ms=keep_ms(log.kafka.retention), **copies),
+        *(topics.log_topic(connection, generation, count, retention_ms=keep_ms(log.kafka.retention), **copies)
+          for generation, count in enumerate(counts, 1)),
         topics.letters_topic(connection, retention_ms=keep_ms(log.kafka.letters_retention), **copies),
     ]  # fmt: skip
     if feed.decisions:
         kept_ms = keep_ms(feed.decisions_retention)
-        declared.append(feeds.decisions_topic(connection, log.partitions, retention_ms=kept_ms, **copies))  # fmt: skip
+        declared.append(feeds.decisions_topic(connection, counts[0], retention_ms=kept_ms, **copies))  # fmt: skip
     if feed.profiles:
-        declared.append(feeds.profiles_topic(connection, log.partitions, **copies))
+        declared.append(feeds.profiles_topic(connection, counts[0], **copies))
     return declared
 
 
@@ -248,10 +267,22 @@ def topic_changes(project: Project) -> list[TopicChange]:
     if project.settings.log.kind != "kafka":
         return []
     connection = connection_of(project)
-    from penstock.adapters.log.kafka.topics import Admin, changes_of  # noqa: PLC0415 - an extra
+    from penstock.adapters.log.kafka.topics import Admin, changes_of, log_topics  # noqa: PLC0415 - an extra
 
-    declared = topics_of(project)
-    return changes_of(declared, Admin(connection).look([one.name for one in declared]))
+    admin = Admin(connection)
+    logs = log_topics(admin, connection)
+    declared = topics_of(project, logs)
+    changes = changes_of(declared, admin.look([one.name for one in declared]))
+    fault = (
+        ""
+        if project.settings.fold.by == "workers"
+        else 'only workers go over to it, and `fold.by` is "up"'
+    )
+    return [
+        one._replace(details=(*one.details, *OPENS), opens=True, fault=fault)
+        if logs and one.how == "new" and one.topic.fixed and one.topic.what == THE_LOG else one
+        for one in changes
+    ]  # fmt: skip
 
 
 def change_topics(project: Project, changes: Sequence[TopicChange]) -> None:
@@ -265,10 +296,15 @@ def change_topics(project: Project, changes: Sequence[TopicChange]) -> None:
         if one.fault:
             raise SettingsError("E289", f"topic {one.topic.name} can't become as it is declared: {one.fault}", where="log.kafka",
                                 fix="declare it as it is: `log.partitions`, `log.kafka.replication`")  # fmt: skip
+    opens = any(one.opens for one in changes)
     if changes:
         from penstock.adapters.log.kafka.topics import Admin  # noqa: PLC0415 - an extra
 
         Admin(connection_of(project)).change(changes)
+    if opens and any(one.opens for one in topic_changes(project)):
+        raise SettingsError("E289", "another process has just opened a generation of the log with another number of partitions",
+                            where="log.partitions", fix="set it to that number; or run `penstock plan`, which names the generation "
+                            "after it")  # fmt: skip
 
 
 def _kafka(project: Project, *, read_only: bool) -> Log:
@@ -276,10 +312,10 @@ def _kafka(project: Project, *, read_only: bool) -> Log:
     from penstock.adapters.log.kafka import KafkaLog  # noqa: PLC0415 - an extra
 
     if not read_only and project.settings.definitions.apply == "up":
-        change_topics(project, [one for one in topic_changes(project) if one.how == "new"])
-    return KafkaLog(
-        connection, generation=GENERATION, partitions=project.settings.log.partitions, read_only=read_only
-    )  # fmt: skip
+        # Another generation is opened by whoever asks for it.
+        missing = [one for one in topic_changes(project) if one.how == "new" and not one.opens]
+        change_topics(project, missing)
+    return KafkaLog(connection, partitions=project.settings.log.partitions, read_only=read_only)
 
 
 def client_of(project: Project) -> dict[str, Any]:

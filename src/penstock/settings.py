@@ -203,7 +203,7 @@ DOCS: dict[str, str] = {
     "server.head_timeout_s": "Time in which the headers of a request must arrive, from its first byte; else 408.",
     "server.request_timeout_s": "Time in which a whole request must arrive, from its first byte; else 408.",
     "log.kind": "Which log adapter: `sqlite`, `kafka` or `memory`.",
-    "log.partitions": "Partitions of a new log; fixed for a generation.",
+    "log.partitions": "Partitions of a new log. On Kafka, with workers, `penstock apply` lets the log go on in another number of them.",
     "log.keep": 'How long records stay in the log at least, such as `"90d"` or `"36h"`; what is older and in the archive is '
     "removed from it. Empty keeps all.",
     "log.forget": "Truncate the log though there is no archive: what is older than `log.keep` is gone for good.",

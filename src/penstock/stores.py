@@ -184,6 +184,6 @@ def require_its_own(store: Store, log: Log, keys: Keys) -> None:
         return
     for epoch in store.epochs():
         applied = [store.applied(epoch, partition) for partition in range(log.partitions)]
-        if any(one.generation == log.generation and one.offset >= log.head(partition)
+        if any(one.generation == log.generations.generation(partition) and one.offset >= log.head(partition)
                for partition, one in enumerate(applied)):  # fmt: skip
             store.drop(epoch)

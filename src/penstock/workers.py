@@ -114,14 +114,14 @@ def _make_consumer(parts: WorkerParts, epoch: int, number: int) -> Consumer:
     """Return a worker's place in the group of a set of leaves."""
     from penstock.adapters.log.kafka.consuming import KafkaConsumer, Membership  # noqa: PLC0415 - an extra
 
-    project, generation = parts.project, parts.log.generation
-    fold = project.settings.fold
+    project = parts.project
+    fold, generation = project.settings.fold, parts.log.generations.first
     connection = connection_of(project)
     membership = Membership(
         group_of_workers(project, generation, epoch), f"{fold.member}-{number}" if fold.member else "",
         fold.protocol, fold.session_ms,
     )  # fmt: skip
-    return KafkaConsumer(connection, connection.log_topic(generation), membership)
+    return KafkaConsumer(connection, parts.log.generations, membership)
 
 
 def epoch_of(store: Store, fingerprint: str) -> int | None:
@@ -155,7 +155,7 @@ def make_worker(parts: WorkerParts, epoch: int, number: int = 0) -> Worker:
         suppressions=parts.suppressions, step=Step(project.plan, project.step_rules()), epoch=epoch,
         clock=parts.clock, metrics=parts.metrics, flush_ms=project.settings.fold.flush_ms,
         cached_max=project.settings.store.cached_leaves_max,
-        covered=covered_by_live(parts.store, epoch, parts.log.generation),
+        covered=covered_by_live(parts.log, parts.store, epoch),
     )  # fmt: skip
 
 

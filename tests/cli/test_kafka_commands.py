@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from click.testing import CliRunner, Result
 from confluent_kafka.admin import AclOperation, AdminClient, NewTopic
 
 from penstock.cli.main import main
+from penstock.logs import change_topics, open_log_alone, topic_changes
+from penstock.project import load_project
 from tests.cli.test_up_kafka import project_on
 from tools.services.kafka import Cluster
 
@@ -74,14 +77,35 @@ def test_topics_are_planned_made_altered_and_then_nothing_differs(folder: Path) 
     assert 0 == run("plan", "--project", folder).exit_code
 
 
-def test_partitions_and_copies_that_are_for_good_are_refused_by_plan_and_apply(
+def test_copies_are_refused_by_plan_and_apply(applied: Path) -> None:
+    change(applied, "replication = 1", "replication = 2")
+    planned = run("plan", "--project", applied)
+    assert 1 == planned.exit_code
+    assert "it has 1 copies" in planned.output
+    assert "E289" == refused(run("apply", "--project", applied))
+
+
+def test_other_partitions_open_a_generation_where_workers_fold_and_are_refused_else(
     applied: Path,
 ) -> None:
+    prefix = f"{applied.parent.name}."
     change(applied, "partitions = 3", "partitions = 4")
     planned = run("plan", "--project", applied)
     assert 1 == planned.exit_code
-    assert "it has 3 partitions, which is for good" in planned.output
+    assert "only workers go over to it" in planned.output
     assert "E289" == refused(run("apply", "--project", applied))
+
+    toml = applied / "penstock.toml"
+    toml.write_text(toml.read_text() + '[fold]\nby = "workers"\n')
+    planned = run("plan", "--project", applied)
+    assert 2 == planned.exit_code, planned.output
+    assert f"+ {prefix}log-2: the log" in planned.output
+    assert "4 partitions, 1 copies" in planned.output
+    change_topics(project := load_project(applied), topic_changes(project))
+    assert [] == topic_changes(project)
+    change(applied, "partitions = 4", "partitions = 3")
+    with closing(open_log_alone(load_project(applied))) as log:
+        assert (3, 4) == log.generations.counts, "the settings of before will do"
 
 
 def test_what_only_a_file_can_do_is_refused_with_what_to_do_instead(

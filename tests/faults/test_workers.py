@@ -109,7 +109,7 @@ def test_a_commit_that_is_set_back_changes_nothing(
         more_events(sender)
         assert worker.stop() == 0
         with shop.opened() as (_, log, _, epoch):
-            topic, group = log.topic, f"penstock-default-{log.generation}-{epoch}"
+            topic, group = log.topic, f"penstock-default-{log.generations.first}-{epoch}"
         places = [TopicPartition(topic, one, 0) for one in range(PARTITIONS)]
         admin = AdminClient(kafka.client)
         asked = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])

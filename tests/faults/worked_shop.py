@@ -134,10 +134,10 @@ flush_ms = 50
             )
             return json.loads(ask.getresponse().read())
 
-    def until_shared(self, *workers: Working) -> None:
+    def until_shared(self, *workers: Working, partitions: int = PARTITIONS) -> None:
         """Wait until workers own all partitions between them, each of them some."""
         self.until(
-            lambda: (owned := [one.owned() for one in workers]) and sum(owned) == PARTITIONS and all(owned),
+            lambda: (owned := [one.owned() for one in workers]) and sum(owned) == partitions and all(owned),
             "the partitions are shared out",
         )  # fmt: skip
 
@@ -146,8 +146,9 @@ flush_ms = 50
         with self.opened() as (_, log, store, epoch):
 
             def folded() -> bool:
-                heads = [log.head(one) for one in range(PARTITIONS)]
-                applied = [store.applied(epoch, one).offset + 1 for one in range(PARTITIONS)]
+                partitions = range(log.partitions)
+                heads = [log.head(one) for one in partitions]
+                applied = [store.applied(epoch, one).offset + 1 for one in partitions]
                 return applied == heads
 
             quiet_since = time.monotonic()

@@ -82,7 +82,7 @@ def test_the_index_and_the_tail_together_find_what_reading_everything_finds(
         reads = []
 
         class Counted:
-            partitions = 1
+            partitions, generations = 1, log.generations
 
             def first(self, partition: int) -> int:
                 return log.first(partition)

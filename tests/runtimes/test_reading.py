@@ -108,8 +108,9 @@ class World:
         keys = MemoryKeys()
         make_keys(keys)
         self.store = Store()
+        self.log = SharedLog(self.clock, partitions=PARTITIONS)
         self.stores = Stores(
-            keys, SharedLog(self.clock, partitions=PARTITIONS), self.store, MemorySuppressions(),
+            keys, self.log, self.store, MemorySuppressions(),
             MemoryDecisions(), versions=MemoryVersions(),
         )  # fmt: skip
         self.groups: dict[int, MemoryGroup] = {}
@@ -135,7 +136,7 @@ class World:
             consumer=group.member(), log=stores.log, store=self.store, suppressions=stores.suppressions,
             step=Step(project.plan, project.step_rules()), epoch=epoch, clock=self.clock,
             metrics=MemoryMetrics(), flush_ms=0,
-            covered=covered_by_live(self.store, epoch, stores.log.generation),
+            covered=covered_by_live(stores.log, self.store, epoch),
         )  # fmt: skip
         worker.start()
         self.workers.append(worker)
@@ -158,7 +159,7 @@ class World:
 
     def records(self, kind: Kind = Kind.PRIMARY) -> list[Any]:
         log = self.stores.log
-        found = [decode_record(entry.value) for partition in range(PARTITIONS)
+        found = [decode_record(entry.value) for partition in range(log.partitions)
                  for entry in log.read(partition, 0, 10_000)]  # fmt: skip
         return [one for one in found if one.kind == kind]
 
@@ -218,6 +219,33 @@ def test_without_a_worker_it_takes_events_in_and_says_how_old_its_answers_are(wo
         world.fold()
         await looked(node)
         assert (world.clock.now_ms(), True) == node.engine.standing()
+
+    play(world, story)
+
+
+def test_while_the_log_goes_on_in_another_generation_it_takes_events_in_and_says_stale(world: World) -> None:  # fmt: skip
+    async def story(node: Node) -> None:
+        await world.send(node, "u1", "u2", "u3")
+        before_ms = world.clock.now_ms()
+        await looked(node)
+        world.log.open_generation(5)
+        assert node.engine.live()
+        world.clock.advance(seconds=5)
+        await world.send(node, "u1", device="d1")
+        assert 1 == sum(world.log.head(one) for one in world.log.generations.of(2))
+        await looked(node)
+        assert (before_ms, False) == node.engine.standing()
+        world.worker()
+        for _ in range(5):  # to seal, to read that, to begin the next, and to fold its links
+            world.fold()
+            world.clock.advance(seconds=1)
+        world.fold()
+        await looked(node)
+        profile, _ = await node.serving.profile(who(node, "u1"))
+        assert 2 == profile.features["views"]
+        assert (world.clock.now_ms(), True) == node.engine.standing()
+        assert 0 == node.engine.lag()
+        assert 1 == len(world.records(Kind.LINK))
 
     play(world, story)
 
@@ -360,7 +388,7 @@ def test_new_definitions_serve_once_workers_that_have_them_are_close_behind(worl
 
     play(world, story)
     project, epoch = load_project(world.folder), int(world.store.get_meta(LIVE_EPOCH) or 0)
-    replay(world.stores.log, world.store, Step(project.plan, project.step_rules()), 99)
+    replay(world.log, world.store, Step(project.plan, project.step_rules()), 99)
     assert compare(world.store, epoch, 99).same
 
 
@@ -382,11 +410,11 @@ def test_definitions_that_nobody_folds_are_given_up(world: World) -> None:
 
 
 def test_a_worker_appends_links_itself_beyond_what_the_leaves_that_serve_have(world: World) -> None:
-    covered = covered_by_live(world.store, 2, 1)
+    covered = covered_by_live(world.stores.log, world.store, 2)
     assert -1 == covered(0)
     world.store.put_meta(LIVE_EPOCH, "1")
     leaf = LeafId(b"l" * 16)
     write = LeafWrite(leaf, NO_VERSION, Version(1, 7), (b"",))
     world.store.write(1, [write], partition=0, applied=Version(1, 7))
     assert [7, -1] == [covered(0), covered(1)]
-    assert -1 == covered_by_live(world.store, 1, 1)(0)
+    assert -1 == covered_by_live(world.stores.log, world.store, 1)(0)

@@ -10,7 +10,7 @@ from penstock.dsl.events import event, string
 from penstock.dsl.features import Profile, compile_plan, count, days, last_k
 from penstock.testing.clock import HandClock
 from penstock.testing.losing_store import LosingStore
-from penstock.testing.worker_bugs import OF_A_SERVER, WorkerBug
+from penstock.testing.worker_bugs import OF_A_SERVER, OF_GENERATIONS, WorkerBug
 from penstock.testing.worker_simulation import Broken, WorkerSimulation, WorkerStory, shortest
 
 SEEDS = 300
@@ -33,12 +33,14 @@ def plan() -> Plan:
 
 
 def play(
-    seed: int, plan: Plan, bug: WorkerBug = WorkerBug.NONE, acts: int = 120, store: type[MemoryStore] = MemoryStore,
+    seed: int, plan: Plan, bug: WorkerBug = WorkerBug.NONE, acts: int = 120,
+    store: type[MemoryStore] = MemoryStore, *, opens: bool = False,
 ) -> WorkerStory:  # fmt: skip
     clock = HandClock(START_MS)
+    log = MemoryLog(clock, partitions=3)
     simulation = WorkerSimulation(
-        seed, plan, log=MemoryLog(clock, partitions=3), store=store(),
-        suppressions=MemorySuppressions(), clock=clock, bug=bug,
+        seed, plan, log=log, store=store(), suppressions=MemorySuppressions(), clock=clock, bug=bug,
+        open_generation=log.open_generation if opens else None,
     )  # fmt: skip
     return simulation.run(acts)
 
@@ -64,6 +66,18 @@ def test_promises_hold_over_a_server_that_loses_what_it_had_acknowledged(plan: P
     assert sum(story.moved for story in stories) > 2 * SEEDS_LOSING
 
 
+@pytest.mark.timeout(300)
+def test_promises_hold_while_the_log_gets_other_generations(plan: Plan) -> None:
+    stories = [
+        play(seed, plan, store=LosingStore if seed % 2 else MemoryStore, opens=True)
+        for seed in range(SEEDS_LOSING)
+    ]
+
+    assert sum(story.opened for story in stories) > SEEDS_LOSING
+    assert sum(story.late for story in stories) > SEEDS_LOSING
+    assert sum(story.deaths for story in stories) > SEEDS_LOSING
+
+
 def test_a_seed_is_a_history(plan: Plan) -> None:
     assert play(7, plan) == play(7, plan)
 
@@ -79,7 +93,10 @@ def test_a_planted_bug_is_found(bug: WorkerBug, plan: Plan) -> None:
 
 def breaks(seed: int, plan: Plan, bug: WorkerBug) -> bool:
     try:
-        play(seed, plan, bug, store=LosingStore if bug in OF_A_SERVER else MemoryStore)
+        play(
+            seed, plan, bug, store=LosingStore if bug in OF_A_SERVER else MemoryStore,
+            opens=bug in OF_GENERATIONS,
+        )  # fmt: skip
     except Broken:
         return True
     return False
@@ -96,4 +113,4 @@ def test_the_shortest_history_that_breaks_is_shown(plan: Plan) -> None:
 @pytest.mark.timeout(1_800)
 def test_promises_hold_in_thousands_of_histories(plan: Plan) -> None:
     for seed in range(SEEDS, SEEDS + SLOW_HISTORIES):
-        play(seed, plan, store=LosingStore if seed % 2 else MemoryStore)
+        play(seed, plan, store=LosingStore if seed % 2 else MemoryStore, opens=seed % 3 == 0)

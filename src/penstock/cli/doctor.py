@@ -32,6 +32,7 @@ from penstock.core.errors import DataCorrupt, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.record import NO_VERSION, Kind, Version, decode_record
 from penstock.core.step import Step
+from penstock.flows.generations import seal_of
 from penstock.flows.history import History, Known
 from penstock.flows.refold import SAMPLE_LEAVES, refold, reread, sample
 from penstock.flows.replay import LIVE_EPOCH, fingerprint_name
@@ -401,12 +402,15 @@ def _lost(stores: Stores, epoch: int) -> int:
     lost = 0
     for partition in range(log.partitions):
         applied = store.applied(epoch, partition)
-        end = applied.offset if applied.generation == log.generation else -1
+        generation = log.generations.generation(partition)
+        end = applied.offset if applied.generation == generation else -1
+        seal = seal_of(store, partition)
+        end = end if seal is None else min(end, seal)
         for start in range(log.truncation(partition).end, end + 1, 5_000):
             for entry in log.read(partition, start, min(5_000, end + 1 - start)):
                 record = decode_record(entry.value)
                 covered = versions.get(LeafId(record.leaf), NO_VERSION) >= (
-                    log.generation,
+                    generation,
                     entry.offset,
                 )
                 lost += record.kind == Kind.PRIMARY and not covered

@@ -27,7 +27,7 @@ TOPIC, GROUP = "topic", "group"
 def kafka(project: Project) -> Generator[Finding, None, bool]:
     """Yield what is found of the brokers of the log; return whether the log can be opened there."""
     try:
-        from penstock.adapters.log.kafka.topics import Admin
+        from penstock.adapters.log.kafka.topics import Admin, log_topics
 
         admin = Admin(connection_of(project))
     except (PenstockError, ImportError) as error:
@@ -51,14 +51,17 @@ def kafka(project: Project) -> Generator[Finding, None, bool]:
         yield fault("kafka topics", _otherwise(changes))
         yield from _to_make(admin, changes)
         return False
+    logs = {name: one.partitions for name, one in log_topics(admin, admin.connection).items()}
     topic = topics_of(project)[0]
+    newest, partitions = [*logs.items()][-1]
     copies = f"{topic.replication} {'copy' if topic.replication == 1 else 'copies'}"
-    yield Finding(OK, f"kafka topics: as they are declared; the log has {topic.partitions} partitions, {copies}")  # fmt: skip
+    generation = f" in its generation {len(logs)}" if len(logs) > 1 else ""
+    yield Finding(OK, f"kafka topics: as they are declared; the log has {partitions} partitions{generation}, {copies}")  # fmt: skip
     if denied:
         return False
-    yield check("kafka clock", lambda: _clock(admin, topic.name, topic.partitions))
+    yield check("kafka clock", lambda: _clock(admin, newest, partitions))
     if project.settings.fold.by == "workers":
-        yield from _workers(project, admin, topic.name, topic.partitions)
+        yield from _workers(project, admin, logs)
     return True
 
 
@@ -173,7 +176,7 @@ def _clock(admin: Admin, topic: str, partitions: int) -> str:
 # -- groups
 
 
-def _workers(project: Project, admin: Admin, topic: str, partitions: int) -> Iterator[Finding]:
+def _workers(project: Project, admin: Admin, logs: dict[str, int]) -> Iterator[Finding]:
     try:
         store = open_store_beside(project)
     except PenstockError as error:
@@ -200,7 +203,7 @@ def _workers(project: Project, admin: Admin, topic: str, partitions: int) -> Ite
     for epoch in epochs:
         yield _group_finding(
             f"workers of set {epoch}", admin, [group_of_workers(project, GENERATION, epoch)],
-            {topic: partitions}, wanted=up and epoch == live,
+            logs, wanted=up and epoch == live,
         )  # fmt: skip
 
 

@@ -134,6 +134,23 @@ NO_VERSION: Final = Version(0, -1)
 """The version of a leaf that does not exist yet."""
 
 
+_POSITION_BITS: Final = 40
+"""Of a position, for the offset."""
+
+
+def position_of(version: Version) -> int:
+    """Return a version as one number of the same order: in the first generation, its offset."""
+    generation, offset = version
+    return offset if generation <= 1 else ((generation - 1) << _POSITION_BITS) + offset
+
+
+def version_at(position: int) -> Version:
+    """Return the version that a position stands for."""
+    if position < 0:
+        return NO_VERSION
+    return Version((position >> _POSITION_BITS) + 1, position & ((1 << _POSITION_BITS) - 1))
+
+
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """An event that could not be processed, kept with its reason and the path of the fault.
 

@@ -10,7 +10,7 @@ SERVICE: dict[str, Code] = {
     ),
     "E281": Code(
         "A topic has another number of partitions than the project declares.",
-        "Set `log.partitions` to what the topic has: a generation of the log has its number of partitions for good.",
+        "Run `penstock apply`, which opens a generation of the log with the declared number; or set `log.partitions` to what the topic has.",
     ),
     "E282": Code(
         "Brokers do not let this project in, or do not allow what it asks for.",
@@ -150,6 +150,10 @@ SERVICE: dict[str, Code] = {
     "E473": Code(
         "Another process has joined the group of workers under the same name.",
         "Give every worker a `fold.member` of its own, or none; end one of the two.",
+    ),
+    "E480": Code(
+        "The log goes on in another generation, of which this process has not heard yet.",
+        "Nothing: it asks the brokers every second. If it lasts, look whether it may describe the topics of the prefix.",
     ),
     **REGISTRY,
 }

@@ -53,7 +53,7 @@ class Outcome(IntEnum):
 
 # Looking a member up on its class costs more than the comparison it is for.
 _PRIMARY = int(Kind.PRIMARY)
-_LOST = int(Kind.LOST)
+_NOBODYS = (int(Kind.LOST), int(Kind.SEAL))
 _SKIPPED, _APPLIED, _DEDUPLICATED = Outcome.SKIPPED, Outcome.APPLIED, Outcome.DEDUPLICATED
 _DROPPED, _DEAD = Outcome.DROPPED, Outcome.DEAD
 
@@ -147,7 +147,7 @@ class Step:
             if clock_ms < self._tile_from_ms and leaf.size > SMALL_BYTES:
                 self.expire(leaf)
         if record.kind != _PRIMARY:
-            return _SKIPPED if record.kind == _LOST else self._fold_link(leaf, record)
+            return _SKIPPED if record.kind in _NOBODYS else self._fold_link(leaf, record)
         if leaf.value is None:
             _name(leaf, record)
         event, ids, job = record.event_id, leaf.ids, record.job

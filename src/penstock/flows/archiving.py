@@ -75,7 +75,11 @@ class ArchivedLog:
             DataCorrupt: The log does not read back (E703).
             Unavailable: The archive did not answer (E419).
         """
-        kept = [one for one in self.segments() if one.span[:2] == (log.generation, partition)]
+        kept = [
+            one
+            for one in self.segments()
+            if one.span[:2] == (log.generations.generation(partition), partition)
+        ]
         named = log.archived(partition)
         start = named[-1].end if named else log.first(partition)
         reached = {start}
@@ -128,7 +132,7 @@ class ArchivedLog:
                 records = next_segment(read, first, (closed or log.head)(partition))
                 if records is None:
                     break
-                self._put(log.generation, partition, records)
+                self._put(log.generations.generation(partition), partition, records)
                 self._covered[partition] = first + len(records)
                 count += len(records)
                 segments_max -= 1

@@ -15,8 +15,9 @@ import msgspec
 
 from penstock.core.errors import DamagedLeaf
 from penstock.core.feature.plan import Plan
+from penstock.core.generations import Generations
 from penstock.core.identity.identifier import ENTITY_TYPES
-from penstock.core.ids import LeafId, partition_of
+from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf, decode_leaf
 from penstock.core.profile import Profile
 from penstock.core.record import Kind, LogRecord, Record, decode_record, leaf_of
@@ -85,7 +86,7 @@ class DecisionSource:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self.name = f"decisions-{log.generation}"
+        self.name = f"decisions-{log.generations.first}"
 
     def end(self, partition: int) -> int:
         """Return the end of the log: what is in it is durable."""
@@ -94,7 +95,7 @@ class DecisionSource:
     def messages(self, batch: Batch) -> list[Message]:
         """Return the decisions among records."""
         return [
-            Message(LeafId(record.leaf), _decision_json(record, self._log.generation, partition, entry.offset))
+            Message(LeafId(record.leaf), _decision_json(record, self._log.generations, partition, entry.offset))
             for partition, entries in batch.items()
             for entry in entries
             if _DECIDED in entry.value and _is_decision(record := decode_record(entry.value))
@@ -116,7 +117,7 @@ def _is_decision(record: Record) -> bool:
     )
 
 
-def _decision_json(record: Record, generation: int, partition: int, offset: int) -> bytes:
+def _decision_json(record: Record, known: Generations, partition: int, offset: int) -> bytes:
     said = record.properties
     return _json.encode({
         "decision_id": record.message_id,
@@ -128,7 +129,7 @@ def _decision_json(record: Record, generation: int, partition: int, offset: int)
         "served": said.get("served"),
         "permitted": list(record.evidence.granted),
         "decided_at": format_instant(record.occurred_at_ms),
-        "log": {"generation": generation, "partition": partition, "offset": offset},
+        "log": {"generation": known.generation(partition), "partition": known.number(partition), "offset": offset},
     })  # fmt: skip
 
 
@@ -235,12 +236,13 @@ class ProfileSource:
     @property
     def name(self) -> str:
         """Of the set of leaves: another is told from its beginning."""
-        return f"profiles-{self._log.generation}-{self._telling.epoch}"
+        return f"profiles-{self._log.generations.first}-{self._telling.epoch}"
 
     def end(self, partition: int) -> int:
         """Return up to where the store has applied a partition."""
         applied = self._store.applied(self._telling.epoch, partition)
-        return applied.offset + 1 if applied.generation == self._log.generation else 0
+        ours = applied.generation == self._log.generations.generation(partition)
+        return applied.offset + 1 if ours else 0
 
     def messages(self, batch: Batch) -> list[Message]:
         """Return the profiles that records changed, each once, and a tombstone for whoever has none."""
@@ -303,8 +305,9 @@ class ProfileSource:
 
     def _shown(self, person: Person, profile: Profile) -> dict[str, Any]:
         offsets: dict[str, int] = {}
+        known = self._log.generations
         for leaf in person.leaves:
-            partition = str(partition_of(leaf.leaf, self._log.partitions))
+            partition = str(known.partition(leaf.leaf, leaf.generation))
             offsets[partition] = max(leaf.offset, offsets.get(partition, -1))
         return {
             "person": person.start.hex(),
@@ -314,7 +317,7 @@ class ProfileSource:
             "bounded": person.bounded,
             "as_of": format_instant(profile.as_of_ms),
             "definitions": profile.definitions,
-            "version": {"generation": self._log.generation, "offsets": offsets},
+            "version": {"generation": known.newest, "offsets": offsets},
         }
 
     def said(self, messages: Sequence[Message]) -> None:

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from penstock.core.ids import LeafId, partition_of
+from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf
-from penstock.core.record import LogRecord, decode_record, leaf_of
+from penstock.core.record import LogRecord, decode_record, leaf_of, version_at
 from penstock.core.segment import buckets_of, next_segment
 from penstock.core.step import Step
 from penstock.ports.leaf_index import LeafIndex
@@ -22,11 +22,21 @@ class Known(NamedTuple):
     """Up to where the log is asked: the records at or below `offset`, logged at or before `at_ms`.
 
     Either may be None, for no bound. An offset bounds every partition; an instant says the same of
-    several partitions, because stamps never go back within one.
+    several partitions, because stamps never go back within one. In a log of several generations the offset
+    is a position (`position_of`): all of the generations before is known, and nothing of those after.
     """
 
     offset: int | None = None
     at_ms: int | None = None
+
+    def within(self, generation: int) -> Known:
+        """Return the same bound for the offsets of one generation."""
+        if self.offset is None or self.offset < 0:
+            return self
+        at = version_at(self.offset)
+        if generation == at.generation:
+            return self._replace(offset=at.offset)
+        return self._replace(offset=None if generation < at.generation else -1)
 
     def holds(self, record: LogRecord) -> bool:
         """Return whether a record was known."""
@@ -79,11 +89,16 @@ class History:
     Args:
         log: Only read.
         index: The index of its closed segments.
+        seal: The offset of the seal of a partition, if that is known; what is behind it is found where it was
+            copied to.
     """
 
-    def __init__(self, log: Log, index: LeafIndex) -> None:
+    def __init__(
+        self, log: Log, index: LeafIndex, seal: Callable[[int], int | None] = lambda _: None
+    ) -> None:
         self.log = log
         self.index = index
+        self._seal = seal
 
     def entries(self, leaves: Iterable[LeafId], known: Known) -> list[Entry]:
         """Return the records of some leaves up to a bound, in each partition's order.
@@ -92,12 +107,20 @@ class History:
         segment once `index_closed` has run.
         """
         by_partition: dict[int, set[LeafId]] = {}
+        generations = self.log.generations
+        ended = [one for one in range(generations.partitions) if generations.ended(one)]
         for leaf in leaves:
-            by_partition.setdefault(partition_of(leaf, self.log.partitions), set()).add(leaf)
+            for partition in generations.places(leaf):
+                by_partition.setdefault(partition, set()).add(leaf)
+        found = {one: self._seal(one) for one in ended if one in by_partition}
+        seals = {partition: seal for partition, seal in found.items() if seal is not None}
         return [
             Entry(partition, record)
             for partition, wanted in sorted(by_partition.items())
-            for record in self._records(partition, wanted, known)
+            for record in self._records(
+                partition, wanted, known.within(generations.generation(partition))
+            )
+            if partition not in seals or record.offset < seals[partition]
         ]
 
     def _records(self, partition: int, leaves: set[LeafId], known: Known) -> Iterator[LogRecord]:
@@ -152,13 +175,14 @@ class PastProfiles:
 
     def fold(self, leaves: Sequence[LeafId]) -> dict[LeafId, Leaf]:
         """Return the leaves of which anything was known, folded from their records."""
-        step, generation = self.step, self.history.log.generation
+        step, generations = self.step, self.history.log.generations
         folded = self.snapshot(leaves)
-        for _, (offset, logged_at_ms, value) in self.history.entries(leaves, self.known):
+        for partition, (offset, logged_at_ms, value) in self.history.entries(leaves, self.known):
             record = decode_record(value)
             leaf_id = LeafId(record.leaf)
             leaf = folded.get(leaf_id)
             if leaf is None:
                 leaf = folded[leaf_id] = Leaf(leaf_id, step.plan.new_states())
+            generation = generations.generation(partition)
             step.fold(leaf, record, generation, offset, logged_at_ms, [])
         return folded

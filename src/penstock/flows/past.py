@@ -12,6 +12,7 @@ from penstock.core.errors import EventRejected
 from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf
 from penstock.core.profile import Profile
+from penstock.core.record import version_at
 from penstock.core.step import Step
 from penstock.core.time import format_instant
 from penstock.flows.history import History, Known, PastProfiles
@@ -133,13 +134,17 @@ class Past:
             if at_ms > now_ms:
                 raise _beyond("now")
             return at_ms
+        at = version_at(known.offset)
+        if known.offset >= 0 and at.generation > log.generations.newest:
+            raise _beyond("the newest record")
+        partitions = log.generations.of(max(at.generation, log.generations.first))
         stamps: list[int] = []
-        for partition in range(log.partitions):
-            newest = min(known.offset, log.head(partition) - 1)
+        for partition in partitions:
+            newest = min(at.offset, log.head(partition) - 1)
             stamps += (
                 [one.logged_at_ms for one in log.read(partition, newest, 1)] if newest >= 0 else []
             )
-        if known.offset >= max(log.head(partition) for partition in range(log.partitions)):
+        if at.offset >= max(log.head(partition) for partition in partitions):
             raise _beyond("the newest record")
         return max(stamps, default=0)
 
@@ -151,7 +156,8 @@ class Past:
             if not end:
                 continue
             # The snapshot is what was known at its last record, if that still has its stamp.
-            if known.offset is not None and known.offset < max(end - 1, log.first(partition)):
+            bound = known.within(log.generations.generation(partition)).offset
+            if bound is not None and bound < max(end - 1, log.first(partition)):
                 return False
             if known.offset is None and known.at_ms is not None:
                 kept = log.read(partition, end, 1)

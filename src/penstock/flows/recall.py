@@ -17,6 +17,7 @@ from penstock.core.errors import DamagedLeaf, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf
 from penstock.core.profile import Profile
+from penstock.core.record import position_of
 from penstock.flows.person import Definitions, find_person, lasting_profile_of, register_leaves
 from penstock.ports.clock import Clock
 from penstock.ports.profiles import Profiles
@@ -359,7 +360,7 @@ class Recall:
             profile=profile, moving=moving, until_ms=lasting.until_ms, known=known,
             register=register, register_leaves=of_register, found=person.found,
             bounded=person.bounded,
-            known_at=max((leaf.offset for leaf in person.leaves), default=-1),
+            known_at=max((position_of(leaf.version) for leaf in person.leaves), default=-1),
             log_as_of_ms=person.as_of_ms,
         )  # fmt: skip
         self._remember(start, recalled)

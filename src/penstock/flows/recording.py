@@ -126,6 +126,7 @@ class Recording:
 
     def _records(self) -> Iterator[tuple[int, Record]]:
         heads = self.heads()
+        self._marks += [0] * (len(heads) - len(self._marks))
         if sum(heads) - sum(self._marks) > RECORDS_MAX:
             raise EventRejected("E387", f"more than {RECORDS_MAX} records came in since the last reset",
                                 fix="POST /_test/reset before each test", where="log")  # fmt: skip

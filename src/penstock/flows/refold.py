@@ -6,10 +6,11 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 
 from penstock.core.errors import DamagedLeaf, DataCorrupt
-from penstock.core.ids import LeafId, partition_of
+from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf, encode_leaf
 from penstock.core.record import NO_VERSION, Version, decode_record, leaf_of
 from penstock.core.step import Step
+from penstock.flows.generations import seal_of
 from penstock.flows.history import READ_RECORDS, Entry
 from penstock.flows.snapshot import Snapshot
 from penstock.ports.log import Log
@@ -88,14 +89,22 @@ def refold(
     """
     if applied is None:
         applied = [store.applied(epoch, partition) for partition in range(log.partitions)]
-    until = {leaf: _until(log, applied, leaf, stored) for leaf, stored in leaves.items()}
+    generations = log.generations
+    until = {
+        (partition, leaf): _until(log, applied[partition], partition, stored)
+        for leaf, stored in leaves.items()
+        for partition in generations.places(leaf)
+    }
+    seals = {one: seal_of(store, one) for one, _ in until if generations.ended(one)}
     folded = {leaf: Leaf(leaf, step.plan.new_states()) for leaf in leaves}
     folded |= Snapshot(store, epoch, step.plan).leaves(leaves)
-    for _, (offset, logged_at_ms, value) in entries:
+    for partition, (offset, logged_at_ms, value) in entries:
         record = decode_record(value)
         leaf_id = LeafId(record.leaf)
-        if offset <= until[leaf_id]:
-            step.fold(folded[leaf_id], record, log.generation, offset, logged_at_ms, [])
+        seal = seals.get(partition)
+        if offset <= until[partition, leaf_id] and (seal is None or offset < seal):
+            generation = generations.generation(partition)
+            step.fold(folded[leaf_id], record, generation, offset, logged_at_ms, [])
     for leaf_id, stored in leaves.items():
         leaf = folded[leaf_id]
         if leaf.version != stored.version:
@@ -104,10 +113,10 @@ def refold(
             raise _differs(leaf_id, f"at {_said(stored.version)} has other bytes than its records fold to")  # fmt: skip
 
 
-def _until(log: Log, applied: Sequence[Version], leaf: LeafId, stored: StoredLeaf) -> int:
-    reached = applied[partition_of(leaf, log.partitions)]
-    return max(one.offset for one in (reached, stored.version) if one.generation == log.generation
-               or one == NO_VERSION)  # fmt: skip
+def _until(log: Log, applied: Version, partition: int, stored: StoredLeaf) -> int:
+    generation = log.generations.generation(partition)
+    return max((one.offset for one in (applied, stored.version) if one.generation == generation
+               or one == NO_VERSION), default=-1)  # fmt: skip
 
 
 def _said(version: Version) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from penstock.core.ids import LeafId, partition_of
+from penstock.core.ids import LeafId
 from penstock.core.record import encode_record
 from penstock.core.step import Step
 from penstock.flows.process import Folded, PartitionFold, Tally, catch_up, flush_all
@@ -79,28 +79,32 @@ def covered_offsets(log: Log, store: Store, epoch: int) -> list[int]:
     What records up to there ask for (links, letters, suppressions) is durable: it was made so before
     the leaves were written.
     """
-    applied = [store.applied(epoch, partition) for partition in range(log.partitions)]
-    return [one.offset if one.generation == log.generation else -1 for one in applied]
+    return [covered_offset(log, store, epoch, one) for one in range(log.partitions)]
 
 
-def covered_by_live(store: Store, epoch: int, generation: int) -> Callable[[int], int]:
+def covered_offset(log: Log, store: Store, epoch: int, partition: int) -> int:
+    """Return the last offset of a partition that an epoch's written leaves cover, -1 for none."""
+    applied = store.applied(epoch, partition)
+    return applied.offset if applied.generation == log.generations.generation(partition) else -1
+
+
+def covered_by_live(log: Log, store: Store, epoch: int) -> Callable[[int], int]:
     """Return what tells, by partition, up to where the links of records are in the log for another set of leaves.
 
     That is the set that serves: whoever folds it appends them before it writes the leaves. For who folds
     that set itself it is nothing.
 
     Args:
+        log: The log.
         store: Of all sets.
         epoch: Of who asks.
-        generation: The log's.
     """
 
     def covered(partition: int) -> int:
         live = int(store.get_meta(LIVE_EPOCH) or 0)
         if live in (0, epoch):
             return -1
-        applied = store.applied(live, partition)
-        return applied.offset if applied.generation == generation else -1
+        return covered_offset(log, store, live, partition)
 
     return covered
 
@@ -113,14 +117,12 @@ def keeper(log: Log, suppressions: Suppressions) -> Callable[[Folded], None]:
             suppressions.put(folded.suppressions)
         if folded.letters:
             log.append(0, [], folded.letters)
-        for partition in range(log.partitions):
-            links = [
-                encode_record(link)
-                for link in folded.links
-                if partition_of(link.leaf, log.partitions) == partition
-            ]
-            if links:
-                log.append(partition, links)
+        known = log.generations
+        shares: dict[int, list[bytes]] = {}
+        for record in [*folded.links, *(one.record for one in folded.late)]:
+            shares.setdefault(known.partition(record.leaf), []).append(encode_record(record))
+        for partition, values in shares.items():
+            log.append(partition, values)
 
     return keep
 
@@ -133,7 +135,7 @@ def replay(
 
     Replay never appends: links and dead letters of the log's records are in the log already. Only
     of the tail that no leaf covered when the last process ended that is not known: what it asks for
-    is kept as the runtime would have done.
+    is kept as the runtime would have done. A generation of the log that has not ended yet ends the replay.
 
     Args:
         log: The log; only read.
@@ -146,10 +148,15 @@ def replay(
     """
     total = Tally()
     empty = not store.scan(epoch, None, 1)
-    for partition in range(log.partitions):
+    generations, drained = log.generations, True
+    for partition in range(generations.partitions):
+        # Those of the first generation share no leaf; a later one goes on with leaves that are there.
+        generation = generations.generation(partition)
+        if partition == generations.of(generation)[0] and not drained:
+            break  # what is still to come of the one before would be too late
         fold = PartitionFold(
-            step=step, store=store, epoch=epoch, partition=partition, generation=log.generation,
-            empty=empty,
+            step=step, store=store, epoch=epoch, partition=partition, generation=generation,
+            empty=empty and generation == generations.first,
         )  # fmt: skip
 
         end = log.head(partition) if covered is None else covered[partition]
@@ -168,6 +175,7 @@ def replay(
 
         catch_up(fold, read, keep=keep_tail)
         flush_all(fold)
+        drained = drained and fold.drained()
         for name in Tally.__slots__:
             setattr(total, name, getattr(total, name) + getattr(fold.tally, name))
     return total

@@ -55,7 +55,9 @@ class Snapshot(NamedTuple):
     def end(self, log: Log, partition: int) -> int:
         """Return the offset that it goes up to: records below it are in it; 0 if there is none."""
         applied = self.store.applied(snapshot_epoch(self.epoch), partition)
-        return applied.offset + 1 if applied.generation == log.generation else 0
+        return (
+            applied.offset + 1 if applied.generation == log.generations.generation(partition) else 0
+        )
 
 
 def begin(log: Log, store: Store, epoch: int, plan: Plan, source: Snapshot | None) -> None:
@@ -99,7 +101,7 @@ def begin(log: Log, store: Store, epoch: int, plan: Plan, source: Snapshot | Non
     for one in (snapshot_epoch(epoch), epoch):
         for partition in range(log.partitions):
             if end := source.end(log, partition):
-                applied = Version(log.generation, end - 1)
+                applied = Version(log.generations.generation(partition), end - 1)
                 store.write(one, [], partition=partition, applied=applied)
 
 

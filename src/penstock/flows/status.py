@@ -7,10 +7,10 @@ from typing import NamedTuple
 from penstock.core.feature.plan import Plan
 from penstock.core.leaf import decode_leaf
 from penstock.core.record import Kind, decode_record
+from penstock.flows.generations import folded_records
 from penstock.ports.log import Log
 from penstock.ports.store import Store
 
-READ_RECORDS = 5_000
 SCAN_LEAVES = 1_000
 EDGE_LETTER = "edge-"
 
@@ -69,18 +69,17 @@ def conservation(log: Log, store: Store, epoch: int, plan: Plan) -> Conservation
         # What was truncated was counted then, and every leaf had it.
         offset, gone_primaries, gone_links = log.truncation(partition)
         primaries, links = primaries + gone_primaries, links + gone_links
-        while batch := log.read(partition, offset, READ_RECORDS):
-            offset = batch[-1].offset + 1
-            for entry in batch:
-                record = decode_record(entry.value)
-                if record.kind != Kind.PRIMARY:
-                    links += record.kind != Kind.LOST
-                    continue
-                primaries += 1
-                at = (log.generation, entry.offset)
-                # At or below the applied offset a record is in its leaf, or it is lost.
-                if at > versions.get(record.leaf, (0, -1)) and at > applied_to[partition]:
-                    in_flight += 1
+        generation = log.generations.generation(partition)
+        for entry in folded_records(log, partition, offset):
+            record = decode_record(entry.value)
+            if record.kind != Kind.PRIMARY:
+                links += record.kind != Kind.LOST
+                continue
+            primaries += 1
+            at = (generation, entry.offset)
+            # At or below the applied offset a record is in its leaf, or it is lost.
+            if at > versions.get(record.leaf, (0, -1)) and at > applied_to[partition]:
+                in_flight += 1
     refused = sum(
         letter.letter_id.startswith(EDGE_LETTER) for letter in log.dead_letters(pending_only=False)
     )

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from penstock.core.errors import SettingsError
+from penstock.core.generations import Generations
 from penstock.core.record import DeadLetter, LogRecord
 from penstock.core.segment import Segment
 from penstock.flows.archiving import ArchivedLog
@@ -31,10 +32,24 @@ class TieredLog:
     def __init__(self, inner: Log, archive: ArchivedLog) -> None:
         self.inner = inner
         self.archive = archive
-        self.generation, self.partitions = inner.generation, inner.partitions
         self.shared, self.identity = inner.shared, inner.identity
         self._named: dict[int, list[Archived]] = {}
         self._open: Callable[[Archived], Segment] = lru_cache(OPENED_MAX)(archive.open_named)
+
+    @property
+    def generations(self) -> Generations:
+        """The generations of the log itself."""
+        return self.inner.generations
+
+    @property
+    def generation(self) -> int:
+        """The newest one's number."""
+        return self.inner.generation
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions there are, those of all generations."""
+        return self.inner.partitions
 
     def append(
         self, partition: int, values: Sequence[bytes], letters: Sequence[DeadLetter] = ()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from penstock.core.generations import Generations
 from penstock.core.record import LogRecord
 
 
@@ -50,6 +51,10 @@ class Consumer(Protocol):
 
     def join(self, owner: Owner) -> None:
         """Ask the group for a share of the partitions; `poll` brings it."""
+        ...
+
+    def grow(self, generations: Generations) -> None:
+        """Ask the group for a share of the partitions of more generations, too; `poll` brings it."""
         ...
 
     def poll(self, limit: int, wait_ms: int) -> list[Batch]:

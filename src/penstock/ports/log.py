@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from penstock.core.errors import SettingsError
+from penstock.core.generations import Generations
 from penstock.core.record import DeadLetter, LogRecord
 
 
@@ -49,7 +50,10 @@ class Log(Protocol):
 
     The log is the promise: when `append` returns, its records and dead letters are durable, all of
     them. An offset names a record; it starts at 0 in every partition and grows by one a record,
-    without gaps. `logged_at_ms` is stamped once, at append. Partitions are fixed for a generation.
+    without gaps. `logged_at_ms` is stamped once, at append. Partitions are fixed for a generation. A
+    shared log may get another one while it is open: it is then appended to (`generations.partition`), and
+    its partitions are numbered after those of the ones before. What is appended to an earlier generation
+    behind its seal, by a process that had not heard, is copied by whoever folds that partition.
 
     A log of one process (`shared` is False) promises more. A batch that was not acknowledged is not
     there at all. Its stamps are those of the process's clock, and never decrease within a partition,
@@ -70,8 +74,21 @@ class Log(Protocol):
     Conformance: `penstock.testing.conformance.log`.
     """
 
-    generation: int
-    partitions: int
+    @property
+    def generations(self) -> Generations:
+        """The generations there are, as far as this process has heard; a new object when there are more."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """The newest one's number."""
+        ...
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions there are, those of all generations."""
+        ...
+
     shared: bool
     """Whether other processes may append, too."""
     identity: str

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from penstock.core.errors import Overloaded, PenstockError, Unavailable
-from penstock.core.ids import partition_of
 from penstock.core.record import DeadLetter, LogRecord, Record, encode_record
 from penstock.ports.clock import Clock
 from penstock.ports.log import Log
@@ -91,7 +90,7 @@ class GroupAppender:
         self._fold_waiting = fold_waiting
         self._lanes = [_Lane() for _ in range(log.partitions)]
         # One file has one writer. Brokers take a batch of each partition at a time, and all wait together.
-        threads = min(log.partitions, APPENDS_AT_ONCE) if log.shared else 1
+        threads = APPENDS_AT_ONCE if log.shared else 1
         self._thread = ThreadPoolExecutor(threads, thread_name_prefix="penstock-append")
         self._spooler: Spooler | None = None
         self._commits: set[asyncio.Task[None]] = set()
@@ -154,13 +153,16 @@ class GroupAppender:
     ) -> None:  # fmt: skip
         if self._closed:
             raise Unavailable("E401", "the log is closing", fix="retry; another process takes over")
-        if len(self._lanes) == 1:
+        if self._log.partitions == 1:
             values = [encode_record(record) for record in records]
             await self._enqueue(0, values, letters, urgent, owed)
             return
         shares: dict[int, list[bytes]] = {}
+        known = self._log.generations
+        while len(self._lanes) < known.partitions:
+            self._lanes.append(_Lane())
         for record in records:
-            partition = partition_of(record.leaf, len(self._lanes))
+            partition = known.partition(record.leaf)
             shares.setdefault(partition, []).append(encode_record(record))
         if letters and not shares:
             shares[0] = []

@@ -82,7 +82,7 @@ class EmbeddedEngine:
             for partition in range(log.partitions)
         ]  # fmt: skip
         self._covered = [*covered] or [-1] * log.partitions
-        self._unkept = [Folded([], [], []) for _ in self._lanes]
+        self._unkept = [Folded([], [], [], []) for _ in self._lanes]
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-store")
         # Only of a remote store: reads need not wait for what is written.
         self._reads = ThreadPoolExecutor(4, thread_name_prefix="penstock-read")
@@ -350,7 +350,7 @@ class EmbeddedEngine:
         if not (unkept.links or unkept.letters or unkept.suppressions):
             lane.kept = max(lane.kept, folded)
             return
-        self._unkept[partition] = Folded([], [], [])
+        self._unkept[partition] = Folded([], [], [], [])
         try:
             if unkept.suppressions:
                 await asyncio.get_running_loop().run_in_executor(
@@ -366,6 +366,7 @@ class EmbeddedEngine:
                 unkept.links + fresh.links,
                 unkept.letters + fresh.letters,
                 unkept.suppressions + fresh.suppressions,
+                unkept.late + fresh.late,
             )
             raise
         lane.kept = max(lane.kept, folded)
@@ -388,7 +389,7 @@ class EmbeddedEngine:
         # What was read or folded while the store was asked is of before. Folded again records ask for
         # the same again, beyond what is durable.
         lane.waiting.clear()
-        self._unkept[partition] = Folded([], [], [])
+        self._unkept[partition] = Folded([], [], [], [])
         self._covered[partition] = max(self._covered[partition], lane.kept)
         lane.astray, lane.behind = False, True
         self._wake.set()

@@ -155,7 +155,7 @@ class Feeder:
             self._positions = feed.take_over()
         positions = [*self._positions]
         batch: dict[int, list[LogRecord]] = {}
-        for partition in range(self._log.partitions):
+        for partition in range(len(positions)):
             records = self._read(partition, positions[partition])
             if records:
                 batch[partition] = records
@@ -178,7 +178,14 @@ class Feeder:
     def _opened(self) -> Feed:
         """Return the feed of what serves now; if that is another than before, begin where that one stands."""
         source = self._source()
-        if self._feed is None or self._current is None or source.name != self._current.name:
+        # One more generation of the log has places of its own.
+        grown = self._positions is not None and len(self._positions) < self._log.partitions
+        if (
+            self._feed is None
+            or self._current is None
+            or source.name != self._current.name
+            or grown
+        ):
             if self._feed is not None:
                 self._feed.close()
             self._feed, self._positions = None, None

@@ -91,6 +91,8 @@ class PopularFollower:
         now_ms = self.clock.now_ms()
         more = False
         for partition in range(self.log.partitions):
+            if partition == len(self._next):
+                self._grow()
             try:
                 more |= self._forward(partition)
                 more |= self._backward(partition, now_ms)
@@ -105,6 +107,13 @@ class PopularFollower:
             self._counted, self._ranked_tile = False, tile
         self._ranked_at_ms = now_ms
         return more
+
+    def _grow(self) -> None:
+        """Follow one partition more, from its beginning: its generation is new."""
+        for name, rule in self.rules.items():
+            self._tallies[name].append(Tally(rule))
+        self._next.append(self.log.first(len(self._next)))
+        self._from.append(0)
 
     def _rank(self, now_ms: int) -> None:
         for tallies in self._tallies.values():

@@ -76,7 +76,7 @@ class WrittenLeaves:
         self.engine = engine
         self.step = step
         self.epoch = epoch
-        self.partitions = [_Partition() for _ in range(engine.log.partitions)]
+        self._partitions: list[_Partition] = []
         self._era = engine.store.era
         """Of the store, in which it was looked how far they are: in another one that says nothing."""
         self._decoded: dict[LeafId, Leaf] = {}
@@ -138,6 +138,16 @@ class WrittenLeaves:
 
     # -- how far they are
 
+    @property
+    def partitions(self) -> list[_Partition]:
+        """How far each partition is, those of a generation just opened too."""
+        known = self._partitions
+        while len(known) < self.engine.log.partitions:
+            known.append(one := _Partition())
+            # Of a new generation nothing is older than what was just known of the others.
+            one.as_of_ms = min((other.as_of_ms for other in known[:-1]), default=0)
+        return known
+
     def look(self) -> None:
         """Ask the store how far the workers are; on any thread, one at a time.
 
@@ -151,7 +161,8 @@ class WrittenLeaves:
             now_ms, head = clock.now_ms(), log.head(number)
             one.heads.append((now_ms, head))
             applied = self.engine.store.applied(self.epoch, number)
-            one.applied = applied.offset if applied.generation == log.generation else -1
+            ours = applied.generation == log.generations.generation(number)
+            one.applied = applied.offset if ours else -1
             if one.applied + 1 >= head:
                 one.as_of_ms = now_ms
                 one.heads.clear()

@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from penstock.core.errors import Fenced, PenstockError, Unavailable
-from penstock.core.ids import partition_of
+from penstock.core.generations import seal_record
 from penstock.core.record import DeadLetter, LogRecord, Record, encode_record
 from penstock.core.step import Step
-from penstock.flows.process import Folded, PartitionFold, Tally
+from penstock.flows.generations import drained, require_heard
+from penstock.flows.process import Folded, Late, PartitionFold, Tally
 from penstock.ports.clock import Clock
 from penstock.ports.consumer import Consumer
 from penstock.ports.log import Log, truncated
@@ -54,6 +55,9 @@ COMMIT_MS = 1_000
 COMMIT_DOUBLINGS = 4
 """How often offsets are committed, at most; doubled each time the store does not confirm what it has."""
 
+GATED_MS = 100
+"""How often it is asked whether the generation before is drained."""
+
 RETRY_MS = 200
 RETRY_MS_MAX = 10_000
 """How long a partition rests after the store, the log or the register did not answer: doubled each time."""
@@ -85,6 +89,10 @@ class _Lane:
         self.flush_at_ms = 0
         self.oldest_ms = 0
         """The stamp of the first record that is folded and not written; 0 for none."""
+        self.gated = False
+        """Whether it waits until the generation before is drained."""
+        self.sealed = False
+        """Whether it was sealed here."""
         self.tallied = Tally()
 
 
@@ -131,6 +139,8 @@ class Worker:
         """How often in a row the store has not confirmed what it has."""
         self._store_fault: PenstockError | None = None
         """Why the store can't be used, as of the last look; None if it can."""
+        self._known = log.generations
+        """What partitions its group was asked for."""
         self._joined = False
         self._draining = False
 
@@ -138,6 +148,8 @@ class Worker:
 
     def start(self) -> None:
         """Ask for a share of the partitions."""
+        self._known = self.log.generations
+        self.consumer.grow(self._known)
         self.consumer.join(self)
         self._joined = True
 
@@ -161,6 +173,9 @@ class Worker:
             Unavailable: The group does not have this worker any more (E470, E473).
         """
         folded = 0
+        if self.log.generations is not self._known:
+            self._known = self.log.generations
+            self.consumer.grow(self._known)
         for batch in self.consumer.poll(POLL_RECORDS, self._wait_ms()):
             lane = self._lanes.get(batch.partition)
             if lane is not None and lane.fold is not None and lane.fault is None:
@@ -180,9 +195,9 @@ class Worker:
     def _wait_ms(self) -> int:
         now_ms = self.clock.monotonic_ms()
         due = [
-            lane.retry_at_ms if lane.fault is not None else lane.flush_at_ms
+            lane.flush_at_ms if _goes(lane) else lane.retry_at_ms
             for lane in [*self._lanes.values()]
-            if lane.fault is not None or _owes(lane)
+            if not _goes(lane) or _owes(lane)
         ]
         return min(max(min(due, default=now_ms + POLL_MS) - now_ms, 0), POLL_MS)
 
@@ -205,7 +220,7 @@ class Worker:
         self.metrics.count("penstock_rebalances_total", len(partitions), kind="revoked")
         lanes = [self._lanes[partition] for partition in partitions if partition in self._lanes]
         for lane in lanes:
-            if lane.fault is None:
+            if _goes(lane):
                 self._flush(lane)
         self._commit(lanes)
         self._forget(partitions)
@@ -219,7 +234,7 @@ class Worker:
         """Look again where the store says that partitions go on: the log has nothing where they are read."""
         for partition in partitions:
             lane = self._lanes.get(partition)
-            if lane is not None and lane.fault is None:
+            if lane is not None and _goes(lane):
                 self._seek_back(lane)
 
     def _forget(self, partitions: Sequence[int]) -> None:
@@ -234,11 +249,19 @@ class Worker:
         partition = lane.partition
         lane.asks.clear()
         lane.oldest_ms = 0
+        lane.sealed = False
         try:
+            generation = self.log.generations.generation(partition)
+            lane.gated = not self._may_begin(generation)
+            if lane.gated:
+                lane.fold, lane.fault = None, None
+                lane.retry_at_ms = self.clock.monotonic_ms() + GATED_MS
+                self.consumer.pause(partition)
+                return None
             if lane.fold is None:
                 lane.fold = PartitionFold(
                     step=self.step, store=self.store, epoch=self.epoch, partition=partition,
-                    generation=self.log.generation, cached_max=self.cached_max,
+                    generation=generation, cached_max=self.cached_max,
                 )  # fmt: skip
             offset = lane.fold.restart()
             self._require_readable(partition, offset)
@@ -250,6 +273,14 @@ class Worker:
         lane.fault = None
         lane.flush_at_ms = self.clock.monotonic_ms() + self.flush_ms
         return offset
+
+    def _may_begin(self, generation: int) -> bool:
+        """Return whether the generation before is drained, so that a leaf's records are folded in their order.
+
+        Asked whenever a partition is begun anew: a store that lost what was written has lost that, too.
+        """
+        known = self.log.generations
+        return generation == known.first or drained(self.store, self.epoch, known, generation - 1)
 
     def _require_readable(self, partition: int, offset: int) -> None:
         first, head = self.log.first(partition), self.log.head(partition)
@@ -343,11 +374,27 @@ class Worker:
     def _write_due(self) -> None:
         for lane in [*self._lanes.values()]:
             now_ms = self.clock.monotonic_ms()
-            if lane.fault is not None:
+            if not _goes(lane):
                 if now_ms >= lane.retry_at_ms:
                     self._try_again(lane)
             elif now_ms >= lane.flush_at_ms and _owes(lane):
                 self._flush(lane)
+            else:
+                self._seal(lane)
+
+    def _seal(self, lane: _Lane) -> None:
+        """End a partition whose generation has a next one, once what is known of it is folded."""
+        fold, partition = lane.fold, lane.partition
+        if lane.sealed or not self.log.generations.ended(partition):
+            return
+        if fold is None or fold.seal is not None or self._lag(lane):
+            return
+        try:
+            self.log.append(partition, [seal_record()])
+        except PenstockError as error:
+            self._rest(lane, error)
+            return
+        lane.sealed = True
 
     def _flush(self, lane: _Lane) -> None:
         """Write all that is folded of a partition; if that fails, go by what is written."""
@@ -395,7 +442,10 @@ class Worker:
             for lane in further:
                 confirmed = self.store.confirmed(self.epoch, lane.partition)
                 offset = confirmed.offset + 1
-                if confirmed.generation == self.log.generation and offset > lane.committed:
+                if (
+                    confirmed.generation == self.log.generations.generation(lane.partition)
+                    and offset > lane.committed
+                ):
                     lane.committed = reached[lane.partition] = offset
             self._unconfirmed = 0
         except PenstockError as error:
@@ -419,7 +469,14 @@ class Worker:
         asks = [ask.folded for ask in lane.asks if ask.offset > covered]
         links = [link for folded in asks for link in folded.links]
         letters = [letter for folded in asks for letter in folded.letters]
+        late = [one for folded in asks for one in folded.late if lane.fold and one.offset >= lane.fold.copied]  # fmt: skip
+        if (links or late) and lane.fold is not None and lane.fold.seal is not None:
+            require_heard(self.log.generations, lane.fold.generation)
         self._append(lane.partition, links, letters)
+        if links:
+            self.metrics.count("penstock_links_appended_total", len(links))
+        if late:
+            self._copy(lane.partition, late)
         # Only now: whatever was raised before this, the leaves that asked are not written.
         lane.asks.clear()
 
@@ -427,13 +484,16 @@ class Worker:
         self, partition: int, links: Sequence[Record], letters: Sequence[DeadLetter]
     ) -> None:
         shares: dict[int, list[bytes]] = {partition: []} if letters else {}
+        known = self.log.generations
         for link in links:
-            to = partition_of(link.leaf, self.log.partitions)
-            shares.setdefault(to, []).append(encode_record(link))
+            shares.setdefault(known.partition(link.leaf), []).append(encode_record(link))
         for to, values in shares.items():
             self.log.append(to, values, letters if to == partition else ())
-        if links:
-            self.metrics.count("penstock_links_appended_total", len(links))
+
+    def _copy(self, partition: int, late: Sequence[Late]) -> None:
+        """Copy what came behind a seal into the newest generation, and note there that it was."""
+        self._append(partition, [one.record for one in late], ())
+        self.log.append(partition, [seal_record(late[-1].offset + 1)])
 
     # -- ask
 
@@ -480,9 +540,9 @@ class Worker:
         self.metrics.gauge("penstock_partition_resting", int(resting), partition=name)
 
     def _lag(self, lane: _Lane) -> int:
-        if lane.fold is None:
-            return 0
-        return max(self.consumer.head(lane.partition) - lane.fold.next_offset, 0)
+        # Of one that waits nothing is folded yet.
+        folded = 0 if lane.fold is None else lane.fold.next_offset
+        return max(self.consumer.head(lane.partition) - folded, 0)
 
     def _count(self, lane: _Lane) -> None:
         if lane.fold is None:
@@ -494,6 +554,11 @@ class Worker:
                 labels = {"reason": "E360"} if name == "dead" else {}
                 self.metrics.count(metric, more, **labels)  # type: ignore[arg-type] - a name of the table
                 setattr(before, name, getattr(tally, name))
+
+
+def _goes(lane: _Lane) -> bool:
+    """Return whether a partition is folded: it neither rests nor waits for another."""
+    return lane.fault is None and not lane.gated
 
 
 def _owes(lane: _Lane) -> bool:

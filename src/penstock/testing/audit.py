@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from penstock.core.identity.edges import CLAIMS_MAX
-from penstock.core.ids import LeafId, as_hex, partition_of
+from penstock.core.ids import LeafId, as_hex
 from penstock.core.leaf import ID_TILE_MS, ID_TILES, Leaf, decode_leaf, encode_leaf
 from penstock.core.record import NO_VERSION, Kind, LogRecord, Record, Version, decode_record
 from penstock.core.step import Step
+from penstock.flows.generations import folded_records, late_records
 from penstock.ports.log import Log
 from penstock.ports.store import Store, StoredLeaf
 
-READ_RECORDS = 5_000
 SCAN_LEAVES = 1_000
 SHOWN_MAX = 5
 """Examples of one kind of problem that a report names."""
@@ -134,11 +134,14 @@ def audit(log: Log, store: Store, step: Step, epoch: int) -> AuditReport:
         DataCorrupt: A record or a leaf does not decode, or was made by other definitions (E7xx).
     """
     stored = dict(_scan(store, epoch))
-    refold = _Refold(step, stored, log.generation)
+    refold = _Refold(step, stored)
     for partition in range(log.partitions):
         refold.applied = store.applied(epoch, partition)
-        for entry in _entries(log, partition):
+        refold.generation = log.generations.generation(partition)
+        for entry in folded_records(log, partition):
             refold.take(partition, entry, decode_record(entry.value))
+        for entry in late_records(log, partition):
+            refold.keep(decode_record(entry.value))
     leaves = {
         leaf_id: decode_leaf(leaf_id, held.version, held.parts[0], step.plan)
         for leaf_id, held in stored.items()
@@ -158,7 +161,7 @@ def audit(log: Log, store: Store, step: Step, epoch: int) -> AuditReport:
         different=tuple(name for name, held in stored.items() if not refold.equals(name, held)),
         ahead=tuple(
             name for name, held in stored.items()
-            if held.version >= (log.generation, log.head(partition_of(name, log.partitions)))
+            if held.version.offset >= log.head(log.generations.partition(name, held.version.generation))
         ),
         letters_missing=max(dead - (len(letters) - edge_letters), 0),
         link_violations=(*refold.links_missing(), *_one_sided(leaves, refold.links_in_flight)),
@@ -193,9 +196,9 @@ class _Ids:
 class _Refold:
     """Every record of the log, folded once more as far as the stored leaves claim to have come."""
 
-    def __init__(self, step: Step, stored: dict[LeafId, StoredLeaf], generation: int) -> None:
+    def __init__(self, step: Step, stored: dict[LeafId, StoredLeaf]) -> None:
         self.step = step
-        self.generation = generation
+        self.generation = 0
         self.applied = NO_VERSION
         self.primaries = self.in_flight = 0
         self.lost: list[tuple[int, int]] = []
@@ -235,6 +238,11 @@ class _Refold:
         self.step.fold(
             leaf, record, self.generation, entry.offset, entry.logged_at_ms, self._links_owed
         )
+
+    def keep(self, record: Record) -> None:
+        """Note a record that is in the log, and to be copied to where it is folded."""
+        if record.kind == Kind.LINK:
+            self._links_kept.add((record.leaf, record.message_id))
 
     def counts(self, stored: Leaf) -> bool:
         """Return whether a stored leaf's head counts each of its records once, and copies as such."""
@@ -277,13 +285,6 @@ def _one_sided(
             full = other is not None and len(other.edges) >= CLAIMS_MAX and not edge.verified
             if not full and not (other is not None and other.quarantined):
                 yield LinkViolation(as_hex(name), as_hex(side), ONE_SIDED)
-
-
-def _entries(log: Log, partition: int) -> Iterator[LogRecord]:
-    offset = log.first(partition)
-    while batch := log.read(partition, offset, READ_RECORDS):
-        yield from batch
-        offset = batch[-1].offset + 1
 
 
 def _scan(store: Store, epoch: int) -> Iterator[tuple[LeafId, StoredLeaf]]:

@@ -16,6 +16,7 @@ from penstock.ports.store import LeafWrite, StoredLeaf, Verdict
 class _State(NamedTuple):
     leaves: dict[int, dict[LeafId, StoredLeaf]]
     applied: dict[tuple[int, int], Version]
+    meta: dict[str, str]
 
 
 class LosingStore(MemoryStore):
@@ -38,6 +39,11 @@ class LosingStore(MemoryStore):
         self._past.append(self._state())
         return verdicts
 
+    def put_meta(self, name: str, value: str) -> None:
+        """Keep a small named value."""
+        super().put_meta(name, value)
+        self._past.append(self._state())
+
     def confirm(self) -> None:
         """Wait until replicas have everything: it is not lost any more with the server."""
         del self._past[:-1]
@@ -54,18 +60,19 @@ class LosingStore(MemoryStore):
 
     def empty(self) -> None:
         """Be found empty."""
-        self._become(_State({}, {}))
+        self._become(_State({}, {}, {}))
 
     def _become(self, state: _State) -> None:
         self._leaves = {epoch: dict(leaves) for epoch, leaves in state.leaves.items()}
         self._applied = dict(state.applied)
+        self._meta = dict(state.meta)
         self._past = [self._state()]
         self.history += 1
         self.losses += 1
 
     def _state(self) -> _State:
         leaves = {epoch: dict(leaves) for epoch, leaves in self._leaves.items()}
-        return _State(leaves, dict(self._applied))
+        return _State(leaves, dict(self._applied), dict(self._meta))
 
 
 class LosingClient:
@@ -116,6 +123,16 @@ class LosingClient:
         self.look()
         self.server.confirm()
         return self.server.applied(epoch, partition)
+
+    def get_meta(self, name: str) -> str | None:
+        """Return a small named value."""
+        self.look()
+        return self.server.get_meta(name)
+
+    def put_meta(self, name: str, value: str) -> None:
+        """Keep a small named value."""
+        self.look()
+        self.server.put_meta(name, value)
 
     def check(self) -> None:
         """Look whether the server is what it was."""

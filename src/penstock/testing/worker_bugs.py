@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Final
 
+from msgspec import structs
+
 from penstock.core.errors import PenstockError, Unavailable
-from penstock.core.record import LogRecord, Version
-from penstock.flows.process import PartitionFold
+from penstock.core.ids import event_id
+from penstock.core.record import DeadLetter, Kind, LogRecord, Record, Version, encode_record
+from penstock.flows.process import Late, PartitionFold
 from penstock.ports.store import Verdict
 from penstock.runtimes.worker import Worker
 
@@ -34,6 +37,13 @@ class WorkerBug(Enum):
     LOST_LEAVES_NO_TRACE = (
         "a rewound partition is read on from where it was, not from what is written"
     )
+    UNDRAINED = "a generation is folded before the one before is drained"
+    LATE_NOT_COPIED = "what came behind a seal is not copied"
+    LATE_RENAMED = "what came behind a seal is copied with a message id of its own"
+    LATE_NOTED_FIRST = "what came behind a seal is noted as applied before it is copied"
+    LINK_TO_SEALED = "links go to the generation of their primaries"
+    SEAL_FORGOTTEN = "one partition is not sealed"
+    SEAL_NOT_KNOWN_AGAIN = "a fold that begins behind the seal does not know of it"
     REGISTER_NOT_HEALED = "what a person said of permission is left to the edge alone"
     COMMIT_BEFORE_CONFIRMED = (
         "what is written is committed before it is known to outlast the server"
@@ -180,6 +190,85 @@ class _ReadsOn(Worker):
         return before
 
 
+class _Undrained(Worker):
+    """Begins with every generation at once."""
+
+    def _may_begin(self, generation: int) -> bool:
+        return True
+
+
+class _CopiesNothing(Worker):
+    """Goes past what came behind a seal."""
+
+    def _copy(self, partition: int, late: Sequence[Late]) -> None:
+        """Forget it."""
+
+
+class _Renames(Worker):
+    """Copies as if an event were another one there."""
+
+    def _copy(self, partition: int, late: Sequence[Late]) -> None:
+        renamed: list[Late] = []
+        for offset, record in late:
+            message_id = f"{record.message_id}#copy"
+            other = structs.replace(
+                record, message_id=message_id, event_id=event_id(record.leaf, message_id)
+            )
+            renamed.append(Late(offset, other if record.kind == Kind.PRIMARY else record))
+        super()._copy(partition, renamed)
+
+
+class _CopiesLast(Worker):
+    """Copies when the applied offset is noted."""
+
+    def _keep(self, lane: Any) -> None:
+        late = [one for ask in lane.asks for one in ask.folded.late]
+        self._owed = [*getattr(self, "_owed", []), *late]
+        for ask in lane.asks:
+            ask.folded.late.clear()
+        super()._keep(lane)
+
+    def _flush(self, lane: Any) -> None:
+        super()._flush(lane)
+        owed, self._owed = getattr(self, "_owed", []), []
+        if owed and lane.fault is None:
+            try:
+                self._copy(lane.partition, owed)
+            except PenstockError as error:
+                self._rest(lane, error)
+
+
+class _LinksBack(Worker):
+    """Appends links beside their primaries."""
+
+    def _append(
+        self, partition: int, links: Sequence[Record], letters: Sequence[DeadLetter]
+    ) -> None:
+        known = self.log.generations
+        before = known.generation(partition)
+        for link in links:
+            to = known.partition(link.leaf, before if link.kind == Kind.LINK else 0)
+            self.log.append(to, [encode_record(link)])
+
+
+class _ForgetsASeal(Worker):
+    """Never seals the first partition."""
+
+    def _seal(self, lane: Any) -> None:
+        if lane.partition:
+            super()._seal(lane)
+
+
+class _FoldsOn(Worker):
+    """Looks for the seal only in what it reads."""
+
+    def _open(self, lane: Any) -> int | None:
+        offset = super()._open(lane)
+        if lane.fold is not None:
+            lane.fold.seal = None
+        return offset
+
+
 WORKERS: Final[dict[WorkerBug, type[Worker]]] = {
     WorkerBug.RESUME_FROM_COMMIT: _ResumesFromCommit,
     WorkerBug.CACHE_OVER_REVOKED: _KeepsCaches,
@@ -191,6 +280,13 @@ WORKERS: Final[dict[WorkerBug, type[Worker]]] = {
     WorkerBug.LOST_LEAVES_NO_TRACE: _ReadsOn,
     WorkerBug.COMMIT_BEFORE_CONFIRMED: _CommitsUnconfirmed,
     WorkerBug.CACHE_OVER_ERA: _KeepsCacheOverEras,
+    WorkerBug.UNDRAINED: _Undrained,
+    WorkerBug.LATE_NOT_COPIED: _CopiesNothing,
+    WorkerBug.LATE_RENAMED: _Renames,
+    WorkerBug.LATE_NOTED_FIRST: _CopiesLast,
+    WorkerBug.LINK_TO_SEALED: _LinksBack,
+    WorkerBug.SEAL_FORGOTTEN: _ForgetsASeal,
+    WorkerBug.SEAL_NOT_KNOWN_AGAIN: _FoldsOn,
 }
 """The worker that has a bug; bugs that are not listed are the store's or the register's."""
 
@@ -199,3 +295,9 @@ OF_A_SERVER: Final = frozenset({
     WorkerBug.NOTED_OVER_ERA, WorkerBug.ERA_NOT_SEEN,
 })  # fmt: skip
 """Those that only a store shows that may lose what it had acknowledged."""
+
+OF_GENERATIONS: Final = frozenset({
+    WorkerBug.UNDRAINED, WorkerBug.LATE_NOT_COPIED, WorkerBug.LATE_RENAMED, WorkerBug.LATE_NOTED_FIRST,
+    WorkerBug.LINK_TO_SEALED, WorkerBug.SEAL_FORGOTTEN, WorkerBug.SEAL_NOT_KNOWN_AGAIN,
+})  # fmt: skip
+"""Those that only show where the log gets another generation."""

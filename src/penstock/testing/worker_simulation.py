@@ -10,7 +10,7 @@ stood. The store may be on a server that is emptied, or replaced by one that lac
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from penstock.core.errors import PenstockError, Unavailable
 from penstock.core.feature.plan import Plan
 from penstock.core.identity.identifier import IdentityRules
 from penstock.core.identity.routing import route
-from penstock.core.ids import LeafId, event_id, leaf_id, partition_of
+from penstock.core.ids import LeafId, event_id, leaf_id
 from penstock.core.record import (
     NO_VERSION,
     RECORD_FORMAT,
@@ -33,8 +33,10 @@ from penstock.core.record import (
     Version,
     decode_record,
     encode_record,
+    kind_of,
 )
 from penstock.core.step import Rules, Step
+from penstock.flows.generations import folded_records, late_records
 from penstock.ports.log import Log
 from penstock.ports.store import LeafWrite, Store, Verdict
 from penstock.ports.suppressions import Suppressions
@@ -49,6 +51,10 @@ KEY = b"simulation identifier key 32 byt"
 EVIDENCE = Evidence("context", granted=("personalisation",))
 EPOCH = 1
 WORKERS_MAX = 3
+EDGES = 2
+GENERATIONS_MAX = 2
+"""Opened in one history, besides the first."""
+
 FAULT = 0.03
 DEATH = 0.02
 STALL = 0.02
@@ -74,6 +80,10 @@ class WorkerStory(NamedTuple):
     moved: int
     refused: int
     losses: int
+    opened: int = 0
+    """Generations."""
+    late: int = 0
+    """Events behind a seal."""
 
 
 class WorkerSimulation:
@@ -87,11 +97,13 @@ class WorkerSimulation:
         suppressions: A fresh register.
         clock: Turned by the simulation.
         bug: What to plant.
+        open_generation: Opens another generation of the log, with so many partitions; None for a history
+            in which that does not happen. Edges and workers hear of it at different times.
     """
 
     def __init__(
         self, seed: int, plan: Plan, *, log: Log, store: Store, suppressions: Suppressions, clock: HandClock,
-        bug: WorkerBug = WorkerBug.NONE,
+        bug: WorkerBug = WorkerBug.NONE, open_generation: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
         self.seed = seed
         self.dice = random.Random(seed)  # noqa: S311 - one seed, one history
@@ -100,6 +112,10 @@ class WorkerSimulation:
         self.log = log
         self.store = store
         self.suppressions = suppressions
+        self.open_generation = open_generation
+        self.opened = self.late = 0
+        self.edges = [log.generations] * EDGES
+        """What generations each edge has heard of."""
         self.group = MemoryGroup(log)
         self.metrics = MemoryMetrics()
         self.step = Step(plan, Rules(ConsentRules(), {}))
@@ -133,8 +149,9 @@ class WorkerSimulation:
         refused = self.metrics.value("penstock_writes_refused_total")
         losses = self.store.losses if isinstance(self.store, LosingStore) else 0
         return WorkerStory(
-            self.seed, len(self.sent), self.deaths, self.stalls, int(moved), int(refused), losses
-        )
+            self.seed, len(self.sent), self.deaths, self.stalls, int(moved), int(refused),
+            losses, self.opened, self.late,
+        )  # fmt: skip
 
     def _act(self) -> None:
         if isinstance(self.store, LosingStore) and self.dice.random() < LOSS:
@@ -157,10 +174,24 @@ class WorkerSimulation:
             partition = self.dice.choice(sorted(self.group.committed))
             self.group.committed[partition] = self.dice.randint(0, self.group.committed[partition])
             self.note(f"the commit of partition {partition} is set back")
+        elif self.open_generation is not None and draw < 0.52:
+            self._reshard(self.open_generation)
         elif idle:
             self._turn(self.dice.choice(idle))
         elif not self.workers:
             self._start()
+
+    def _reshard(self, open_generation: Callable[[int], None]) -> None:
+        """Open a generation, or let somebody hear of one."""
+        draw = self.dice.random()
+        if draw < 0.25 and self.opened < GENERATIONS_MAX:
+            self.opened += 1
+            open_generation(self.dice.randint(1, 4))
+            self.note(f"a generation is opened: {self.log.generations.counts}")
+        elif draw < 0.6:
+            self.edges[self.dice.randrange(EDGES)] = self.log.generations
+        elif self.workers:
+            self.dice.choice(self.workers).log.generations = self.log.generations
 
     def _start(self) -> None:
         self.started += 1
@@ -188,6 +219,7 @@ class WorkerSimulation:
 
     def _alive(self, process: _Process, does: Callable[[], object]) -> None:
         self.busy.append(process)
+        process.log.told = process.log.generations
         try:
             does()
         except Died as died:
@@ -232,8 +264,9 @@ class WorkerSimulation:
             self._append([self.dice.choice(self.sent) for _ in range(3)])
 
     def _append(self, records: Sequence[Record]) -> None:
+        known = self.dice.choice(self.edges)
         for record in records:
-            self.log.append(partition_of(record.leaf, self.log.partitions), [encode_record(record)])
+            self.log.append(known.partition(record.leaf), [encode_record(record)])
             self.acknowledged.add((LeafId(record.leaf), record.message_id))
 
     def _event(self, number: int) -> Record:
@@ -265,6 +298,7 @@ class WorkerSimulation:
             Broken: It does not come to an end.
         """
         self.faults = self.death = self.stall = 0.0
+        self.edges = [self.log.generations] * EDGES
         for process in [*self.workers]:
             self._stop(process)
         self.group.members.clear()
@@ -297,20 +331,39 @@ class WorkerSimulation:
             owed = tuple(one for one in report.link_violations if one.what != ONE_SIDED)
             report = replace(report, link_violations=owed)
         self.require(report.sound, "; ".join(report.problems))
-        primaries = list(self._primaries())
+        self._check_generations()
+        primaries = self._primaries(folded_records)
         covered = {leaf: stored.version for leaf, stored in self.store.scan(EPOCH, None, 1 << 20)}
         for partition, entry, record in primaries:
-            version = Version(self.log.generation, entry.offset)
+            version = Version(self.log.generations.generation(partition), entry.offset)
             if record.name in PERMISSION_EVENTS and (
                 version <= covered.get(LeafId(record.leaf), NO_VERSION)
             ):
                 self._check_register(record, partition, entry.offset)
         if settled:
             self.require(report.in_flight == 0, "after a clean end everything is written")
-            kept = {(LeafId(record.leaf), record.message_id) for _, _, record in primaries}
+            late = self._primaries(late_records)
+            self.late = len(late)
+            kept = {(LeafId(record.leaf), record.message_id) for _, _, record in primaries + late}
             self.require(self.acknowledged <= kept, "an acknowledged event is in the log")
             counts = sum(leaf.applied for leaf in report.leaves.values())
             self.require(counts == len(kept), f"each event counts once: {counts} for {len(kept)}")
+
+    def _check_generations(self) -> None:
+        """Check that nothing of a generation is in a leaf before all of the one before is in leaves."""
+        known = self.log.generations
+        folded = {stored.version.generation for _, stored in self.store.scan(EPOCH, None, 1 << 20)}
+        for generation in folded - {known.first}:
+            for partition in known.of(generation - 1):
+                seals = [
+                    entry.offset for entry in self.log.read(partition, 0, 1 << 20)
+                    if kind_of(entry.value) == Kind.SEAL
+                ]  # fmt: skip
+                applied = self.store.applied(EPOCH, partition).offset
+                self.require(
+                    bool(seals) and applied >= seals[0],
+                    f"partition {partition} is drained before generation {generation} is folded",
+                )
 
     def _check_register(self, record: Record, partition: int, offset: int) -> None:
         for key, entry in suppression_of(record):
@@ -320,11 +373,13 @@ class WorkerSimulation:
                 f"the register has what {partition}/{offset} says, since its leaf is written",
             )
 
-    def _primaries(self) -> list[tuple[int, LogRecord, Record]]:
+    def _primaries(
+        self, records: Callable[[Log, int], Iterable[LogRecord]]
+    ) -> list[tuple[int, LogRecord, Record]]:
         return [
             (partition, entry, record)
             for partition in range(self.log.partitions)
-            for entry in self.log.read(partition, 0, 1 << 20)
+            for entry in records(self.log, partition)
             if (record := decode_record(entry.value)).kind == Kind.PRIMARY
         ]
 
@@ -348,11 +403,12 @@ class _Process:
     def __init__(self, simulation: WorkerSimulation, name: str) -> None:
         self.name = name
         self.consumer = simulation.group.member()
+        self.log = _Log(simulation.log, simulation, self)
         bug = simulation.bug
         kind = WORKERS.get(bug, Worker)
         self.worker = kind(
             consumer=_Consumer(self.consumer, simulation, self),  # type: ignore[arg-type]
-            log=_Log(simulation.log, simulation, self),  # type: ignore[arg-type]
+            log=self.log,  # type: ignore[arg-type]
             store=_Store(_client(simulation), simulation, self),  # type: ignore[arg-type]
             suppressions=_Register(simulation.suppressions, simulation, self),  # type: ignore[arg-type]
             step=simulation.step, epoch=EPOCH, clock=simulation.clock, metrics=simulation.metrics,
@@ -385,8 +441,22 @@ class _Part:
 
 
 class _Log(_Part):
+    """The log; it has heard of some of its generations, and of all when a worker starts."""
+
+    def __init__(self, inner: Any, simulation: WorkerSimulation, process: _Process) -> None:
+        super().__init__(inner, simulation, process)
+        self.generations = self.told = inner.generations
+        """What it has heard of, and what it had when its turn began."""
+
     def append(self, partition: int, values: Sequence[bytes], letters: Sequence[Any] = ()) -> Any:
-        return self._do("links", "E401", lambda: self._inner.append(partition, values, letters))
+        for value in values:
+            known = self.generations.generation(partition)
+            self._simulation.require(
+                kind_of(value) != Kind.LINK or known >= self.told.newest,
+                "a link goes to the newest generation that is known",
+            )
+        what = "a seal" if values and kind_of(values[0]) == Kind.SEAL else "links"
+        return self._do(what, "E401", lambda: self._inner.append(partition, values, letters))
 
 
 class _Register(_Part):
@@ -413,6 +483,9 @@ class _Consumer(_Part):
 
 class _Store(_Part):
     """The store, leaf by leaf as a remote one is: it may stop between two leaves, and before the offset."""
+
+    def put_meta(self, name: str, value: str) -> None:
+        self._do("where a partition ends", "E402", lambda: self._inner.put_meta(name, value))
 
     def write(
         self, epoch: int, writes: Sequence[LeafWrite], *, partition: int, applied: Version

@@ -31,7 +31,7 @@ class TestKafkaConsumer(ConsumerConformance):
         log = KafkaLog(self.connection, partitions=PARTITIONS)
         membership = Membership(self.group, protocol=self.protocol, session_ms=SESSION_MS)
         try:
-            yield Group(log, partial(KafkaConsumer, self.connection, log.topic, membership))
+            yield Group(log, partial(KafkaConsumer, self.connection, log.generations, membership))
         finally:
             log.close()
 

@@ -11,6 +11,7 @@ from penstock.adapters.log.kafka.connection import Connection
 from penstock.adapters.log.kafka.feeds import KafkaFeed, profiles_topic
 from penstock.adapters.log.kafka.topics import Admin, changes_of
 from penstock.core.errors import SettingsError
+from penstock.core.generations import Generations
 from penstock.core.ids import LeafId
 from penstock.ports.feed import Message
 from penstock.testing.conformance.feed import PARTITIONS, FeedConformance, Topic
@@ -36,7 +37,7 @@ class TestKafkaFeed(FeedConformance):
     def make(self) -> Iterator[Topic]:
         open_feed = partial(
             KafkaFeed, self.connection, self.topic, f"{self.connection.prefix}profiles-1-1",
-            log_topic=self.connection.log_topic(1), log_partitions=PARTITIONS,
+            generations=Generations((PARTITIONS,)),
         )  # fmt: skip
         yield Topic(open_feed, self.read)
 
@@ -61,8 +62,7 @@ def test_a_topic_that_is_missing_is_told(
         connection,
         connection.profiles_topic,
         "g",
-        log_topic=connection.log_topic(1),
-        log_partitions=1,
+        generations=Generations((1,)),
     )
     with pytest.raises(SettingsError) as raised:
         feed.take_over()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from penstock.core.errors import Unavailable
+from penstock.core.generations import Generations
 from penstock.ports.consumer import Batch, Owner
 from penstock.ports.log import Log
 
@@ -37,25 +38,29 @@ class MemoryGroup:
         self.wanted = {p: one for p, one in self.wanted.items() if one in self.members}
         if not self.members:
             return
-        most = -(-self.log.partitions // len(self.members))
+        partitions = max(one.known for one in self.members)
+        most = -(-partitions // len(self.members))
         counts = {id(one): 0 for one in self.members}
         kept: dict[int, MemoryConsumer] = {}
         for partition, one in sorted(self.wanted.items()):
-            if counts[id(one)] < most:
+            if counts[id(one)] < most and partition < one.known:
                 kept[partition] = one
                 counts[id(one)] += 1
-        for partition in range(self.log.partitions):
+        for partition in range(partitions):
             if partition not in kept:
-                one = min(self.members, key=lambda member: counts[id(member)])
+                # A member gets only what it has heard of.
+                may = [member for member in self.members if partition < member.known]
+                one = min(may, key=lambda member: counts[id(member)])
                 kept[partition] = one
                 counts[id(one)] += 1
         # With one more here and one less there, nobody moves: sticky.
         while True:
             low = min(self.members, key=lambda member: counts[id(member)])
             high = max(self.members, key=lambda member: counts[id(member)])
-            if counts[id(high)] - counts[id(low)] <= 1:
+            moving = [p for p, one in kept.items() if one is high and p < low.known]
+            if counts[id(high)] - counts[id(low)] <= 1 or not moving:
                 break
-            partition = max(p for p, one in kept.items() if one is high)
+            partition = max(moving)
             kept[partition] = low
             counts[id(high)] -= 1
             counts[id(low)] += 1
@@ -82,6 +87,8 @@ class MemoryConsumer:
 
     def __init__(self, group: MemoryGroup) -> None:
         self.group = group
+        self.known = group.log.partitions
+        """How many partitions it has heard of."""
         self.held: set[int] = set()
         """What it believes to own."""
         self.positions: dict[int, int] = {}
@@ -96,6 +103,12 @@ class MemoryConsumer:
         self._owner = owner
         self.group.members.append(self)
         self.group.balance()
+
+    def grow(self, generations: Generations) -> None:
+        """Ask for a share of more partitions, too."""
+        self.known = generations.partitions
+        if not self.evicted and self._owner is not None:
+            self.group.balance()
 
     def poll(self, limit: int, wait_ms: int) -> list[Batch]:
         """Hear what has changed, and return records; it never waits."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import structs
 
 from penstock.core.errors import Unavailable
+from penstock.core.generations import Generations
 from penstock.core.record import DeadLetter, LogRecord
 from penstock.ports.clock import Clock
 from penstock.ports.log import Appended, Archived, Truncation, truncated
@@ -18,8 +19,7 @@ class MemoryLog:
     identity = ""
 
     def __init__(self, clock: Clock, *, generation: int = 1, partitions: int = 1) -> None:
-        self.generation = generation
-        self.partitions = partitions
+        self.generations = Generations((partitions,), generation)
         self._clock = clock
         self._records: list[list[LogRecord]] = [[] for _ in range(partitions)]
         self._firsts = [0] * partitions
@@ -28,6 +28,26 @@ class MemoryLog:
         self._letters: dict[str, DeadLetter] = {}
         self._lock = threading.Lock()
         self._closed = False
+
+    @property
+    def generation(self) -> int:
+        """The newest one's number."""
+        return self.generations.newest
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions there are, those of all generations."""
+        return self.generations.partitions
+
+    def open_generation(self, partitions: int) -> None:
+        """Open another generation, which is appended to from now on."""
+        with self._lock:
+            self._records += [[] for _ in range(partitions)]
+            self._firsts += [0] * partitions
+            self._truncations += [Truncation()] * partitions
+            self._archived += [[] for _ in range(partitions)]
+            known = self.generations
+            self.generations = Generations((*known.counts, partitions), known.first)
 
     def append(
         self, partition: int, values: Sequence[bytes], letters: Sequence[DeadLetter] = ()

@@ -24,8 +24,10 @@ from penstock.adapters.log.kafka.topics import (
     STAMPS,
     Admin,
     Found,
+    log_topics,
 )
 from penstock.core.errors import DataCorrupt, PenstockError, SettingsError, Unavailable
+from penstock.core.generations import Generations
 from penstock.core.record import DeadLetter, LogRecord, leaf_of
 from penstock.ports.log import Appended, Archived, Truncation, truncated
 
@@ -54,7 +56,10 @@ class _Ends:
 
 
 class KafkaLog:
-    """The log as a topic. Several processes may append; one record is one message.
+    """The log as a topic for each generation. Several processes may append; one record is one message.
+
+    Which generations there are, the brokers say: the topic of the next one is made, and every process
+    hears of it within a second or two, and appends to it from then on.
 
     Records are keyed by their leaf, and this process says which partition that is; stamps are those of
     the broker that leads the partition. A batch is not one step: of one that was not acknowledged some
@@ -62,8 +67,7 @@ class KafkaLog:
 
     Args:
         connection: The cluster, and the prefix of the topics.
-        generation: Which topic it is: a generation has its number of partitions for good.
-        partitions: How many the topic must have.
+        partitions: How many the topic of one of the generations must have; 0 for any.
         read_only: Only read; nothing is ever written.
 
     Raises:
@@ -75,18 +79,14 @@ class KafkaLog:
     shared = True
 
     def __init__(
-        self, connection: Connection, *, generation: int = 1, partitions: int = 1, read_only: bool = False
+        self, connection: Connection, *, partitions: int = 1, read_only: bool = False
     ) -> None:  # fmt: skip
-        assert generation >= 1, "generations count from 1"
-        assert partitions >= 1, "a log has a partition"
-        self.generation = generation
-        self.partitions = partitions
-        self.topic = connection.log_topic(generation)
+        self._connection = connection
         self._letters_topic = connection.letters_topic
         self._heard = Heard()
         self._admin = Admin(connection, self._heard)
-        self.identity = self._require_topics()
-        self._ends = [_Ends() for _ in range(partitions)]
+        self.generations, self.identity = self._require_topics(partitions)
+        self._ends = [_Ends() for _ in range(self.partitions)]
         self._letters_bounds = (0, 0)
         self._lock = threading.Lock()
         self._lost: DataCorrupt | None = None
@@ -105,26 +105,30 @@ class KafkaLog:
 
     # ------------------------------------------------------------------------------------ opening
 
-    def _require_topics(self) -> str:
-        """Check both topics, and return which log this is."""
+    def _require_topics(self, partitions: int) -> tuple[Generations, str]:
+        """Check all topics, and return which generations there are and which log this is."""
         cluster = self._admin.cluster_id()
-        found = self._admin.look([self.topic, self._letters_topic])
-        for name in (self.topic, self._letters_topic):
-            if name not in found:
+        logs = log_topics(self._admin, self._connection)
+        found = self._admin.look([self._letters_topic])
+        for name in (self._connection.log_topic(1), self._letters_topic):
+            if name not in found and name not in logs:
                 raise SettingsError("E280", f"there is no topic {name}", where="log.kafka.prefix",
                                     fix="run `penstock apply`, which makes it; or correct the prefix")  # fmt: skip
-        log, letters = found[self.topic], found[self._letters_topic]
-        if log.partitions != self.partitions:
-            raise SettingsError("E281", f"topic {self.topic} has {log.partitions} partitions, and {self.partitions} are declared",
-                                where="log.partitions", fix=f"set it to {log.partitions}: a generation of the log has its "
-                                "number of partitions for good")  # fmt: skip
+        letters, (newest, log) = found[self._letters_topic], [*logs.items()][-1]
+        # A process that has the settings of before a generation was opened goes on with it.
+        if partitions not in (0, *(one.partitions for one in logs.values())):
+            raise SettingsError("E281", f"topic {newest} has {log.partitions} partitions, and {partitions} are declared",
+                                where="log.partitions", fix=f"run `penstock apply`, which opens a generation of the log with "
+                                f"{partitions}; or set it to {log.partitions}")  # fmt: skip
         if letters.partitions != 1:
             raise SettingsError("E281", f"topic {self._letters_topic} has {letters.partitions} partitions, and dead letters "
                                 "need one, which gives them an order", where="log.kafka.prefix",
                                 fix="give this project another prefix, or make the topic anew")  # fmt: skip
-        self._require_settings(self.topic, log, {STAMPS: APPEND_TIME})
+        for name, one in logs.items():
+            self._require_settings(name, one, {STAMPS: APPEND_TIME})
         self._require_settings(self._letters_topic, letters, {})
-        return f"{cluster}/{log.topic_id}"
+        first = next(iter(logs.values()))
+        return Generations(tuple(one.partitions for one in logs.values())), f"{cluster}/{first.topic_id}"  # fmt: skip
 
     def _require_settings(self, name: str, found: Found, wanted: dict[str, str]) -> None:
         have = found.settings
@@ -139,11 +143,42 @@ class KafkaLog:
             raise SettingsError("E283", f"topic {name} is set up so that the log can't rely on it: {', '.join(wrong)}",
                                 where="log.kafka", fix="run `penstock plan` to see how it is to be, and `penstock apply`")  # fmt: skip
 
+    @property
+    def generation(self) -> int:
+        """The newest one's number."""
+        return self.generations.newest
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions there are, those of all generations."""
+        return self.generations.partitions
+
+    @property
+    def topic(self) -> str:
+        """The topic that is appended to."""
+        return self._connection.log_topic(self.generation)
+
+    def _place(self, partition: int) -> tuple[str, int]:
+        """Return the topic of a partition, and its number there."""
+        known = self.generations
+        return self._connection.log_topic(known.generation(partition)), known.number(partition)
+
+    def _hear(self) -> None:
+        """Ask whether there is another generation; one that can't be relied on is nobody's."""
+        name = self._connection.log_topic(self.generation + 1)
+        found = self._admin.look([name]).get(name)
+        if found is None:
+            return
+        self._require_settings(name, found, {STAMPS: APPEND_TIME})
+        with self._lock:
+            self._ends += [_Ends() for _ in range(found.partitions)]
+        self.generations = Generations((*self.generations.counts, found.partitions))
+
     # ------------------------------------------------------------------------------------ the ends
 
     def _look(self) -> None:
         """Ask where all partitions begin and end, and note it."""
-        ours = [TopicPartition(self.topic, one) for one in range(self.partitions)]
+        ours = [TopicPartition(*self._place(one)) for one in range(self.partitions)]
         letters = TopicPartition(self._letters_topic, 0)
         places = [*ours, letters]
         with self._lock:
@@ -159,16 +194,18 @@ class KafkaLog:
                 firsts[self._letters_topic, 0],
                 max(heads[self._letters_topic, 0], self._letters_bounds[1]),
             )
-            for place, one in newest.items():
-                ends = self._ends[place.partition]
-                head = heads[self.topic, place.partition]
-                known = acknowledged[place.partition]
+            stamps = {
+                (place.topic, place.partition): one.timestamp for place, one in newest.items()
+            }
+            for partition, place in enumerate(ours):
+                ends, key = self._ends[partition], (place.topic, place.partition)
+                head, known = heads[key], acknowledged[partition]
                 ends.short = ends.short + 1 if head < known else 0
                 if ends.short >= SHORT_LOOKS:
-                    self._lost = _lost_records(place.partition, head, known)
-                ends.first = firsts[self.topic, place.partition]
+                    self._lost = _lost_records(partition, head, known)
+                ends.first = firsts[key]
                 ends.head = max(ends.head, head)
-                ends.logged_at_ms = max(ends.logged_at_ms, one.timestamp)
+                ends.logged_at_ms = max(ends.logged_at_ms, stamps[key])
 
     def _offsets(self, places: list[TopicPartition], spec: Any) -> dict[tuple[str, int], int]:  # fmt: skip
         asked = self._admin.ask(self._admin.client.list_offsets, dict.fromkeys(places, spec))
@@ -179,6 +216,7 @@ class KafkaLog:
             self._admin.listen()
             try:
                 self._look()
+                self._hear()
             except (PenstockError, KafkaException, TimeoutError):
                 continue  # whoever appends or reads is told; it is asked again
 
@@ -203,7 +241,7 @@ class KafkaLog:
                 ends = self._ends[partition]
                 return Appended(ends.head, ends.logged_at_ms)
         messages = [{"value": value, "key": _key(value)} for value in values]
-        offsets, stamps = writer.send(self.topic, partition, messages, "the log").wait()
+        offsets, stamps = writer.send(*self._place(partition), messages, "the log").wait()
         self._await_letters(asked)
         with self._lock:
             ends = self._ends[partition]
@@ -261,13 +299,13 @@ class KafkaLog:
         if limit <= 0:
             return []
         try:
-            messages = self._cursors.read(self.topic, partition, offset, limit)
+            messages = self._cursors.read(*self._place(partition), offset, limit)
         except Gone as gone:
             self._look()
             raise truncated(partition, self.first(partition)) from gone
         except Gap as gap:
             raise DataCorrupt("E703", f"partition {partition} of the log has nothing between offsets {gap.args[0]} and {gap.args[1]}",
-                              where=self.topic, fix="nobody may write to the topic in transactions, and it must not be "
+                              where=self._place(partition)[0], fix="nobody may write to the topic in transactions, and it must not be "
                               "compacted; copy what is left into a new one") from gap  # fmt: skip
         return [
             LogRecord(offset + index, message.timestamp()[1], message.value() or b"")

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from penstock.adapters.log.kafka.connection import Connection, Heard, client, refused, told_by
 from penstock.core.errors import SettingsError, Unavailable
+from penstock.core.generations import Generations
 from penstock.core.record import LogRecord
 from penstock.ports.consumer import Batch, Owner
 
@@ -52,15 +53,19 @@ class KafkaConsumer:
 
     Args:
         connection: The cluster.
-        topic: The log's.
+        generations: Those whose partitions are shared out.
         membership: Which group.
 
     Raises:
         SettingsError: A setting of the client is refused (E285).
     """
 
-    def __init__(self, connection: Connection, topic: str, membership: Membership) -> None:
-        self.topic = topic
+    def __init__(
+        self, connection: Connection, generations: Generations, membership: Membership
+    ) -> None:
+        self._connection = connection
+        self._generations = generations
+        self._topics = _topics_of(connection, generations)
         self._membership = membership
         self._heard = Heard()
         self._owner: Owner | None = None
@@ -81,8 +86,18 @@ class KafkaConsumer:
     def join(self, owner: Owner) -> None:
         """Ask the group for a share of the partitions."""
         self._owner = owner
+        self._subscribe()
+
+    def grow(self, generations: Generations) -> None:
+        """Ask for a share of the partitions of more generations, too; those that are owned stay."""
+        self._generations = generations
+        self._topics = _topics_of(self._connection, generations)
+        if self._owner is not None:
+            self._subscribe()
+
+    def _subscribe(self) -> None:
         self._consumer.subscribe(
-            [self.topic],
+            [*self._topics],
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
@@ -108,7 +123,7 @@ class KafkaConsumer:
 
     def _take(self, message: Message, found: dict[int, list[LogRecord]]) -> None:
         error = message.error()
-        partition = message.partition()
+        partition = self._numbered(message)
         if error is not None:
             self._hear(error, partition)
             return
@@ -146,12 +161,10 @@ class KafkaConsumer:
     # -- what is owned
 
     def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        partitions = [one.partition for one in places]
+        partitions = [self._number(one.topic, one.partition) for one in places]
         begun = self._require_owner().assigned(partitions)
         self._next.update({one: begun.get(one, 0) for one in partitions})
-        consumer.incremental_assign(
-            [TopicPartition(self.topic, one, begun.get(one, 0)) for one in partitions]
-        )
+        consumer.incremental_assign([self._place(one, begun.get(one, 0)) for one in partitions])
         held = [self._place(one) for one in partitions if one not in begun]
         if held:
             consumer.pause(held)
@@ -160,7 +173,7 @@ class KafkaConsumer:
             consumer.resume(going)  # it may have been held when it was here before
 
     def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        partitions = [one.partition for one in places]
+        partitions = [self._number(one.topic, one.partition) for one in places]
         self._leaving = True
         try:
             self._require_owner().revoked(partitions)
@@ -169,7 +182,7 @@ class KafkaConsumer:
         self._give_back(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        partitions = [one.partition for one in places]
+        partitions = [self._number(one.topic, one.partition) for one in places]
         self._require_owner().lost(partitions)
         self._give_back(consumer, partitions)
 
@@ -186,9 +199,18 @@ class KafkaConsumer:
         return self._owner
 
     def _place(self, partition: int, offset: int | None = None) -> TopicPartition:
+        known = self._generations
+        topic = self._connection.log_topic(known.generation(partition))
         if offset is None:
-            return TopicPartition(self.topic, partition)
-        return TopicPartition(self.topic, partition, offset)
+            return TopicPartition(topic, known.number(partition))
+        return TopicPartition(topic, known.number(partition), offset)
+
+    def _number(self, topic: str, number: int) -> int:
+        return self._topics[topic] + number
+
+    def _numbered(self, message: Message) -> int | None:
+        topic, number = message.topic(), message.partition()
+        return None if topic not in self._topics or number is None else self._number(topic, number)
 
     # -- what the owner asks
 
@@ -264,6 +286,12 @@ class KafkaConsumer:
         self._owner = _Nobody()
         self._closed = True
         self._consumer.close()
+
+
+def _topics_of(connection: Connection, generations: Generations) -> dict[str, int]:
+    """Return the topics of generations, with the number of the first partition of each."""
+    known = range(generations.first, generations.newest + 1)
+    return {connection.log_topic(one): generations.of(one)[0] for one in known}
 
 
 class _Nobody:

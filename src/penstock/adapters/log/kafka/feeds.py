@@ -22,6 +22,7 @@ from penstock.adapters.log.kafka.connection import (
 from penstock.adapters.log.kafka.producing import GRACE_S, MESSAGE_OVERHEAD, QUEUE_KIB_MAX
 from penstock.adapters.log.kafka.topics import CLEANUP, RECORD_BYTES_MAX, SIZE, Admin, Topic
 from penstock.core.errors import PenstockError, SettingsError, Unavailable
+from penstock.core.generations import Generations
 from penstock.core.ids import partition_of
 from penstock.core.time import DAY_MS
 from penstock.ports.feed import Message, fenced
@@ -50,17 +51,21 @@ class KafkaFeed:
         connection: The cluster.
         topic: The feed's.
         group: Under which it is kept where to go on.
-        log_topic: The log's.
-        log_partitions: How many the log has.
+        generations: Of the log.
     """
 
     def __init__(
-        self, connection: Connection, topic: str, group: str, *, log_topic: str, log_partitions: int
+        self, connection: Connection, topic: str, group: str, *, generations: Generations
     ) -> None:
         self._connection = connection
         self._topic = topic
         self._group = group
-        self._places = [TopicPartition(log_topic, one) for one in range(log_partitions)]
+        self._places = [
+            TopicPartition(
+                connection.log_topic(generations.generation(one)), generations.number(one)
+            )
+            for one in range(generations.partitions)
+        ]
         self._heard = Heard()
         self._producer: Producer | None = None
         self._partitions = 0

@@ -75,6 +75,8 @@ class TopicChange(NamedTuple):
     settings: Mapping[str, str] = {}
     fault: str = ""
     """What can't be changed, and is to be."""
+    opens: bool = False
+    """Whether it is made to go on in: another generation of a log that is there."""
 
 
 class Admin:
@@ -242,6 +244,9 @@ class Admin:
 
 TURN_S: Final = 0.05
 
+GENERATIONS_AT_ONCE: Final = 4
+"""Topics of generations that are asked for together; mostly there are one or two."""
+
 _PASSING: Final = frozenset({
     KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.OFFSET_NOT_AVAILABLE,
     KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -275,6 +280,19 @@ def log_topic(
         },
         fixed=True,
     )  # fmt: skip
+
+
+def log_topics(admin: Admin, connection: Connection) -> dict[str, Found]:
+    """Return the topics of the log's generations that are there, the oldest first."""
+    found: dict[str, Found] = {}
+    while True:
+        begin = len(found) + 1
+        names = [connection.log_topic(one) for one in range(begin, begin + GENERATIONS_AT_ONCE)]
+        there = admin.look(names)
+        for name in names:
+            if name not in there:
+                return found
+            found[name] = there[name]
 
 
 def letters_topic(connection: Connection, *, replication: int, in_sync: int, retention_ms: int) -> Topic:  # fmt: skip

@@ -17,6 +17,7 @@ from penstock.adapters.log.sqlite import truncation as marks
 from penstock.adapters.log.sqlite.truncation import PARTITION_SHIFT, position_of
 from penstock.adapters.sqlite import FileKind, Ownership, Session
 from penstock.core.errors import DataCorrupt, Unavailable
+from penstock.core.generations import Generations
 from penstock.core.record import DeadLetter, LogRecord
 from penstock.ports.clock import Clock
 from penstock.ports.log import Appended, Archived, Truncation, truncated
@@ -189,6 +190,7 @@ class SqliteLog:
         assert 1 <= partitions < 1 << 15, "partitions fit the position of a row"
         self.generation = generation
         self.partitions = partitions
+        self.generations = Generations((partitions,), generation)
         self._path = path
         self._clock = clock
         self._read_only = read_only
@@ -364,6 +366,7 @@ class SqliteLog:
         with self._reader.use() as connection:
             totals = _totals(connection)
         self.generation, self.partitions = totals["generation"], totals["partitions"]
+        self.generations = Generations((self.partitions,), self.generation)
         self._tails = [_Tail() for _ in range(self.partitions)]
 
     def _settle(self, connection: sqlite3.Connection) -> None:
