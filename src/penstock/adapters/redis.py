@@ -247,9 +247,17 @@ class RedisServer:
 
     @property
     def history(self) -> bytes:
-        """What this process of the server is, with what it held when the era began; after a round trip."""
-        assert self._identity is not None, "it was met"
-        return b"/".join((self.marker, *(one.encode() for one in self._identity)))
+        """What this process of the server is, with what it held when the era began.
+
+        Raises:
+            Unavailable: It is not known, since another thread has found the era to have ended (E450).
+        """
+        with self._lock:
+            identity, marker = self._identity, self._marker
+        if identity is None or marker is None:
+            raise Unavailable("E450", f"{self._purpose.what}: the server may lack what it had acknowledged", where=self.address.url,
+                              fix="nothing: what was lost is made again from the log")  # fmt: skip
+        return b"/".join((marker, *(one.encode() for one in identity)))
 
     @property
     def marker_key(self) -> str:
