@@ -39,7 +39,7 @@ def answered(ask: Callable[[], Any]) -> Any:
         try:
             return ask()
         except Unavailable as error:
-            if error.code != "E450" and "did not answer" not in error.what:
+            if error.code not in ("E450", "E451") and "did not answer" not in error.what:
                 raise
 
 
@@ -79,6 +79,20 @@ def test_a_register_whose_server_restarted_is_gone_over_again(start_redis: Start
         register.get([LEAF])
     register.make_whole([])
     assert {KEY: DENIED} == register.get([LEAF])
+    register.close()
+
+
+def test_history_that_has_ended_is_unavailable_and_no_mistake(start_redis: StartRedis):
+    """Another thread may find the era to have ended between a call and the question whose history it was."""
+    servers = start_redis()
+    register = RedisSuppressions(RedisAddress(servers.url))
+    with servers.client() as client:
+        client.flushall()
+    with pytest.raises(Unavailable, match="E450"):
+        register.whole()
+    with pytest.raises(Unavailable, match="E450"):
+        _ = register._server.history
+    assert not register.whole()
     register.close()
 
 
@@ -124,6 +138,29 @@ def test_what_is_put_is_confirmed_by_the_replicas_that_are_asked_for(start_redis
         register.put([(KEY, DENIED)])
     servers.servers[1].resume()
     register.close()
+
+
+def test_a_decision_that_too_few_replicas_have_is_shown_to_nobody(start_redis: StartRedis):
+    """It was put, and may be lost with the primary: who asks again would show what nobody will know of."""
+    servers = start_redis(replicas=1)
+    address = RedisAddress(servers.url, wait_replicas=1, timeout_ms=600)
+    decisions, others = RedisDecisions(address), RedisDecisions(address)
+    decisions.found()
+    servers.servers[1].pause()
+    for ask in (
+        lambda: decisions.put_if_absent([(DECIDED, b"one")]),
+        lambda: decisions.get([DECIDED]),
+        lambda: others.get([DECIDED]),
+        lambda: others.put_if_absent([(DECIDED, b"another")]),
+    ):
+        with pytest.raises(Unavailable, match="E451"):
+            ask()
+    servers.servers[1].resume()
+    with servers.client() as client:
+        client.wait(1, 10_000)
+    assert [b"one"] == answered(lambda: others.get([DECIDED]))
+    decisions.close()
+    others.close()
 
 
 def test_an_emptied_decision_store_answers_nothing_until_somebody_says_that_it_begins(

@@ -74,17 +74,22 @@ class RedisDecisions:
             some = [(_raw_id(key), _encode((key, record))) for key, record in items[start : start + DECISIONS]]  # fmt: skip
             keys = [self._outbox, self._server.key("sequence"), *(self._decisions + raw_id for raw_id, _ in some)]  # fmt: skip
             arguments = [one for item in some for one in item]
-            (answers,) = self._run([self._server.call("put", keys, *arguments)], confirm=True)
+            put = self._server.call("put", keys, *arguments)
+            answers, *_ = self._run([put, *self._marked()], confirm=True)
             decided += [
                 Decided(_decision(raw)[1], created=bool(created)) for raw, created in answers
             ]
         return decided
 
     def get(self, keys: Sequence[DecisionKey]) -> list[bytes | None]:
-        """Return the records that stand, in order."""
-        return [
+        """Return the records that stand, in order; confirmed, since what is shown of one is to stand for good."""
+        found = [
             None if raw is None else _decision(raw)[1] for raw in self._read(map(_raw_id, keys))
         ]
+        if any(raw is not None for raw in found) and (marked := self._marked()):
+            # Whoever put one may have been told that too few replicas have it.
+            self._run(marked, confirm=True)
+        return found
 
     def find(self, decision_id: str) -> tuple[DecisionKey, bytes] | None:
         """Return a decision by its id, or None."""
@@ -189,6 +194,12 @@ class RedisDecisions:
             raise Unavailable("E404", "the decision store was emptied, or never begun: what was decided and sent is not known",
                               fix="put back a backup of the Redis server; or begin anew as docs/guides/redis.md says")  # fmt: skip
         return answers
+
+    def _marked(self) -> list[Command]:
+        """Return a write, if replicas are to confirm: they confirm all up to the last write of who asks, so one is made."""
+        if not self._server.address.wait_replicas:
+            return []
+        return [("SET", self._server.key("confirming"), 1)]
 
     def _read(self, ids: Any) -> list[bytes | None]:
         keys = [self._decisions + raw_id for raw_id in ids]
