@@ -24,6 +24,7 @@ from confluent_kafka.admin import (
 
 from penstock.adapters.log.kafka import SHORT_LOOKS, KafkaLog
 from penstock.adapters.log.kafka.connection import Connection
+from penstock.adapters.log.kafka.topics import Admin
 from penstock.core.errors import DataCorrupt, SettingsError, Unavailable
 from penstock.core.record import LogRecord
 from tests.adapters.kafka.kafka_topics import make_topics, prefix_of
@@ -202,6 +203,32 @@ def test_a_user_whose_acl_was_taken_is_told_so_and_goes_on_when_it_is_back(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_who_asks_a_broker_that_has_died_asks_another(three: Cluster):
+    connection = make_topics(Connection(three.client, "asked."), copies=3)
+    admin = Admin(connection)
+    # Any of them is named as the one to be asked about settings, and may die a moment later.
+    asked = admin.client.list_topics(timeout=10).controller_id
+    three.servers[asked - 1].kill()
+    resource = ConfigResource(ResourceType.TOPIC, connection.log_topic(1))
+    (found,) = admin.ask(admin.client.describe_configs, [resource]).values()
+    assert "LogAppendTime" == found["message.timestamp.type"].value
+
+
+def test_who_only_reads_knows_where_the_log_ends_under_another_leader(three: Cluster):
+    connection = make_topics(Connection(three.client, "read.", append_timeout_s=20.0), copies=3)
+    log, reader = KafkaLog(connection), KafkaLog(connection, read_only=True)
+    log.append(0, [b"before"])
+    leads = AdminClient(three.client).list_topics(log.topic, 10).topics[log.topic].partitions[0]
+    three.servers[leads.leader - 1].kill()
+    until_it_answers(lambda: log.append(0, [b"after"]))
+    until = time.monotonic() + RECOVERY_S
+    while reader.head(0) < log.head(0):
+        assert time.monotonic() < until, "it never heard of the new leader"
+        time.sleep(0.1)
+    log.close()
+    reader.close()
+
+
 def test_over_a_kill_of_the_leader_of_three_all_that_was_acknowledged_is_there_in_order(
     three: Cluster,
 ):

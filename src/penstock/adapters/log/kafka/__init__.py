@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from penstock.adapters.log.kafka.connection import Connection, Heard
+from penstock.adapters.log.kafka.connection import Connection, Heard, away
 from penstock.adapters.log.kafka.cursors import Cursors, Gap, Gone
 from penstock.adapters.log.kafka.letters import Letters, letter_record, replayed_record
 from penstock.adapters.log.kafka.producing import MESSAGE_OVERHEAD, Delivery, Writer
@@ -209,6 +209,10 @@ class KafkaLog:
 
     def _offsets(self, places: list[TopicPartition], spec: Any) -> dict[tuple[str, int], int]:  # fmt: skip
         asked = self._admin.ask(self._admin.client.list_offsets, dict.fromkeys(places, spec))
+        if any(one.offset < 0 for one in asked.values()):
+            # Of a leader that has died a client says neither an offset nor an error, and goes on asking it.
+            self._admin.learn()
+            raise away(self._heard.error, "the leader of a partition")
         return {(place.topic, place.partition): one.offset for place, one in asked.items()}
 
     def _watch(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -117,9 +118,9 @@ class Admin:
         """
         until = time.monotonic() + self.timeout_s
 
-        def answer(future: Future[T], left_s: float) -> T | KafkaError:
+        def answer(future: Future[T], turn_s: float) -> T | KafkaError:
             try:
-                return future.result(left_s + 1)
+                return future.result(turn_s + 1)
             except KafkaException as exception:
                 if told_by(exception).code() in known:
                     return told_by(exception)
@@ -127,12 +128,15 @@ class Admin:
 
         def answers() -> dict[Any, T | KafkaError]:
             while True:
-                left_s = max(until - time.monotonic(), TURN_S)
-                futures = work(asking, request_timeout=left_s)
+                turn_s = min(max(until - time.monotonic(), TURN_S), ATTEMPT_S)
+                futures = work(asking, request_timeout=turn_s)
                 try:
-                    return {one: answer(future, left_s) for one, future in futures.items()}
+                    return {one: answer(future, turn_s) for one, future in futures.items()}
                 except KafkaException as exception:
-                    if told_by(exception).code() not in _PASSING or time.monotonic() > until:
+                    if told_by(exception).code() not in _PASSING:
+                        raise
+                    self.learn()
+                    if time.monotonic() > until:
                         raise
                     time.sleep(TURN_S)
 
@@ -143,6 +147,11 @@ class Admin:
             listen=self.listen,
             where=where or "log.kafka.brokers",
         )
+
+    def learn(self) -> None:
+        """Learn anew who is there and who leads: a client goes on asking whom it was told of, dead or not."""
+        with suppress(KafkaException):
+            self.client.list_topics(timeout=LEARN_S)
 
     def listen(self) -> None:
         """Let the client tell what it was told of its connections."""
@@ -247,7 +256,13 @@ TURN_S: Final = 0.05
 GENERATIONS_AT_ONCE: Final = 4
 """Topics of generations that are asked for together; mostly there are one or two."""
 
+ATTEMPT_S: Final = 3.0
+"""How long one broker is waited for, before it is asked who else is there."""
+
+LEARN_S: Final = 1.0
+
 _PASSING: Final = frozenset({
+    KafkaError._TIMED_OUT, KafkaError._TRANSPORT,  # noqa: SLF001 - their names
     KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.OFFSET_NOT_AVAILABLE,
     KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.NOT_CONTROLLER, KafkaError.BROKER_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR,
