@@ -28,7 +28,7 @@ test: $(ENV) test-sdk services ## every fast test
 test-slow: $(ENV) test-sdk services ## the long tests: more examples, more kills, all the data
 	HYPOTHESIS_PROFILE=deep $(PYTEST) $(PARALLEL) -m slow --timeout=1800 --durations=10
 
-faults: $(ENV) services ## a thousand kills, a hundred thousand histories; about an hour
+faults: $(ENV) services ## a thousand kills, a hundred thousand histories, a cluster under faults; about two hours
 	$(PYTEST) -p no:randomly -m faults tests/faults tests/simulation -s --timeout=7200
 
 check: check-format check-lint check-types check-contracts check-tidy check-docs check-spelling check-lock check-deploy ## format, lint, types, contracts, tidy, docs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -121,7 +121,7 @@ class Kafka:
 
     def start(
         self, folder: Path, *, brokers: int = 1, secured: bool = False,
-        settings: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None, told: Sequence[int] = (),
     ) -> Cluster:  # fmt: skip
         """Start a cluster, and wait until every broker is part of it.
 
@@ -130,6 +130,8 @@ class Kafka:
             brokers: How many; with 3, topics have 3 copies and a write needs 2 of them.
             secured: Whether clients need TLS and a SCRAM user, who may do what ACLs allow.
             settings: More of the brokers' own settings.
+            told: Ports at which others are told to reach each broker, in order, where a proxy stands
+                before it; replication goes that way too.
         """
         ports = free_ports(2 * brokers)
         listening, voting = ports[:brokers], ports[brokers:]
@@ -144,6 +146,7 @@ class Kafka:
                 **_plain(node, listening[node - 1], voting[node - 1], voters, home / "data"),
                 **_copies(brokers),
                 **(_secured(folder, listening[node - 1], voting[node - 1]) if secured else {}),
+                **(_behind(told[node - 1], secured=secured) if told else {}),
                 **(settings or {}),
             }
             config = home / "server.properties"
@@ -208,6 +211,11 @@ def _plain(node: int, port: int, voting: int, voters: str, data: Path) -> dict[s
         "log.cleaner.dedupe.buffer.size": "8388608",
         "log.cleaner.threads": "1",
     }
+
+
+def _behind(port: int, *, secured: bool) -> dict[str, str]:
+    """Return what is different for a broker that is reached through a proxy."""
+    return {"advertised.listeners": f"{'SASL_SSL' if secured else 'PLAINTEXT'}://{LOOPBACK}:{port}"}
 
 
 def _copies(brokers: int) -> dict[str, str]:
