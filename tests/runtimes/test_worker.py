@@ -146,6 +146,21 @@ class World:
         assert (applied, 0) == (report.applied, report.in_flight)
 
 
+class LateLog:
+    """A log that others append to, as one knows it who has not heard of its end."""
+
+    shared = True
+
+    def __init__(self, inner: MemoryLog) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def head(self, partition: int) -> int:
+        return 0
+
+
 class ServerWorld(World):
     """Its store is on a server, which may lose what it had acknowledged, and a client may be without answers."""
 
@@ -341,6 +356,19 @@ def test_a_store_that_is_ahead_of_the_log_is_told(world: World) -> None:
     worker = world.started()
     assert "the log ends at 0" in worker.ready()[1]
     assert 1 == world.metrics.value("penstock_worker_faults_total", code="E472")
+
+
+def test_a_store_that_is_ahead_of_what_is_known_of_the_log_holds_up_nothing(world: World) -> None:
+    """Another worker has folded what this one has not heard of; only reading there shows that there is nothing."""
+    world.appending = Failing(LateLog(world.log), ("append",))
+    world.send(user_of(1))
+    world.store.write(1, [], partition=1, applied=Version(1, 0))
+    worker = world.started()
+    world.send(user_of(1))
+    world.turn(worker)
+    assert ((True, ""), 1) == (worker.ready(), world.applied(1))
+    worker.astray([1])
+    assert "the log ends at 0" in worker.ready()[1]
 
 
 def test_links_that_another_set_of_leaves_has_in_the_log_are_not_appended_again(world: World) -> None:  # fmt: skip

@@ -82,6 +82,8 @@ class _Lane:
         """Up to here the links and letters of records are in the log, whoever appended them."""
         self.committed = 0
         """The offset that the group was told last: it is never told less, whatever a store has lost."""
+        self.nothing_at = -1
+        """The offset at which the log was found to have nothing."""
         self.fault: PenstockError | None = None
         """Why it rests, or None."""
         self.retry_at_ms = 0
@@ -235,6 +237,7 @@ class Worker:
         for partition in partitions:
             lane = self._lanes.get(partition)
             if lane is not None and _goes(lane):
+                lane.nothing_at = -1 if lane.fold is None else lane.fold.next_offset
                 self._seek_back(lane)
 
     def _forget(self, partitions: Sequence[int]) -> None:
@@ -264,7 +267,7 @@ class Worker:
                     generation=generation, cached_max=self.cached_max,
                 )  # fmt: skip
             offset = lane.fold.restart()
-            self._require_readable(partition, offset)
+            self._require_readable(lane, offset)
             lane.committed = max(lane.committed, self.consumer.committed(partition))
             lane.covered = max(lane.covered, lane.committed - 1)
         except PenstockError as error:
@@ -282,11 +285,13 @@ class Worker:
         known = self.log.generations
         return generation == known.first or drained(self.store, self.epoch, known, generation - 1)
 
-    def _require_readable(self, partition: int, offset: int) -> None:
+    def _require_readable(self, lane: _Lane, offset: int) -> None:
+        partition = lane.partition
         first, head = self.log.first(partition), self.log.head(partition)
         if offset < first:
             raise truncated(partition, first)
-        if offset > head:
+        # Of a log that others append to the end is known late: reading there shows whether it has come so far.
+        if offset > head and (not self.log.shared or lane.nothing_at == offset):
             raise Unavailable("E472", f"the store has applied partition {partition} up to offset {offset - 1}, "
                               f"and the log ends at {head}",
                               fix="check that log and store belong together; a log that was put back from before "

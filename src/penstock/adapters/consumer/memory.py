@@ -122,7 +122,7 @@ class MemoryConsumer:
         for place in range(len(order)):
             # Another first each time: none is starved by those before it.
             partition = order[(place + self._turn) % len(order)]
-            if self.positions[partition] < log.first(partition):
+            if not log.first(partition) <= self.positions[partition] <= log.head(partition):
                 self._owner.astray([partition])
                 continue
             records = log.read(partition, self.positions[partition], limit) if limit else []

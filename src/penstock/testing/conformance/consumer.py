@@ -133,6 +133,12 @@ class ConsumerConformance:
         assert [9] == keeper.offsets(2)
         assert [] == keeper.offsets(3)
 
+    def test_an_offset_that_the_log_has_not_come_to_is_told(self, group: Group):
+        group.fill(3)
+        _, keeper = group.join(Keeper({0: 3, 1: 7}))
+        group.until(lambda: ("astray", (1,)) in keeper.told)
+        assert ("astray", (0,)) not in keeper.told
+
     def test_what_its_owner_leaves_out_is_held_until_it_is_resumed(self, group: Group):
         group.fill(5)
         member, keeper = group.join(Keeper({1: 0, 2: 0, 3: 0}))
