@@ -13,7 +13,7 @@ WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-sdk services faults check check-format check-lint check-types \
+.PHONY: help demo test test-slow test-sdk services deploy-tools faults check check-format check-lint check-types \
         check-contracts check-tidy check-docs check-spelling check-lock check-deploy bench up fix site docs lock env clean
 
 help: ## list what you can do
@@ -25,7 +25,7 @@ demo: $(ENV) ## see a click in the next email: engine, 12,000 events, a campaign
 test: $(ENV) test-sdk services ## every fast test
 	$(PYTEST) $(PARALLEL) -m "not slow and not bench and not faults and not deploy" --durations=10
 
-test-slow: $(ENV) test-sdk services ## the long tests: more examples, more kills, all the data
+test-slow: $(ENV) test-sdk services deploy-tools ## the long tests: more examples, more kills, all the data
 	HYPOTHESIS_PROFILE=deep $(PYTEST) $(PARALLEL) -m slow --timeout=1800 --durations=10
 
 faults: $(ENV) services ## a thousand kills, a hundred thousand histories, a cluster under faults; about two hours
@@ -64,7 +64,9 @@ check-lock:
 
 # The chart is rendered by Helm's own library and the compose file loaded by Compose's, linked into one program
 # by Go; other linters are wheels. What this machine lacks is said, and its checks are skipped; in CI it is an error.
-check-deploy: $(ENV) $(LINTERS) $(if $(shell command -v go 2>/dev/null),$(CHARTS))
+deploy-tools: $(LINTERS) $(if $(shell command -v go 2>/dev/null),$(CHARTS))
+
+check-deploy: $(ENV) deploy-tools
 	$(PYTEST) -q -p no:randomly -m "not slow" tests/deploy
 
 $(CHARTS): tools/deploy/main.go tools/deploy/go.mod tools/deploy/go.sum
