@@ -132,7 +132,7 @@ def test_partitions_that_nobody_folds_are_a_fault_while_events_come_in(folder: P
     try:
         up.send(view(1), view(2))
         alone = only(folder, "workers of set 1")
-        assert ("FAIL", "E474", 69) == told(alone)
+        assert ("FAIL", "E474", 69) == told(alone), alone
         assert "nobody reads 3 of 3 partitions; 2 records behind" in alone["what"]
         assert ["0 behind, nobody reads it"] * 2 + ["2 behind, nobody reads it"] == sorted(alone["details"].values())  # fmt: skip
         with worker(folder):

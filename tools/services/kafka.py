@@ -47,6 +47,20 @@ _LOG4J = """<Configuration><Appenders><Console name="out"><PatternLayout pattern
 """
 
 
+ALLOWED_URLS = "org.apache.kafka.sasl.oauthbearer.allowed.urls"
+"""The property of a broker's JVM that names where it may fetch keys from; without it, nowhere."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """An identity provider whose tokens (JWT) brokers take: they check the signature, and who is meant."""
+
+    keys_url: str
+    """Of its public keys (JWKS)."""
+    issuer: str
+    audience: str
+
+
 @dataclass
 class Cluster(Running):
     """A cluster that answers. `servers` are its brokers, `kafka-1` first."""
@@ -121,7 +135,7 @@ class Kafka:
 
     def start(
         self, folder: Path, *, brokers: int = 1, secured: bool = False,
-        settings: Mapping[str, str] | None = None, told: Sequence[int] = (),
+        settings: Mapping[str, str] | None = None, told: Sequence[int] = (), tokens: Tokens | None = None,
     ) -> Cluster:  # fmt: skip
         """Start a cluster, and wait until every broker is part of it.
 
@@ -132,6 +146,7 @@ class Kafka:
             settings: More of the brokers' own settings.
             told: Ports at which others are told to reach each broker, in order, where a proxy stands
                 before it; replication goes that way too.
+            tokens: Whose tokens a secured cluster takes besides, for OAUTHBEARER.
         """
         ports = free_ports(2 * brokers)
         listening, voting = ports[:brokers], ports[brokers:]
@@ -147,13 +162,15 @@ class Kafka:
                 **_copies(brokers),
                 **(_secured(folder, listening[node - 1], voting[node - 1]) if secured else {}),
                 **(_behind(told[node - 1], secured=secured) if told else {}),
+                **(_takes(tokens) if tokens else {}),
                 **(settings or {}),
             }
             config = home / "server.properties"
             config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
             (home / "log4j2.xml").write_text(_LOG4J)
             self._format(config, secured=secured)
-            command = self._java(home, "kafka.Kafka", str(config))
+            allowed = [f"-D{ALLOWED_URLS}={tokens.keys_url}"] if tokens else []
+            command = self._java(home, *allowed, "kafka.Kafka", str(config))
             itself = _client(f"{LOOPBACK}:{listening[node - 1]}", ca)
             ready = partial(_answers, itself, brokers)
             cluster.servers.append(Server(f"kafka-{node}", command, home, ready))
@@ -260,6 +277,22 @@ def _secured(folder: Path, port: int, voting: int) -> dict[str, str]:
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": f"User:{ADMIN}",
         "allow.everyone.if.no.acl.found": "false",
+    }
+
+
+def _takes(tokens: Tokens) -> dict[str, str]:
+    """Return what is different for brokers that take tokens, besides passwords."""
+    oauth = "org.apache.kafka.common.security.oauthbearer"
+    listener = "listener.name.sasl_ssl.oauthbearer"
+    return {
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512,OAUTHBEARER",
+        f"{listener}.sasl.server.callback.handler.class": f"{oauth}.OAuthBearerValidatorCallbackHandler",
+        f"{listener}.sasl.jaas.config": f"{oauth}.OAuthBearerLoginModule required;",
+        f"{listener}.sasl.oauthbearer.jwks.endpoint.url": tokens.keys_url,
+        f"{listener}.sasl.oauthbearer.expected.issuer": tokens.issuer,
+        f"{listener}.sasl.oauthbearer.expected.audience": tokens.audience,
+        # Whose token has run out is asked for a new one, on the connection that it has.
+        "connections.max.reauth.ms": "3600000",
     }
 
 

@@ -122,7 +122,7 @@ def refused(error: KafkaError | None, what: str, *, where: str = BROKERS) -> Pen
     if code in _LET_IN:
         assert error is not None, "it has a code"
         return SettingsError("E282", f"the brokers did not let us in: {_told(error)}", where="log.kafka.security",
-                             fix="check the user, its password and the mechanism, or the certificate to trust")  # fmt: skip
+                             fix="check the user, its password and the mechanism, the certificate to trust, or whether `token_url` answers")  # fmt: skip
     if code in _ALLOWED:
         return SettingsError("E282", f"the brokers do not allow this user to use {what}", where=where,
                              fix="let it describe, read and write the topics of the prefix; the guide on Kafka lists the ACLs")  # fmt: skip
