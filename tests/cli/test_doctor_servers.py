@@ -29,7 +29,7 @@ from penstock.cli.main import main
 from penstock.settings import RedisSettings
 from penstock.stores import Asked
 from tests.cli.test_init_with import worker
-from tests.cli.test_kafka_commands import change, run
+from tests.cli.test_kafka_commands import change, refused, run
 from tests.cli.test_up import Up, view
 from tests.cli.test_up_kafka import project_on
 from tools.services.kafka import Cluster
@@ -161,6 +161,7 @@ group = "{topic}"
     missing = only(folder, "connector orders")
     assert ("FAIL", "E237", 3) == told(missing)
     assert topic in missing["what"]
+    assert "E237" == refused(run("connect", folder))
     admin = AdminClient(kafka.client)
     admin.create_topics([NewTopic(topic, 2, 1)])[topic].result(30)
     produced(kafka, topic, 5)

@@ -19,7 +19,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 
-{{/* What every pod may do: nothing but its work. */}}
+{{/* What every pod may do: nothing but its work. The group is given to the volume once: a change of every file at
+each start would let the group read the keys, and they are refused then. */}}
 {{- define "penstock.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 10001
