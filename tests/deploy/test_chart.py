@@ -40,6 +40,7 @@ up:
   tolerations: [{key: mail, operator: Exists}]
 workers:
   processes: 3
+  previousTag: v0
   maxUnavailable: 50%
   autoscaling: {kind: hpa}
   affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [
@@ -228,14 +229,26 @@ def test_pods_may_do_nothing_but_their_work(render: Render, variant: str) -> Non
 def test_what_selects_pods_selects_those_of_one_part(render: Render, variant: str) -> None:
     manifests = render(variant)
     labels = [pod["metadata"]["labels"] for pod in pods(manifests)]
+    components = {one["app.kubernetes.io/component"] for one in labels}
     selectors = [one["spec"]["selector"] for one in of(manifests, "Service")]
     selectors += [one["spec"]["selector"]["matchLabels"] for kind in ("PodDisruptionBudget", "Deployment", "StatefulSet")
                   for one in of(manifests, kind)]  # fmt: skip
     policies = [one["spec"]["podSelector"]["matchLabels"] for one in of(manifests, "NetworkPolicy")]
-    assert len(of(manifests, "PodDisruptionBudget")) == len(labels)
+    assert len(of(manifests, "PodDisruptionBudget")) == len(components)
     assert {"little": 0}.get(variant, 2) == len(policies)
     for selector in (*selectors, *policies):
-        assert 1 == sum(selector.items() <= one.items() for one in labels), selector
+        selected = [one["app.kubernetes.io/component"] for one in labels if selector.items() <= one.items()]  # fmt: skip
+        assert 1 == len(set(selected)), selector
+    for kind in ("Deployment", "StatefulSet"):
+        for one in of(manifests, kind):
+            selector = one["spec"]["selector"]["matchLabels"]
+            assert 1 == sum(selector.items() <= one.items() for one in labels), selector
+
+
+def test_workers_of_the_image_before_go_on_while_new_definitions_are_built(render: Render) -> None:
+    images = {one["metadata"]["name"]: one["spec"]["template"]["spec"]["containers"][0]["image"]
+              for one in of(render("everything"), "StatefulSet")}  # fmt: skip
+    assert {"shop-worker": "penstock:v1", "shop-worker-previous": "penstock:v0"} == images
 
 
 def test_what_scales_goes_by_metrics_that_there_are(render: Render) -> None:
