@@ -52,6 +52,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "adapters/registry/confluent": {"httpx"},
     "adapters/topics/kafka": {"confluent_kafka"},
     "adapters/decoder/avro": {"fastavro"},
+    "adapters/encoder/avro": {"fastavro"},
     "adapters/decoder/protobuf": {"google"},
     "adapters/content/liquid": {"liquid", "markupsafe"},  # the texts that it marks as safe
     "adapters/content/mjml": {"mjml"},

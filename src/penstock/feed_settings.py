@@ -21,6 +21,7 @@ class FeedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     profiles: bool = False
     purpose: str = "personalisation"
     traits: tuple[str, ...] = ()
+    format: str = "json"
     every_ms: int = 1_000
 
     @property
@@ -35,28 +36,38 @@ DOCS: Final[dict[str, str]] = {
     "feed.profiles": "Tell the newest profile of everybody on the compacted topic `profiles`, after the prefix; needs a log on Kafka.",
     "feed.purpose": "What other systems use profiles for: who does not permit that purpose has none on the topic.",
     "feed.traits": "Traits that are told besides features, by name; none by default. They are told as they are kept, unprotected ones raw.",
+    "feed.format": "What their values are: `json`, or `json-schema` or `avro` in the Confluent wire format, by schemas that "
+    "`penstock schemas publish` registers.",
     "feed.every_ms": "How often it is looked what is to be told: changes of a profile in between are told once.",
 }
 """What each setting means, as `penstock.settings.DOCS`."""
+
+CHOICES: Final[dict[str, tuple[str, ...]]] = {"feed.format": ("json", "json-schema", "avro")}
+"""What may be chosen from, as `penstock.settings.CHOICES`."""
 
 RANGES: Final[dict[str, tuple[float, float]]] = {"feed.every_ms": (10, 3_600_000)}
 """The least and the greatest value, as `penstock.settings.RANGES`."""
 
 
 def require_feed(
-    feed: FeedSettings, log_kind: str, purposes: Sequence[str], places: Places
+    feed: FeedSettings, log_kind: str, registry: str, purposes: Sequence[str], places: Places
 ) -> None:
     """Refuse to tell other systems what can't be told.
 
     Args:
         feed: The settings.
         log_kind: Where the log is.
+        registry: The address of the schema registry; empty for none.
         purposes: The project's own.
         places: Where settings stand.
 
     Raises:
-        SettingsError: The log is not on Kafka, a retention is no span, or a purpose is none (E229).
+        SettingsError: The log is not on Kafka, there is no registry, a retention is no span, or a purpose is
+            none (E229).
     """
+    if feed.format != "json" and not registry:
+        raise SettingsError("E229", "setting `feed.format` can't be used: there is no schema registry",
+                            where=places.of("feed", "format"), fix='set `registry.url`, or use "json"')  # fmt: skip
     for name, what, fix in _faults(feed, log_kind == "kafka", (*PURPOSES, *purposes)):
         raise SettingsError("E229", f"setting `feed.{name}` can't be used: {what}", where=places.of("feed", name), fix=fix)  # fmt: skip
 

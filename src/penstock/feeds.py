@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
+
+import msgspec
 
 from penstock.compose import Node
+from penstock.core.catalog.published import Published
+from penstock.core.catalog.told import DECISIONS, PROFILES, as_avro
+from penstock.core.errors import SettingsError
+from penstock.core.wire import frame
 from penstock.flows.feeding import (
     DecisionSource,
     ProfileRules,
@@ -15,7 +22,10 @@ from penstock.flows.feeding import (
 )
 from penstock.logs import connection_of
 from penstock.ports.feed import Feed
-from penstock.runtimes.feeder import Feeder
+from penstock.ports.registry import Schema
+from penstock.project import Project
+from penstock.registries import make_registry, told
+from penstock.runtimes.feeder import Feeder, Write
 
 STOP_S = 10.0
 """How long a feed may take to end what it is telling; what it did not tell is told by the next start."""
@@ -35,25 +45,58 @@ def make_feeders(node: Node) -> list[Feeder]:
     def feeder(name: str, topic: str, source: Callable[[], Source]) -> Feeder:
         return Feeder(
             name, log=log, source=source, open_feed=_opener(node, topic), clock=node.clock, metrics=node.metrics,
-            every_ms=declared.every_ms,
+            every_ms=declared.every_ms, writing=_writing(node.project, name),
         )  # fmt: skip
 
     made: list[Feeder] = []
     if declared.decisions:
         decisions = DecisionSource(log)
-        made.append(feeder("decisions", connection.decisions_topic, lambda: decisions))
+        made.append(feeder(DECISIONS, connection.decisions_topic, lambda: decisions))
     if declared.profiles:
-        made.append(feeder("profiles", connection.profiles_topic, _profiles(node)))
+        made.append(feeder(PROFILES, connection.profiles_topic, _profiles(node)))
     return made
 
 
-def _opener(node: Node, topic: str) -> Callable[[str], Feed]:
+def _writing(project: Project, name: str) -> Callable[[], Write]:
+    """Return what finds out how values are written: as JSON, or by the schema that the registry has."""
+
+    def writing() -> Write:
+        one = told(project).get(name)
+        registry = make_registry(project)
+        if one is None or registry is None:
+            return bytes
+        with closing(registry):
+            found = registry.find(one.subject, Schema(one.kind, one.text))
+        if found is None:
+            raise SettingsError("E238", f"the registry has no schema of subject {one.subject} as this version writes it",
+                                where="registry", fix="run `penstock schemas publish`")  # fmt: skip
+        encode = _encoder(name, one)
+        return lambda value: frame(found.schema_id, encode(value))
+
+    return writing
+
+
+def _encoder(name: str, one: Published) -> Write:
+    if one.kind != "AVRO":
+        return bytes
+    try:
+        from penstock.adapters.encoder.avro import compile_avro  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise SettingsError("E235", "Avro needs an extra that is not installed", where="feed.format",
+                            fix="pip install 'penstock[registry]'") from error  # fmt: skip
+    encode = compile_avro(one.text)
+    return lambda value: encode(as_avro(name, msgspec.json.decode(value)))
+
+
+def _opener(node: Node, topic: str) -> Callable[[], Feed]:
     connection = connection_of(node.project)
     from penstock.adapters.log.kafka.feeds import KafkaFeed  # noqa: PLC0415 - an extra
 
-    def open_feed(name: str) -> Feed:
+    log = node.stores.log
+
+    def open_feed() -> Feed:
         return KafkaFeed(
-            connection, topic, f"{connection.prefix}{name}", generations=node.stores.log.generations,
+            connection, topic, topic, generations=log.generations,
         )  # fmt: skip
 
     return open_feed
@@ -62,7 +105,7 @@ def _opener(node: Node, topic: str) -> Callable[[str], Feed]:
 def _profiles(node: Node) -> Callable[[], Source]:
     """Return what tells profiles by the definitions that serve, which change while a project runs."""
     declared = node.project.settings.feed
-    rules = ProfileRules(declared.purpose, frozenset(declared.traits))
+    rules = ProfileRules(declared.purpose, frozenset(declared.traits), declared.format)
     made: dict[int, ProfileSource] = {}
 
     def source() -> Source:

@@ -6,6 +6,7 @@ from penstock.adapters.registry.confluent import ConfluentRegistry
 from penstock.core.catalog.builtin import BUILTIN
 from penstock.core.catalog.fields import EventType
 from penstock.core.catalog.published import Naming, Published, publish_all
+from penstock.core.catalog.told import DECISIONS, PROFILES, told_schema
 from penstock.core.errors import SettingsError
 from penstock.ports.registry import Registry
 from penstock.project import Project
@@ -25,7 +26,7 @@ def make_registry(project: Project) -> Registry | None:
 
 
 def published(project: Project) -> list[Published]:
-    """Return the project's declared events as they are to be published.
+    """Return the project's declared events as they are to be published, and what other systems are told.
 
     Raises:
         DefinitionError: Two of them can't be told apart there (E198).
@@ -36,7 +37,17 @@ def published(project: Project) -> list[Published]:
         raise SettingsError("E231", "setting `registry.subjects` names subjects by topic, and no topic is named",
                             where="registry.topic", fix='set it, such as "shop-events", or with `topic` "shop.{event}"')  # fmt: skip
     naming = Naming(named.subjects, named.namespace, named.topic)
-    return publish_all(declared(project), named.format, naming)
+    return [*publish_all(declared(project), named.format, naming), *told(project).values()]
+
+
+def told(project: Project) -> dict[str, Published]:
+    """Return the schemas of what other systems are told, by feed; empty if it is told without any."""
+    settings = project.settings
+    feed, prefix = settings.feed, settings.log.kafka.prefix
+    if feed.format == "json":
+        return {}
+    names = [name for name, is_told in ((DECISIONS, feed.decisions), (PROFILES, feed.profiles)) if is_told]  # fmt: skip
+    return {name: told_schema(name, feed.format, f"{prefix}{name}", settings.registry.namespace) for name in names}  # fmt: skip
 
 
 def declared(project: Project) -> list[EventType]:

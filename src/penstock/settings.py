@@ -275,8 +275,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "definitions.compatibility": ("backward", "forward", "full", "none"),
     "esp.tls": ("starttls", "tls", "none"),
     **service_settings.CHOICES,
-    **connect_settings.CHOICES,
-    **fold_settings.CHOICES,
+    **(connect_settings.CHOICES | fold_settings.CHOICES | feed_settings.CHOICES),
 }
 KINDS: dict[str, tuple[str, ...]] = {
     "log.kind": ("sqlite", "kafka", "memory"),
@@ -422,7 +421,7 @@ def parse_settings(
     _require_public_url(settings.server.public_url, places)
     _require_keep(settings, places)
     _require_kafka(settings, places)
-    feed_settings.require_feed(settings.feed, settings.log.kind, settings.consent.purposes, places)
+    feed_settings.require_feed(settings.feed, settings.log.kind, settings.registry.url, settings.consent.purposes, places)  # fmt: skip
     _require_compatibilities(settings, places)
     _require_purposes(settings, places)
     return settings

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,6 +161,35 @@ def test_killed_between_the_stores_write_and_the_telling_it_leaves_out_nobody(
     ups.append(Up(folder))
     reader.wait_for(lambda: views(reader) == [2] * (users - 1) + [3])
     assert_nothing_goes_back(reader)
+
+
+@pytest.mark.slow
+def test_what_workers_fold_is_told_while_they_come_and_go(
+    folder: Path, ups: list[Up], reader: Reader
+) -> None:
+    toml = folder / "penstock.toml"
+    toml.write_text(f'{toml.read_text()}\n[fold]\nby = "workers"\nport = 0\n')
+    ups.append(Up(folder))
+    workers: list[subprocess.Popen[bytes]] = []
+    try:
+        for turn in range(3):
+            workers.append(start_worker(folder))
+            ups[0].send(*[of(f"u{user}", turn) for user in range(10)])
+            reader.wait_for(lambda count=turn + 1: views(reader) == [count] * 10)
+            if turn == 1:
+                workers[0].kill()
+    finally:
+        for one in workers:
+            one.kill()
+            one.wait()
+    assert_nothing_goes_back(reader)
+
+
+def start_worker(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", "from penstock.cli.main import main; main()", "worker", str(folder), "--wait"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
 
 
 @pytest.mark.slow

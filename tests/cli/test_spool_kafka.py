@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.kafka.read_topic import read_topic
-from tests.cli.test_feed_kafka import says
+from tests.cli.test_feed_kafka import Reader, says, views
 from tests.cli.test_kafka_commands import run
 from tests.cli.test_up import Up, view
 from tests.cli.test_up_kafka import project_on, sent
@@ -19,7 +19,7 @@ from tools.services.kafka import SERVICE, Cluster
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(300)]
 
 LOOKS_MAX = 20_000
-SPOOL = "spool_mb = 1\n"
+SPOOL = "spool_mb = 1\n\n[feed]\nprofiles = true\nevery_ms = 50\n"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,9 @@ def test_while_the_broker_is_away_events_wait_on_disk_and_count_once_in_the_end(
         if up.profile("u1")["features"]["views_7d"] == 22:
             break
     assert 22 == up.profile("u1")["features"]["views_7d"]
+    # What other systems are told goes on by itself as well.
+    reader = Reader(broker, f"{folder.parent.name}.")
+    reader.wait_for(lambda: views(reader) == [22])
     assert 0 == up.end(signal.SIGTERM)
     assert "spool: nothing waits for the brokers" in run("doctor", "--project", folder).output
 

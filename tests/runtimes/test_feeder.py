@@ -17,6 +17,7 @@ from penstock.flows import feeding
 from penstock.flows.feeding import DecisionSource, ProfileRules, ProfileSource, Source, Telling
 from penstock.ports.feed import Message
 from penstock.project import load_project
+from penstock.runtimes import feeder as module
 from penstock.runtimes.feeder import RETRY_MS, STAND_BY_LOOKS, STAND_BY_MS, Feeder
 from penstock.testing.driver import Driver
 
@@ -37,7 +38,6 @@ class World:
         self.profiles = MemoryTopic("profiles")
         self.decisions = MemoryTopic("decisions")
         self.metrics = MemoryMetrics()
-        self.opened: list[str] = []
 
     def source(self, rules: ProfileRules = USUAL) -> ProfileSource:
         edition, stores = self.driver.node.editions.active, self.driver.stores
@@ -49,12 +49,8 @@ class World:
     def feeder(self, source: Source | None = None, topic: MemoryTopic | None = None, feed: type[MemoryFeed] = MemoryFeed) -> Feeder:  # fmt: skip
         told, kept = source or self.source(), topic or self.profiles
 
-        def open_feed(name: str) -> MemoryFeed:
-            self.opened.append(name)
-            return feed(kept)
-
         return Feeder(
-            "profiles", log=self.driver.stores.log, source=lambda: told, open_feed=open_feed,
+            "profiles", log=self.driver.stores.log, source=lambda: told, open_feed=lambda: feed(kept),
             clock=self.driver.clock, metrics=self.metrics, every_ms=EVERY_MS,
         )  # fmt: skip
 
@@ -179,10 +175,10 @@ class Torn(MemoryFeed):
 
     torn: Iterator[str] = iter(())
 
-    def put(self, messages: Sequence[Message], positions: Sequence[int]) -> None:
+    def put(self, messages: Sequence[Message], positions: Sequence[int], mark: str) -> None:
         fate = next(self.torn, "")
         if fate != "lost":
-            super().put(messages, positions)
+            super().put(messages, positions, mark)
         if fate:
             raise Unavailable("E401", "nothing answered", fix="retry")
 
@@ -205,15 +201,19 @@ def test_over_faults_nothing_is_left_out(world: World, fates: list[str]) -> None
 
 def test_nothing_is_told_before_the_store_has_it(world: World) -> None:
     class Behind(ProfileSource):
-        applied = 1
+        applied = 0
 
-        def end(self, partition: int) -> int:
-            return self.applied
+        def ends(self) -> list[int]:
+            return [self.applied]
 
     source = world.source()
     source.__class__ = Behind
     feeder = world.feeder(source)
+    told_all(feeder)
     world.driver.push(view("u1"), view("u2"))
+    told_all(feeder)
+    assert {} == world.read()
+    Behind.applied = 1
     told_all(feeder)
     assert {world.leaf("user_id", "u1")} == {*world.read()}
 
@@ -243,24 +243,39 @@ def test_the_one_that_started_last_tells_and_the_other_takes_over_when_it_stops(
     assert 3 + STAND_BY_LOOKS + 1 == len(world.read())
 
 
-def test_another_set_of_leaves_is_told_from_its_beginning(world: World) -> None:
-    sources = [world.source(), world.source()]
-    edition = world.driver.node.editions.active
-    stores = world.driver.stores
-    sources[1] = ProfileSource(
-        log=stores.log, store=stores.store, suppressions=stores.suppressions, clock=world.driver.clock,
-        telling=Telling(edition.epoch + 1, edition.plan, edition.serving.definitions), rules=ProfileRules("personalisation"),
-    )  # fmt: skip
+def test_by_other_definitions_or_rules_everybody_is_told_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAGE_LEAVES", 3)
+    sources = [world.source(), world.source(ProfileRules("analytics"))]
     place = 0
     feeder = Feeder(
-        "profiles", log=stores.log, source=lambda: sources[place], metrics=world.metrics, clock=world.driver.clock,
-        open_feed=lambda name: world.opened.append(name) or MemoryFeed(world.profiles),
+        "profiles", log=world.driver.stores.log, source=lambda: sources[place], metrics=world.metrics,
+        clock=world.driver.clock, open_feed=lambda: MemoryFeed(world.profiles),
     )  # fmt: skip
-    world.driver.push(view("u1"))
+    only = {"consent": {"categoryPreferences": {"personal": True}}}
+    world.driver.push(*[view(f"u{number}") for number in range(7)], view("u7", context=only))
     told_all(feeder)
+    assert 8 == len(world.read())
     place = 1
-    feeder.step()
-    assert ["profiles-1-1", "profiles-1-2"] == world.opened
+    told_all(feeder)
+    assert {world.leaf("user_id", f"u{number}") for number in range(7)} == {*world.read()}
+    place = 0
+    told_all(feeder)
+    assert 8 == len(world.read())
+    assert 0 == feeder.lag()
+
+
+def test_who_goes_on_while_everybody_is_told_anew_begins_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAGE_LEAVES", 3)
+    world.driver.push(*[view(f"u{number}") for number in range(7)])
+    cut = world.feeder()
+    cut.turn()
+    assert 3 == len(world.read())
+    told_all(world.feeder())
+    assert 7 == len(world.read())
 
 
 def test_a_profile_that_no_topic_takes_is_told_without_what_makes_it_large(

@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from penstock.adapters.log.memory import MemoryLog
 from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.adapters.spool.sqlite import SqliteSpool
 from penstock.core.errors import Unavailable
-from penstock.core.record import DeadLetter, LogRecord, decode_record
+from penstock.core.ids import LeafId, partition_of
+from penstock.core.record import DeadLetter, LogRecord, Record, decode_record, encode_record
 from penstock.ports.log import Appended
-from penstock.runtimes.appender import GroupAppender
+from penstock.runtimes.appender import FOLD_WAITING_MAX, GroupAppender
 from penstock.testing.clock import HandClock
 from penstock.testing.conformance.spool import a_letter
 from tests.runtimes.test_appender import NOW, record
@@ -27,8 +29,8 @@ class Brokers(MemoryLog):
 
     shared = True
 
-    def __init__(self, clock: HandClock) -> None:
-        super().__init__(clock)
+    def __init__(self, clock: HandClock, partitions: int = 1) -> None:
+        super().__init__(clock, partitions=partitions)
         self.fault = ""
         self.keeps = False
         """Whether what is not acknowledged is kept all the same."""
@@ -211,3 +213,60 @@ def test_a_batch_that_does_not_read_back_holds_up_nobody(tmp_path: Path) -> None
     path.write_bytes(path.read_bytes().replace(b"m2", b"m9"))
     asyncio.run(after(log))
     assert ["m1", "m3", "m4"] == log.ids()
+
+
+def test_a_log_of_other_partitions_has_each_record_where_it_belongs(tmp_path: Path) -> None:
+    async def before() -> None:
+        rig = Rig(tmp_path)
+        rig.log.fault = "E401"
+        await rig.appender.append([of(number) for number in range(20)], [a_letter(1)])
+        await rig.close()
+
+    async def after() -> Brokers:
+        rig = Rig(tmp_path, Brokers(HandClock(NOW), partitions=4))
+        rig.appender.resume()
+        await rig.until(lambda: not rig.spool.counts().batches)
+        await rig.close()
+        return rig.log
+
+    asyncio.run(before())
+    log = asyncio.run(after())
+    found = {
+        decode_record(one.value).message_id: partition
+        for partition in range(4) for one in log.read(partition, 0, 100)
+    }  # fmt: skip
+    assert {f"m{number}": partition_of(LeafId(of(number).leaf), 4) for number in range(20)} == found
+    assert [a_letter(1)] == list(log.dead_letters())
+
+
+def of(number: int) -> Record:
+    return structs.replace(record(number), leaf=bytes([number]) * 16)
+
+
+def test_what_waits_on_disk_does_not_fill_memory_instead(tmp_path: Path) -> None:
+    async def story() -> None:
+        rig = Rig(tmp_path)
+        waiting, asked = FOLD_WAITING_MAX + 1, 0
+
+        def fold_waiting() -> int:
+            nonlocal asked
+            asked += 1
+            return waiting
+
+        rig.spool.put(0, [encode_record(record(1))], [], NOW)
+        rig.appender = GroupAppender(
+            rig.log,
+            rig.clock,
+            rig.metrics,
+            lambda _, records: rig.told.extend(records),
+            fold_waiting,
+        )
+        rig.appender.spool_into(rig.spool)
+        rig.appender.resume()
+        await rig.until(lambda: asked > 3)
+        assert 0 == rig.log.head(0)
+        waiting = 0
+        await rig.until(lambda: rig.log.head(0) == 1)
+        await rig.close()
+
+    asyncio.run(story())

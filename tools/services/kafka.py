@@ -94,11 +94,13 @@ class Cluster(Running):
             one.result(ANSWER_S_MAX)
 
     def allow(
-        self, name: str, *operations: AclOperation, topics: str = "", groups: str = "",
+        self, name: str, *operations: AclOperation, topics: str = "", groups: str = "", transactions: str = "",
     ) -> None:  # fmt: skip
-        """Allow a user to do something with all topics or groups whose names begin with a prefix."""
+        """Allow a user to do something with all topics, groups or transactional ids that begin with a prefix."""
         admin = AdminClient(self.client)
-        resources = [(ResourceType.TOPIC, topics), (ResourceType.GROUP, groups)]
+        resources = [
+            (ResourceType.TOPIC, topics), (ResourceType.GROUP, groups), (ResourceType.TRANSACTIONAL_ID, transactions),
+        ]  # fmt: skip
         asked = admin.create_acls(
             [
                 AclBinding(kind, prefix, ResourcePatternType.PREFIXED, f"User:{name}", "*", operation,

@@ -290,7 +290,7 @@ CODES: dict[str, Code] = {
         "Give each at least 32 random characters, and keep at most eight.",
     ),
     "E229": Code(
-        "A setting of `[feed]` can't be used: the log is not on Kafka, or a purpose or a span is none.",
+        "A setting of `[feed]` can't be used: the log is not on Kafka, there is no registry, or a purpose or a span is none.",
         "Change it as the message says.",
     ),
     "E227": Code(

@@ -45,6 +45,10 @@ REGISTRY: dict[str, Code] = {
         "Check `connect.NAME.topics`, `brokers` and `client`, and what the user may read: topics, and the groups "
         "`GROUP` and `GROUP.copied`.",
     ),
+    "E238": Code(
+        "A topic of `[feed]` is to be written by a schema that the registry does not have.",
+        "Run `penstock schemas publish`, which registers it. Nothing is lost: it is told from where it was.",
+    ),
     "E330": Code(
         "A record of a topic is not in the Confluent wire format.",
         "Send it with a serializer of the registry, or set the connector's `format` to what the topic has.",

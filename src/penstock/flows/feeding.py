@@ -53,16 +53,28 @@ class Source(Protocol):
     """What a feed tells."""
 
     @property
-    def name(self) -> str:
-        """Under it is kept how far it has come; another name begins anew."""
+    def mark(self) -> str:
+        """By what it tells; by another mark all is told anew."""
         ...
 
-    def end(self, partition: int) -> int:
-        """Return the offset up to which records of a partition may be told of, exclusive."""
+    def ends(self) -> list[int]:
+        """Return, by partition, the offset up to which records may be told of, exclusive."""
         ...
 
     def messages(self, batch: Batch) -> list[Message]:
         """Return what is to be said because of records."""
+        ...
+
+    def begin(self) -> list[int]:
+        """Return the offsets to go on from once all is told anew by `everybody`."""
+        ...
+
+    def everybody(self, after: LeafId | None, limit: int) -> list[LeafId]:
+        """Return the next of the leaves that are told of to tell all anew; empty if records alone tell."""
+        ...
+
+    def about(self, leaves: Iterable[LeafId]) -> list[Message]:
+        """Return what is to be said of leaves as they are now."""
         ...
 
     def said(self, messages: Sequence[Message]) -> None:
@@ -86,11 +98,23 @@ class DecisionSource:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self.name = f"decisions-{log.generations.first}"
+        self.mark = _mark(log.identity)
 
-    def end(self, partition: int) -> int:
-        """Return the end of the log: what is in it is durable."""
-        return self._log.head(partition)
+    def ends(self) -> list[int]:
+        """Return the ends of the log: what is in it is durable."""
+        return [self._log.head(partition) for partition in range(self._log.partitions)]
+
+    def begin(self) -> list[int]:
+        """Return the beginning of the log: all decisions are in it."""
+        return [0] * self._log.partitions
+
+    def everybody(self, after: LeafId | None, limit: int) -> list[LeafId]:
+        """Return nobody: leaves hold no decisions."""
+        return []
+
+    def about(self, leaves: Iterable[LeafId]) -> list[Message]:
+        """Return nothing: leaves hold no decisions."""
+        return []
 
     def messages(self, batch: Batch) -> list[Message]:
         """Return the decisions among records."""
@@ -150,6 +174,8 @@ class ProfileRules(NamedTuple):
     purpose: str
     """Who does not permit it has no profile for them."""
     traits: frozenset[str] = frozenset()
+    format: str = "json"
+    """How values are written."""
 
 
 class StoredLeaves:
@@ -231,31 +257,52 @@ class ProfileSource:
         self._telling = telling
         self._rules = rules
         self._clock = clock
+        told = telling.definitions
+        parts = (
+            log.identity, telling.plan.fingerprint, rules.purpose, sorted(rules.traits), rules.format, told.identity, told.consent,
+            dict(told.trait_purposes),
+        )  # fmt: skip
+        self._mark = _mark(*parts)
         self._told: dict[LeafId, bytes] = {}
 
     @property
-    def name(self) -> str:
-        """Of the set of leaves: another is told from its beginning."""
-        return f"profiles-{self._log.generations.first}-{self._telling.epoch}"
+    def mark(self) -> str:
+        """Of the definitions and of what is told: by others every profile is another, whoever had them before."""
+        return self._mark
 
-    def end(self, partition: int) -> int:
-        """Return up to where the store has applied a partition."""
-        applied = self._store.applied(self._telling.epoch, partition)
-        ours = applied.generation == self._log.generations.generation(partition)
-        return applied.offset + 1 if ours else 0
+    def ends(self) -> list[int]:
+        """Return up to where the store has applied the log."""
+        log, epoch = self._log, self._telling.epoch
+        applied = [self._store.applied(epoch, partition) for partition in range(log.partitions)]
+        ours = [log.generations.generation(partition) for partition in range(len(applied))]
+        return [
+            one.offset + 1 if one.generation == own else 0
+            for one, own in zip(applied, ours, strict=True)
+        ]
+
+    def begin(self) -> list[int]:
+        """Return how far leaves are: what they hold is told by `everybody`."""
+        return self.ends()
+
+    def everybody(self, after: LeafId | None, limit: int) -> list[LeafId]:
+        """Return the next of all leaves."""
+        return self._store.ids(self._telling.epoch, after, limit)
 
     def messages(self, batch: Batch) -> list[Message]:
         """Return the profiles that records changed, each once, and a tombstone for whoever has none."""
-        telling = self._telling
-        leaves = StoredLeaves(self._store, telling.epoch, telling.plan)
-        touched = {
-            LeafId(leaf_of(entry.value)): None for entries in batch.values() for entry in entries
-        }
-        leaves.take(touched)
+        return self.about(
+            LeafId(leaf_of(entry.value)) for entries in batch.values() for entry in entries
+        )
+
+    def about(self, leaves: Iterable[LeafId]) -> list[Message]:
+        """Return the profiles of some leaves, and of those that they are joined to."""
+        touched, telling = dict.fromkeys(leaves), self._telling
+        known = StoredLeaves(self._store, telling.epoch, telling.plan)
+        known.take(touched)
         told: dict[LeafId, Message] = {}
-        for start in self._starts(touched, leaves):
+        for start in self._starts(touched, known):
             try:
-                self._tell(start, leaves, told)
+                self._tell(start, known, told)
             except DamagedLeaf:
                 continue  # `penstock doctor` and whoever reads this person say so
         return [one for one in told.values() if self._told.get(one.leaf) != _digest(one.value)]
@@ -330,6 +377,12 @@ class ProfileSource:
     def forget(self) -> None:
         """Say everything again that is asked for: it is not known what stands there."""
         self._told.clear()
+
+
+def _mark(*parts: object) -> str:
+    """Return what stands for all that is told by, and for the log that it is told of."""
+    by = msgspec.msgpack.encode(parts, order="deterministic", enc_hook=sorted)
+    return blake2b(by, digest_size=16).hexdigest()
 
 
 def _at_once(work: Coroutine[Any, Any, T]) -> T:

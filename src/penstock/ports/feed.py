@@ -24,8 +24,12 @@ class Feed(Protocol):
     Conformance: `penstock.testing.conformance.feed`.
     """
 
-    def take_over(self) -> list[int]:
-        """Become the writer; return, by partition of the log, the offset to go on from: 0 at first.
+    def take_over(self, mark: str) -> list[int] | None:
+        """Become the writer; return, by partition of the log, the offset to go on from.
+
+        Args:
+            mark: By what is told from now on. None is returned if nothing was put by it last: then all is
+                told anew.
 
         Raises:
             SettingsError: The brokers do not let us (E282), or there is no such topic (E280).
@@ -41,8 +45,8 @@ class Feed(Protocol):
         """
         ...
 
-    def put(self, messages: Sequence[Message], positions: Sequence[int]) -> None:
-        """Say these in this order, and note where to go on: both, or neither.
+    def put(self, messages: Sequence[Message], positions: Sequence[int], mark: str) -> None:
+        """Say these in this order, and note where to go on, and by what they were told: all, or nothing.
 
         Raises:
             Fenced: Another process has taken over (E607).

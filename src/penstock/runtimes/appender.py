@@ -104,7 +104,7 @@ class GroupAppender:
         """Keep in a spool what the log does not acknowledge, but for what the fold owes; see `resume`."""
         self._spooler = Spooler(
             spool, log=self._log, appends=self._thread, clock=self._clock, metrics=self._metrics,
-            on_appended=self._on_appended,
+            on_appended=self._on_appended, full=lambda: self._fold_waiting() > FOLD_WAITING_MAX,
         )  # fmt: skip
 
     def resume(self) -> None:

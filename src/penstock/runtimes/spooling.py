@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from penstock.core.errors import DataCorrupt, PenstockError, Unavailable
-from penstock.core.record import DeadLetter, LogRecord
+from penstock.core.record import DeadLetter, LogRecord, leaf_of
 from penstock.ports.clock import Clock
 from penstock.ports.log import Log
 from penstock.ports.metrics import Metrics
@@ -20,6 +20,11 @@ log_spool = logging.getLogger("penstock.spool")
 
 AGAIN_S: Final = 0.5
 """How long after the log did not answer it is asked again: an append waits for it by itself."""
+
+CLOSE_S: Final = 10.0
+"""How long whoever ends goes on appending what waits: the machine may be gone after it."""
+
+ROOM_S: Final = 0.02
 
 PASSING: Final = frozenset({"E401", "E438"})
 """Brokers do not answer, or too few of them: what a batch can wait for. What they refuse is refused."""
@@ -37,12 +42,14 @@ class Spooler:
         clock: Stamps what is kept.
         metrics: Where to count.
         on_appended: Told of what was appended, as whoever folds is of everything else.
+        full: Whether as much waits to be folded as may.
     """
 
     def __init__(
         self, spool: Spool, *, log: Log, appends: Executor, clock: Clock, metrics: Metrics,
-        on_appended: Callable[[int, list[LogRecord]], None],
+        on_appended: Callable[[int, list[LogRecord]], None], full: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
+        self._full = full
         self._spool = spool
         self._log = log
         self._appends = appends
@@ -141,19 +148,31 @@ class Spooler:
                 del self._holding[partition]
                 self._away.pop(partition, None)
                 return False
-        landed = await asyncio.get_running_loop().run_in_executor(
-            self._appends, self._log.append, partition, batch.values, batch.letters
-        )
+        if self._full():
+            await asyncio.sleep(ROOM_S)  # what waits on disk waits for whoever folds, not in memory
+            return True
+        for place, (to, values) in enumerate(self._shares(batch.values).items()):
+            landed = await asyncio.get_running_loop().run_in_executor(
+                self._appends, self._log.append, to, values, batch.letters if place == 0 else ()
+            )
+            self._on_appended(to, landed.records(values))
         if self._away.pop(partition, None) is not None:
             log_spool.warning(
                 "partition %d: the log answers again; what waited is appended", partition
             )
-        self._on_appended(partition, landed.records(batch.values))
         # Killed before this it is appended again: the step knows it by its message ids.
         await self._do(self._spool.done, batch.number)
         self._metrics.count("penstock_spool_drained_records_total", len(batch.values))
         await self._do(self._gauge)
         return True
+
+    def _shares(self, values: Sequence[bytes]) -> dict[int, list[bytes]]:
+        """Return a batch by the partitions of the log as it is now: it may have others than when it was kept."""
+        known = self._log.generations
+        shares: dict[int, list[bytes]] = {}
+        for value in values:
+            shares.setdefault(known.partition(leaf_of(value)), []).append(value)
+        return shares or {known.of(known.newest)[0]: []}
 
     def _say(self, partition: int, error: PenstockError) -> None:
         known = self._away.get(partition)
@@ -174,7 +193,12 @@ class Spooler:
             self._metrics.gauge("penstock_spool_damaged_batches", counts.damaged)
 
     async def close(self) -> None:
-        """Stop appending what waits; it stays, and the next start goes on."""
+        """Append what waits if the log answers, for a while; what stays is appended after the next start."""
+        answering = [
+            task for partition, task in self._drains.items() if partition not in self._away
+        ]
+        if answering:
+            await asyncio.wait(answering, timeout=CLOSE_S)
         self._closing = True
         drains = [*self._drains.values()]
         for task in drains:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AclOperation
 
 from penstock.adapters.log.kafka.connection import Connection
 from penstock.adapters.log.kafka.feeds import KafkaFeed, profiles_topic
@@ -15,7 +16,9 @@ from penstock.core.generations import Generations
 from penstock.core.ids import LeafId
 from penstock.ports.feed import Message
 from penstock.testing.conformance.feed import PARTITIONS, FeedConformance, Topic
+from tests.adapters.kafka.kafka_topics import make_topics
 from tests.adapters.kafka.read_topic import read_topic
+from tools.services.kafka import Cluster
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(120)]
 
@@ -36,7 +39,7 @@ class TestKafkaFeed(FeedConformance):
     @contextmanager
     def make(self) -> Iterator[Topic]:
         open_feed = partial(
-            KafkaFeed, self.connection, self.topic, f"{self.connection.prefix}profiles-1-1",
+            KafkaFeed, self.connection, self.topic, f"{self.connection.prefix}profiles",
             generations=Generations((PARTITIONS,)),
         )  # fmt: skip
         yield Topic(open_feed, self.read)
@@ -65,6 +68,38 @@ def test_a_topic_that_is_missing_is_told(
         generations=Generations((1,)),
     )
     with pytest.raises(SettingsError) as raised:
-        feed.take_over()
+        feed.take_over("a")
     feed.close()
     assert raised.value.code == "E280"
+
+
+def test_it_needs_what_the_guide_lists_and_says_so_without_it(
+    secured_kafka: Cluster, tmp_path: Path
+) -> None:
+    user, prefix = f"feeds-{tmp_path.name}", f"{tmp_path.name}."
+    secured_kafka.add_user(user, "of-the-shop")
+    secured_kafka.allow(
+        user, AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS, AclOperation.READ, AclOperation.WRITE, topics=prefix,
+    )  # fmt: skip
+    make_topics(Connection(secured_kafka.client, prefix), PARTITIONS)
+    admin = Admin(Connection(secured_kafka.client, prefix))
+    topic = profiles_topic(admin.connection, PARTITIONS, replication=1, in_sync=1)
+    admin.change(changes_of([topic], {}))
+    own = {**secured_kafka.client, "sasl.username": user, "sasl.password": "of-the-shop"}
+    connection = Connection(own, prefix, read_timeout_s=2.0)
+    feed = KafkaFeed(
+        connection, topic.name, f"{topic.name}-1", generations=Generations((PARTITIONS,)),
+    )  # fmt: skip
+    message = Message(LeafId(bytes(16)), b"{}")
+    for allow in (
+        {"transactions": prefix, "operations": (AclOperation.DESCRIBE, AclOperation.WRITE)},
+        {"groups": prefix, "operations": (AclOperation.DESCRIBE, AclOperation.READ)},
+    ):
+        with pytest.raises(SettingsError) as raised:
+            feed.take_over("a")
+        assert raised.value.code == "E282"
+        secured_kafka.allow(user, *allow.pop("operations"), **allow)  # type: ignore[misc]
+    assert feed.take_over("a") is None
+    feed.put([message], [1, 0, 0], "a")
+    assert [1, 0, 0] == feed.positions()
+    feed.close()

@@ -21,6 +21,7 @@ class MemoryTopic:
         self.name = name
         self.messages: list[Message] = []
         self.positions = [0] * partitions
+        self.mark = ""
         self.writer: MemoryFeed | None = None
 
     def compacted(self) -> dict[LeafId, bytes]:
@@ -40,24 +41,24 @@ class MemoryFeed:
         self._topic = topic
         self._closed = False
 
-    def take_over(self) -> list[int]:
+    def take_over(self, mark: str) -> list[int] | None:
         """Become the writer."""
         self._require_open()
         self._topic.writer = self
-        return [*self._topic.positions]
+        return [*self._topic.positions] if self._topic.mark == mark else None
 
     def positions(self) -> list[int]:
         """Return where to go on."""
         self._require_open()
         return [*self._topic.positions]
 
-    def put(self, messages: Sequence[Message], positions: Sequence[int]) -> None:
+    def put(self, messages: Sequence[Message], positions: Sequence[int], mark: str) -> None:
         """Say these, and note where to go on."""
         self._require_open()
         if self._topic.writer is not self:
             raise fenced(self._topic.name)
         self._topic.messages += messages
-        self._topic.positions = [*positions]
+        self._topic.positions, self._topic.mark = [*positions], mark
 
     def close(self) -> None:
         """Put nothing more."""

@@ -19,6 +19,7 @@ from penstock.adapters.log.kafka.connection import (
     refused,
     told_by,
 )
+from penstock.adapters.log.kafka.examining import lacking_of_group
 from penstock.adapters.log.kafka.producing import GRACE_S, MESSAGE_OVERHEAD, QUEUE_KIB_MAX
 from penstock.adapters.log.kafka.topics import CLEANUP, RECORD_BYTES_MAX, SIZE, Admin, Topic
 from penstock.core.errors import PenstockError, SettingsError, Unavailable
@@ -45,7 +46,8 @@ class KafkaFeed:
     """One process's way into a topic of a feed. Implements `ports.feed.Feed`.
 
     The transactional id is the topic's name: whoever takes over has the brokers refuse what those before
-    still send. Where to go on are offsets of the log's topic, committed by a group without members.
+    still send. Where to go on are offsets of the log's topic, committed by a group without members, with
+    what was told by as their metadata.
 
     Args:
         connection: The cluster.
@@ -74,7 +76,7 @@ class KafkaFeed:
             connection, self._heard, group_id=group, enable_auto_commit=False, isolation_level="read_committed",
         ))  # fmt: skip
 
-    def take_over(self) -> list[int]:
+    def take_over(self, mark: str) -> list[int] | None:
         """Become the writer; those before are refused from now on."""
         self._require_open()
         self._partitions = self._partitions or self._found()
@@ -85,7 +87,10 @@ class KafkaFeed:
         except KafkaException as exception:
             raise self._told(exception, "log.kafka.brokers") from exception
         self._producer = producer
-        return self.positions()
+        places = self._committed()
+        # A generation that the log has got meanwhile has none yet.
+        marks = {place.metadata or "" for place in places if place.offset >= 0}
+        return [max(place.offset, 0) for place in places] if marks == {mark} else None
 
     def _found(self) -> int:
         found = Admin(self._connection, self._heard).look([self._topic]).get(self._topic)
@@ -97,16 +102,26 @@ class KafkaFeed:
     def positions(self) -> list[int]:
         """Return where to go on, as it was committed."""
         self._require_open()
+        return [max(place.offset, 0) for place in self._committed()]
+
+    def _committed(self) -> list[TopicPartition]:
         try:
             places = self._consumer.committed(self._places, timeout=self._connection.read_timeout_s)
         except KafkaException as exception:
+            self._require_allowed()
             raise self._told(exception, "log.kafka.brokers") from exception
         for place in places:
             if place.error is not None:
                 raise refused(place.error, f"group {self._group}")
-        return [max(place.offset, 0) for place in places]
+        return places
 
-    def put(self, messages: Sequence[Message], positions: Sequence[int]) -> None:
+    def _require_allowed(self) -> None:
+        """Find out whether it is not allowed to ask where to go on: that shows as silence, for good."""
+        if lacking := lacking_of_group(Admin(self._connection, self._heard), self._group):
+            raise SettingsError("E282", f"this user may not {', '.join(lacking)} group {self._group}", where="log.kafka.username",
+                                fix="allow it; the guide on Kafka lists the ACLs that feeds need")  # fmt: skip
+
+    def put(self, messages: Sequence[Message], positions: Sequence[int], mark: str) -> None:
         """Say these, and note where to go on, in one transaction."""
         self._require_open()
         producer = self._producer
@@ -114,7 +129,7 @@ class KafkaFeed:
             raise away(self._heard.error, f"the topic {self._topic}")
         timeout_s = self._connection.append_timeout_s
         offsets = [
-            TopicPartition(place.topic, place.partition, offset)
+            TopicPartition(place.topic, place.partition, offset, mark)
             for place, offset in zip(self._places, positions, strict=True)
         ]
         try:

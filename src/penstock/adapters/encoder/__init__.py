@@ -1,0 +1,1 @@
+"""What writes values as a schema says."""
