@@ -125,7 +125,7 @@ class Ledger:
 
     def counted(self, name: str = VIEWED) -> Counter[str]:
         """Return by person how many events of a name were sent."""
-        return Counter(one.user for one in self.sent.values() if one.name == name)
+        return Counter(one.user for one in [*self.sent.values()] if one.name == name)
 
     def stale_lies(self) -> list[str]:
         """Return what answers claimed and did not hold: an acknowledged event was missing, or one too many there."""
