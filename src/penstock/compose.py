@@ -53,7 +53,7 @@ from penstock.core.time import HOUR_MS
 from penstock.flows.archiving import ArchivedLog
 from penstock.flows.collect import Collector, Source, source_of
 from penstock.flows.editions import Edition, Editions
-from penstock.flows.generations import seal_of
+from penstock.flows.generations import gone_on, seal_of
 from penstock.flows.history import History
 from penstock.flows.pacing import Pacing
 from penstock.flows.past import Past
@@ -486,6 +486,8 @@ def _make_engine(
             log=stores.log, store=stores.store, step=step, epoch=epoch, clock=clock, metrics=metrics
         )
         return reading, ReadingSets(reading)
+    if stores.log.generations.newest > stores.log.generations.first:
+        raise gone_on()
     engine = EmbeddedEngine(
         log=stores.log, store=stores.store, suppressions=stores.suppressions, step=step, epoch=epoch,
         clock=clock, metrics=metrics, flush_ms=settings.store.flush_ms,

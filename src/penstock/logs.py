@@ -315,7 +315,8 @@ def _kafka(project: Project, *, read_only: bool) -> Log:
         # Another generation is opened by whoever asks for it.
         missing = [one for one in topic_changes(project) if one.how == "new" and not one.opens]
         change_topics(project, missing)
-    return KafkaLog(connection, partitions=project.settings.log.partitions, read_only=read_only)
+    follow = read_only or project.settings.fold.by == "workers"
+    return KafkaLog(connection, partitions=project.settings.log.partitions, read_only=read_only, follow=follow)  # fmt: skip
 
 
 def client_of(project: Project) -> dict[str, Any]:

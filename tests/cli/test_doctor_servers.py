@@ -99,8 +99,8 @@ def test_topics_that_are_missing_or_otherwise_are_named(folder: Path, kafka: Clu
 
     change(folder, "partitions = 3", "partitions = 4")
     fewer = only(folder, "kafka topics")
-    assert f"{prefix}log-1 (partitions: 3 -> 4)" in fewer["what"]
-    assert "it has 3 partitions, which is for good" in fewer["fix"]
+    assert f"{prefix}log-2 (not opened yet)" in fewer["what"]
+    assert "only workers go over to it" in fewer["fix"]
     change(folder, "partitions = 4", "partitions = 3")
     change(folder, "replication = 1", 'replication = 1\nretention = "90d"')
     assert f"retention.ms: -1 -> {90 * 1440 * MINUTE_MS}" in only(folder, "kafka topics")["what"]

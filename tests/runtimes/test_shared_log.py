@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from penstock.adapters.log.memory import MemoryLog
-from penstock.core.errors import Unavailable
+from penstock.core.errors import SettingsError, Unavailable
+from penstock.core.generations import seal_record
 from penstock.core.record import encode_record
 from penstock.ports.log import Appended
 from tests.runtimes.test_embedded import World, features, view
@@ -125,3 +126,32 @@ def test_a_log_that_does_not_answer_is_asked_again_and_the_engine_goes_on() -> N
         return found, ready
 
     assert ({"u1": 1, "u2": 2}, True) == asyncio.run(story())
+
+
+def test_what_is_behind_a_seal_stops_the_fold_and_does_not_count_as_applied() -> None:
+    async def story() -> tuple[bool, str]:
+        world = SharedWorld()
+        engine = await world.start()
+        await engine.appender.append([view(1)])
+        await engine.settled()
+        world.log.append(0, [seal_record(), encode_record(view(2))])
+        while engine.ready()[0]:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        ready = engine.ready()
+        await engine.close()
+        assert world.store.applied(1, 0).offset <= 1, "workers go on from the seal"
+        return ready
+
+    assert (False, "the fold stopped: SettingsError") == asyncio.run(story())
+
+
+def test_an_engine_does_not_start_behind_a_seal() -> None:
+    async def story() -> None:
+        world = SharedWorld()
+        world.log.append(0, [encode_record(view(1)), seal_record(), encode_record(view(2))])
+        with pytest.raises(SettingsError) as raised:
+            await world.start()
+        assert "E207" == raised.value.code
+        assert world.store.applied(1, 0).offset <= 1
+
+    asyncio.run(story())

@@ -130,7 +130,7 @@ def _denied(
 
 def _otherwise(changes: Sequence[TopicChange]) -> SettingsError:
     told = [
-        f"{one.topic.name} ({'missing' if one.how == 'new' else '; '.join(one.details)})"
+        f"{one.topic.name} ({'not opened yet' if one.opens else 'missing' if one.how == 'new' else '; '.join(one.details)})"
         for one in changes
     ]
     broken = next((one.fault for one in changes if one.fault), "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from penstock.core.errors import Unavailable
+from penstock.core.errors import SettingsError, Unavailable
 from penstock.core.generations import Generations
 from penstock.core.record import Kind, LogRecord, Version, kind_of
 from penstock.ports.log import Log
@@ -50,6 +50,12 @@ def require_heard(generations: Generations, generation: int) -> None:
     if generations.newest <= generation:
         raise Unavailable("E480", "the log goes on in a generation that this process has not heard of yet",
                           fix="nothing: it asks the brokers every second")  # fmt: skip
+
+
+def gone_on() -> SettingsError:
+    """Return what the process is told that folds itself, when the log has gone on in another generation."""
+    return SettingsError("E207", "the log has gone on in another number of partitions, and only workers fold it",
+                         where="fold.by", fix='set it to "workers", restart `penstock up`, and start `penstock worker`')  # fmt: skip
 
 
 def folded_records(log: Log, partition: int, first: int | None = None) -> Iterator[LogRecord]:

@@ -12,6 +12,7 @@ from penstock.core.ids import LeafId, partition_of
 from penstock.core.leaf import Leaf
 from penstock.core.record import Kind, LogRecord, kind_of
 from penstock.core.step import Step
+from penstock.flows.generations import gone_on
 from penstock.flows.process import Folded, PartitionFold
 from penstock.ports.appender import Waits
 from penstock.ports.clock import Clock
@@ -239,6 +240,10 @@ class EmbeddedEngine:
             if starts != fold.starts:
                 return
         folded = fold.feed(batch)
+        if folded.late:
+            # Workers go on from the seal: nothing behind it may come to count as applied.
+            fold.restart()
+            raise gone_on()
         unkept = self._unkept[fold.partition]
         # A register that was lost is made again with the leaves, and merging twice changes nothing.
         unkept.suppressions.extend(folded.suppressions)
@@ -366,7 +371,7 @@ class EmbeddedEngine:
                 unkept.links + fresh.links,
                 unkept.letters + fresh.letters,
                 unkept.suppressions + fresh.suppressions,
-                unkept.late + fresh.late,
+                [],
             )
             raise
         lane.kept = max(lane.kept, folded)

@@ -69,6 +69,8 @@ class KafkaLog:
         connection: The cluster, and the prefix of the topics.
         partitions: How many the topic of one of the generations must have; 0 for any.
         read_only: Only read; nothing is ever written.
+        follow: Whether to go over to generations that are opened later. Who folds in this process does not:
+            it is started anew.
 
     Raises:
         SettingsError: A topic does not exist (E280), has another number of partitions (E281) or settings that
@@ -79,9 +81,10 @@ class KafkaLog:
     shared = True
 
     def __init__(
-        self, connection: Connection, *, partitions: int = 1, read_only: bool = False
+        self, connection: Connection, *, partitions: int = 1, read_only: bool = False, follow: bool = True
     ) -> None:  # fmt: skip
         self._connection = connection
+        self._follows = follow
         self._letters_topic = connection.letters_topic
         self._heard = Heard()
         self._admin = Admin(connection, self._heard)
@@ -166,7 +169,7 @@ class KafkaLog:
     def _hear(self) -> None:
         """Ask whether there is another generation; one that can't be relied on is nobody's."""
         name = self._connection.log_topic(self.generation + 1)
-        found = self._admin.look([name]).get(name)
+        found = self._admin.look([name]).get(name) if self._follows else None
         if found is None:
             return
         self._require_settings(name, found, {STAMPS: APPEND_TIME})
