@@ -45,12 +45,37 @@ class BytewaxPeer:
 
     def run(self) -> Sample:
         """Return a sample: the CPU time of its own process, from the first timed event on."""
-        done = subprocess.run(
-            [ENVIRONMENT / "bin" / "python", HERE / "peers" / "bytewax_flow.py", self._records, str(self._warm)],
-            capture_output=True, text=True, check=True, timeout=300,
-        )  # fmt: skip
-        found = json.loads(done.stdout)
-        return Sample(found["count"], found["cpu_s"], found["wall_s"])
+        return _run(str(self._records), str(self._warm))
+
+
+class BytewaxOnKafka:
+    """Runs the same dataflow over a topic, through Bytewax's own input for Kafka.
+
+    Args:
+        brokers: Where the topic is, `host:port` each, with commas between.
+        topic: Its name; it has one partition, so that what is timed comes last.
+        warm: How many of its records make the leaves; not timed.
+
+    Raises:
+        PeerMissing: It cannot be installed.
+    """
+
+    def __init__(self, brokers: str, topic: str, warm: int) -> None:
+        _install()
+        self._arguments = (brokers, str(warm), topic)
+
+    def run(self) -> Sample:
+        """Return a sample: the CPU time of its own process, from the first timed event on."""
+        return _run(*self._arguments)
+
+
+def _run(*arguments: str) -> Sample:
+    done = subprocess.run(
+        [ENVIRONMENT / "bin" / "python", HERE / "peers" / "bytewax_flow.py", *arguments],
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    return Sample(found["count"], found["cpu_s"], found["wall_s"])
 
 
 def _install() -> None:

@@ -27,6 +27,7 @@ from benchmarks import (
     growth,
     liquid_email,
     million,
+    on_servers,
     over_http,
     report,
     restart,
@@ -54,6 +55,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "million": lambda sizes, work: (million.measure(sizes, work), []),
     "memory": lambda sizes, work: (growth.measure_memory(sizes, work), []),
     "restart": lambda sizes, work: (restart.measure(sizes, work), []),
+    "servers": on_servers.measure,
 }
 LONG: dict[str, Benchmark] = {
     "growth": lambda sizes, work: (growth.measure_growth(sizes, work), []),

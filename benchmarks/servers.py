@@ -206,9 +206,14 @@ def penstock(folder: Path, core: int | None) -> Server:
 
 def collector(folder: Path, core: int | None) -> Server:
     """Start the collector alone: nobody folds what it takes in."""
+    return collector_of(new_project(folder), core)
+
+
+def collector_of(project: Path, core: int | None) -> Server:
+    """Start the collector alone of a project."""
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.collecting", str(new_project(folder)), str(port)]
-    return Server(command, folder, lambda: port, core)
+    command = [sys.executable, "-m", "benchmarks.collecting", str(project), str(port)]
+    return Server(command, project.parent, lambda: port, core)
 
 
 def fastapi(folder: Path, core: int | None) -> Server:
