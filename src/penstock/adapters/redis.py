@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import quote, urlsplit
 
+import hiredis
 import redis
 from redis import exceptions
 from redis.backoff import NoBackoff
@@ -414,7 +415,8 @@ def arguments(address: RedisAddress) -> dict[str, Any]:
 
 def _ask(connection: Connection, commands: Sequence[Command]) -> list[Any]:
     """Send commands at once and return their answers; what the server refused is among them as an error."""
-    connection.send_packed_command(connection.pack_commands(commands))
+    # As one piece: the client would send the system a call for every 6 KB, and look at each argument twice.
+    connection.send_packed_command([b"".join(map(hiredis.pack_command, commands))])
     answers: list[Any] = []
     for _ in commands:
         try:
