@@ -57,7 +57,7 @@ CASES: dict[str, Case] = {
         f"POST /v1/profiles, {loads.BATCH} people", "many", "penstock", floor=120_000, goal=200_000,
         unit="recipients"),
     "decide": Case(
-        "GET /v1/decide/…, a send that is new", "decide", "penstock", ("nginx",), {"nginx": (0.20, 0.30)},
+        "GET /v1/decide/…, a send that is new", "decide", "decider", ("nginx",), {"nginx": (0.20, 0.30)},
         note="decided, recorded durably, one block rendered"),
     "again": Case(
         "GET /v1/decide/…, decided before", "again", "penstock", ("nginx",), {"nginx": (0.20, 0.30)},
@@ -82,10 +82,12 @@ def measure(sizes: Sizes, work: Path) -> tuple[list[Row], list[str]]:
             "penstock": ours,
             # Reads have a server to themselves: what is made of a log later, as its index is, is not theirs.
             "engine": _started(stack, sizes, work, "engine", servers.penstock),
+            "decider": _started(stack, sizes, work, "decider", servers.penstock),
             "collector": _started(stack, sizes, work, "collector", servers.collector),
             "FastAPI": _started(stack, sizes, work, "fastapi", servers.fastapi),
         }
         fill(found["engine"], people)
+        fill(found["decider"], people)
         _fill_peer(work / "fastapi" / "peer.db", known)
         (work / "nginx").mkdir()
         constant = servers.nginx(
@@ -98,8 +100,8 @@ def measure(sizes: Sizes, work: Path) -> tuple[list[Row], list[str]]:
             found["nginx"] = constant
         rows = _rates(sizes, sent, found)
         # Afresh: what the loads above left behind is more than a shop's day.
-        ours.stop()
-        found["engine"].stop()
+        for name in ("penstock", "engine", "decider"):
+            found[name].stop()
         again = _started(stack, sizes, work, "freshness", servers.penstock)
         fill(again, people)
         capacity_s = rows["single folded"].wall_rate
