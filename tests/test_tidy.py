@@ -47,7 +47,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "adapters/log/kafka": {"confluent_kafka"},
     "adapters/archive/s3": {"boto3", "botocore"},
     "adapters/archive/frames": {"zstandard"},
-    "adapters/redis": {"redis"},
+    "adapters/redis": {"hiredis", "redis"},
     "adapters/metrics/prometheus": {"prometheus_client"},
     "adapters/registry/confluent": {"httpx"},
     "adapters/topics/kafka": {"confluent_kafka"},

@@ -43,10 +43,11 @@ FLUSH_LEAVES = 1_000
 DIRTY_MAX = 20_000
 """Changed leaves of a partition, beyond which they are written before more is folded."""
 
-BEHIND_RECORDS = 10_000
-BEHIND_PACE = 5
-"""While so far behind, leaves wait so much longer to be written: they change again, and nobody expects
-them to be fresh."""
+PACE_RECORDS = 1_000
+PACE_MAX = 10
+"""For so many records that a partition is behind, leaves wait once more as long to be written, up to so
+many times: they change again, and nobody expects them to be fresh. So a worker that falls behind becomes
+faster, and one that keeps up writes at once."""
 
 CHECK_MS = 1_000
 """How often it is looked whether a store on a server is still what it was, also while nothing comes in."""
@@ -428,7 +429,7 @@ class Worker:
             age_ms = max(self.clock.now_ms() - lane.oldest_ms, 0)
             self.metrics.observe("penstock_freshness_seconds", age_ms / 1000)
             lane.oldest_ms = 0
-        pace = BEHIND_PACE if self._lag(lane) > BEHIND_RECORDS else 1
+        pace = min(1 + self._lag(lane) // PACE_RECORDS, PACE_MAX)
         lane.flush_at_ms = self.clock.monotonic_ms() + self.flush_ms * pace
 
     def _commit(self, lanes: Sequence[_Lane]) -> None:
