@@ -92,6 +92,8 @@ class Harness:
         self.figures = Figures(seed)
         self._began_s = time.monotonic()
         self._clock_right = True
+        self._rounds: list[tuple[int, Sequence[str]]] = []
+        """When each began, and what was broken in it."""
         self._opened = ExitStack()
         try:
             network = Network()
@@ -135,6 +137,7 @@ class Harness:
     def round(self, faults: Sequence[str], hold_s: float = 1.0) -> None:
         """Break things one after another, mend them in another order, and wait until all is as before."""
         mends: list[tuple[str, Mend]] = []
+        self._rounds.append((senders.now_ms(), faults))
         for one in faults:
             self.ledger.wait_for(self.dice.randrange(1, BETWEEN_ACKS), BETWEEN_S)
             mends.append((one, FAULTS[one](self)))
@@ -327,8 +330,10 @@ class Harness:
         figures, ledger = self.figures, self.ledger
         none(self.shop.undecided(ledger), "decisions that were answered are not kept")
         none(senders.asked_again(ledger), "decisions that were answered are others now")
-        figures.lies = len(lies := ledger.stale_lies())
-        none(lies, "profiles were served that were older than they said")
+        lies = ledger.stale_lies()
+        figures.lies = len(lies)
+        none([f"{what}; {self._during(at_ms)}" for at_ms, what in lies],
+             "profiles were served that were older than they said")  # fmt: skip
         self.shop.until_folded()
         self.shop.end()
         with self.shop.opened() as (project, log, store, epoch):
@@ -357,6 +362,13 @@ class Harness:
             none(self._not_suppressed(), "people who unsubscribed are not in the register")
         self._note()
         return figures
+
+    def _during(self, at_ms: int) -> str:
+        """Return what was broken at an instant, or last before it."""
+        began = [(since_ms, faults) for since_ms, faults in self._rounds if since_ms <= at_ms]
+        return (
+            f"{at_ms - began[-1][0]} ms after {began[-1][1]} began" if began else "before any fault"
+        )
 
     def _logged(self, log: Log) -> set[str]:
         """Return the message ids of what senders sent, as the log has them."""

@@ -127,8 +127,8 @@ class Ledger:
         """Return by person how many events of a name were sent."""
         return Counter(one.user for one in [*self.sent.values()] if one.name == name)
 
-    def stale_lies(self) -> list[str]:
-        """Return what answers claimed and did not hold: an acknowledged event was missing, or one too many there."""
+    def stale_lies(self) -> list[tuple[int, str]]:
+        """Return when and what answers claimed that did not hold: an acknowledged event was missing, or one too many there."""
         of_user: dict[str, list[Sent]] = {}
         for one in list(self.sent.values()):
             if one.name == VIEWED:
@@ -141,16 +141,27 @@ class Ledger:
             least = sum(0 < one.acked_ms <= told.as_of_ms for one in events)
             most = sum(one.first_ms <= told.answered_ms for one in events)
             if not least <= told.views <= most:
-                found.append(
-                    f"{told.user}: {told.views} views served {told.served} as of {told.as_of_ms} "
+                what = (
+                    f"{told.user}: {told.views} views served {told.served} {told.reason} as of {told.as_of_ms} "
                     f"(asked {told.asked_ms - told.as_of_ms} ms later, age {told.age_ms} ms), "
                     f"and {least} were acknowledged by then, {most} sent"
                 )
+                found.append((told.answered_ms, what))
             age_ms = told.asked_ms - told.as_of_ms
             if told.served == "live" and age_ms > LIVE_MS:
-                found.append(f"{told.user}: served live, and {age_ms} ms old when it was asked for")
+                found.append(
+                    (
+                        told.answered_ms,
+                        f"{told.user}: served live, and {age_ms} ms old when it was asked for",
+                    )
+                )
             if not age_ms - 1 <= told.age_ms <= told.answered_ms - told.as_of_ms + 1:
-                found.append(f"{told.user}: an age of {told.age_ms} ms, and it was {age_ms} ms")
+                found.append(
+                    (
+                        told.answered_ms,
+                        f"{told.user}: an age of {told.age_ms} ms, and it was {age_ms} ms",
+                    )
+                )
         return found
 
 

@@ -207,13 +207,19 @@ def test_in_a_hurry_who_has_changed_is_as_last_known_and_who_has_withdrawn_is_no
         known = recall.remembered(whom.leaf, definitions)
         assert known is not None
         told.append((known.profile.features["views_7d"], known.live))
+        # A clock that is set wrong, and right again, changes no age.
+        shop.clock.set_back(-90_000)
+        ahead = recall.remembered(whom.leaf, definitions)
+        shop.clock.set_back(90_000)
+        assert ahead is not None
+        told.append((known.now_ms - known.log_as_of_ms) == (ahead.now_ms - ahead.log_as_of_ms))
         await shop.send(withdrawal("u1", granted=False, number=3))
         told.append(recall.remembered(whom.leaf, definitions))
         told.append((await seen())[0])
         return told
 
     assert play(story) == [
-        None, ("", 1, True), ("", 1, True), ("overload", 1, False), (1, False), None, "",
+        None, ("", 1, True), ("", 1, True), ("overload", 1, False), (1, False), True, None, "",
     ]  # fmt: skip
 
 

@@ -223,6 +223,20 @@ def test_without_a_worker_it_takes_events_in_and_says_how_old_its_answers_are(wo
     play(world, story)
 
 
+def test_a_clock_that_was_wrong_for_a_while_makes_no_answer_look_fresher(world: World) -> None:
+    async def story(node: Node) -> None:
+        world.clock.set_back(-90_000)
+        await looked(node)
+        as_known_ms = world.clock.now_ms()
+        world.clock.set_back(90_000)
+        world.clock.advance(ms=300)
+        assert (as_known_ms - 90_000, True) == node.engine.standing()
+        world.clock.advance(seconds=2)
+        assert (as_known_ms - 90_000, False) == node.engine.standing()
+
+    play(world, story)
+
+
 def test_while_the_log_goes_on_in_another_generation_it_takes_events_in_and_says_stale(world: World) -> None:  # fmt: skip
     async def story(node: Node) -> None:
         await world.send(node, "u1", "u2", "u3")

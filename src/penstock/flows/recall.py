@@ -39,12 +39,13 @@ class Recalled:
         bounded: Whether the identity bound cut them short.
         known_at: The greatest log offset of their leaves; -1 if there are none.
         register: The register's entries about them.
-        log_as_of_ms: Up to when the log was reflected when this was last found to stand.
+        reflects_ms: Up to when the log was reflected when this was last found to stand, by the monotonic clock:
+            one that is set wrong and put right again changes no age.
         shown: For whoever shows them: what is made of this once, such as JSON.
     """
 
     __slots__ = (
-        "bounded", "clock_ms", "found", "from_ms", "known_at", "later", "leaves", "log_as_of_ms", "moving", "profile", "register",
+        "bounded", "clock_ms", "found", "from_ms", "known_at", "later", "leaves", "moving", "profile", "reflects_ms", "register",
         "register_leaves", "shown", "until_ms", "versions",
     )  # fmt: skip
 
@@ -52,7 +53,7 @@ class Recalled:
         self, *, profile: Profile, moving: tuple[tuple[str, Callable[[int], Any]], ...],
         until_ms: int, known: Mapping[LeafId, Leaf | None], register: Register,
         register_leaves: Sequence[LeafId], found: bool, bounded: bool, known_at: int,
-        log_as_of_ms: int,
+        reflects_ms: int,
     ) -> None:  # fmt: skip
         self.profile = profile
         self.moving = moving
@@ -69,7 +70,7 @@ class Recalled:
         self.found = found
         self.bounded = bounded
         self.known_at = known_at
-        self.log_as_of_ms = log_as_of_ms
+        self.reflects_ms = reflects_ms
         self.shown: Any = None
 
     def stands(self, leaves: Sequence[Leaf | None]) -> bool:
@@ -93,6 +94,8 @@ class Seen(NamedTuple):
     """The values at `as_of_ms` of `person.moving`, in its order."""
     stale: str = ""
     """Why this is what was last known rather than what is; empty if it is what is."""
+    log_as_of_ms: int = 0
+    """Up to when the log was reflected, if this is what was last known."""
 
     def profile(self) -> Profile:
         """Return the profile as of now, as the plain path makes it."""
@@ -238,7 +241,7 @@ class Recall:
         if not isinstance(seen, Seen):
             return None
         now_ms = self._clock.now_ms()
-        return Read(seen, now_ms, seen.person.log_as_of_ms, live=False)
+        return Read(seen, now_ms, seen.log_as_of_ms, live=False)
 
     async def _look(self, starts: Sequence[LeafId], definitions: Definitions) -> Look:
         remembered = [self._people.get(start) for start in starts]
@@ -283,7 +286,8 @@ class Recall:
         if not unchanged:
             return Unread(reason)
         moved = [one.profile.features[name] for name, _ in one.moving]
-        return Seen(one, one.from_ms, moved, reason)
+        age_ms = self._clock.monotonic_ms() - one.reflects_ms
+        return Seen(one, one.from_ms, moved, reason, self._clock.now_ms() - age_ms)
 
     def _use(self, definitions: Definitions) -> None:
         if definitions is not self._definitions:
@@ -299,7 +303,7 @@ class Recall:
             return None
         if self._suppressions.get(one.register_leaves) != one.register:
             return None
-        one.log_as_of_ms = log_as_of_ms
+        one.reflects_ms = self._clock.monotonic_ms() - (now_ms - log_as_of_ms)
         # Now, while the leaves are what they are: after the next await they may not be.
         return Seen(one, as_of_ms, [later(as_of_ms) for later in one.later])
 
@@ -316,6 +320,7 @@ class Recall:
         """
         register = self._suppressions.get([leaf for one in people for leaf in one.register_leaves])
         named = {key.leaf for key in register}
+        reflects_ms = self._clock.monotonic_ms() - (now_ms - log_as_of_ms)
         place = 0
         for one in people:
             start = place
@@ -332,7 +337,7 @@ class Recall:
                 # Rare: nearly nobody has an entry.
                 yield self._seen(one, leaves[start:place], now_ms, log_as_of_ms) if stands else None
             elif stands:
-                one.log_as_of_ms = log_as_of_ms
+                one.reflects_ms = reflects_ms
                 # Now, while the leaves are what they are: after the next await they may not be.
                 yield Seen(one, as_of_ms, [later(as_of_ms) for later in one.later])
             else:
@@ -361,7 +366,7 @@ class Recall:
             register=register, register_leaves=of_register, found=person.found,
             bounded=person.bounded,
             known_at=max((position_of(leaf.version) for leaf in person.leaves), default=-1),
-            log_as_of_ms=person.as_of_ms,
+            reflects_ms=self._clock.monotonic_ms() - (self._clock.now_ms() - person.as_of_ms),
         )  # fmt: skip
         self._remember(start, recalled)
         moved = [profile.features[name] for name, _ in moving]

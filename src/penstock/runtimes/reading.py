@@ -51,13 +51,20 @@ CLOSE_RECORDS = 1_000
 class _Partition:
     """How far a partition is written, and up to when that reflects the log."""
 
-    __slots__ = ("applied", "as_of_ms", "heads")
+    __slots__ = ("applied", "heads", "reflects_ms")
 
     def __init__(self) -> None:
         self.applied = -1
-        self.as_of_ms = 0
+        self.reflects_ms: int | None = None
+        """Up to when, by the monotonic clock: one that is set wrong and put right again changes no age."""
         self.heads: deque[tuple[int, int]] = deque(maxlen=HEADS_MAX)
-        """When the end was looked at, and where it was: what was there then is reflected once it is applied."""
+        """When the end was looked at, by the monotonic clock, and where it was: what was there then is reflected once it is applied."""
+
+
+def _least(partitions: Sequence[_Partition]) -> int | None:
+    """Return up to when all of them reflect the log; None if of one it is not known."""
+    known = [one.reflects_ms for one in partitions]
+    return None if None in known else min(known, default=None)  # type: ignore[type-var] - none is None
 
 
 class WrittenLeaves:
@@ -145,7 +152,7 @@ class WrittenLeaves:
         while len(known) < self.engine.log.partitions:
             known.append(one := _Partition())
             # Of a new generation nothing is older than what was just known of the others.
-            one.as_of_ms = min((other.as_of_ms for other in known[:-1]), default=0)
+            one.reflects_ms = _least(known[:-1])
         return known
 
     def look(self) -> None:
@@ -158,31 +165,37 @@ class WrittenLeaves:
         log, clock, era = self.engine.log, self.engine.clock, self.engine.store.era
         for number, one in enumerate(self.partitions):
             # The end and the instant before the question: what is applied later only says more.
-            now_ms, head = clock.now_ms(), log.head(number)
-            one.heads.append((now_ms, head))
+            at_ms, head = clock.monotonic_ms(), log.head(number)
+            one.heads.append((at_ms, head))
             applied = self.engine.store.applied(self.epoch, number)
             ours = applied.generation == log.generations.generation(number)
             one.applied = applied.offset if ours else -1
             if one.applied + 1 >= head:
-                one.as_of_ms = now_ms
+                one.reflects_ms = at_ms
                 one.heads.clear()
                 continue
             while len(one.heads) > 1 and one.heads[1][1] <= one.applied + 1:
                 one.heads.popleft()
             at_ms, then = one.heads[0]
             if then <= one.applied + 1:
-                one.as_of_ms = at_ms
+                one.reflects_ms = at_ms
             else:
                 # Behind for longer than is remembered: the first record that is not applied says since when.
                 first = log.read(number, max(one.applied + 1, log.first(number)), 1)
-                one.as_of_ms = first[0].logged_at_ms if first else one.as_of_ms
+                if first:
+                    one.reflects_ms = clock.monotonic_ms() - (
+                        clock.now_ms() - first[0].logged_at_ms
+                    )
         self._era = era
 
     def standing(self) -> tuple[int, bool]:
         """Return `as_of_ms` and `live`, of one instant."""
-        as_of_ms = min(one.as_of_ms for one in self.partitions)
-        fresh = self.engine.clock.now_ms() - as_of_ms <= LIVE_LAG_MS
-        return as_of_ms, fresh and self._era == self.engine.store.era
+        clock, reflects_ms = self.engine.clock, _least(self.partitions)
+        if reflects_ms is None:
+            return 0, False
+        age_ms = clock.monotonic_ms() - reflects_ms
+        fresh = age_ms <= LIVE_LAG_MS and self._era == self.engine.store.era
+        return clock.now_ms() - age_ms, fresh
 
     def applied(self) -> list[int]:
         """Return, by partition, the last offset that is written, -1 for none."""

@@ -85,11 +85,11 @@ def people_json(look: Look, token_key: bytes) -> bytes:
         if isinstance(one, Unread):
             pieces += (_unread_json(one.reason, now_ms), b",")
             continue
-        person, as_of_ms, moved, stale = one
+        person, as_of_ms, moved, stale, then_ms = one
         made: Shown = person.shown or shown(one, token_key)
         if stale:
             shared = (False, -1)
-            line = _freshness("stale", stale, as_of_ms, person.log_as_of_ms, now_ms)
+            line = _freshness("stale", stale, as_of_ms, then_ms, now_ms)
         elif shared != (person.bounded, as_of_ms):  # nearly all people of a look share one
             shared = (person.bounded, as_of_ms)
             line = _fresh(look.live, *shared, look.log_as_of_ms, now_ms)
