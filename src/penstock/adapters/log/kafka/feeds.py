@@ -71,6 +71,8 @@ class KafkaFeed:
         self._heard = Heard()
         self._producer: Producer | None = None
         self._partitions = 0
+        self._allowed = False
+        """Whether it was told once where to go on: then it may ask."""
         self._closed = False
         self._consumer = Consumer(client(
             connection, self._heard, group_id=group, enable_auto_commit=False, isolation_level="read_committed",
@@ -108,15 +110,22 @@ class KafkaFeed:
         try:
             places = self._consumer.committed(self._places, timeout=self._connection.read_timeout_s)
         except KafkaException as exception:
-            self._require_allowed()
+            if not self._allowed:
+                self._require_allowed()
             raise self._told(exception, "log.kafka.brokers") from exception
         for place in places:
             if place.error is not None:
                 raise refused(place.error, f"group {self._group}")
+        self._allowed = True
         return places
 
     def _require_allowed(self) -> None:
-        """Find out whether it is not allowed to ask where to go on: that shows as silence, for good."""
+        """Find out whether it is not allowed to ask where to go on: that shows as silence, for good.
+
+        Asked only of brokers that answer, and never once it is known: librdkafka 2.16 ends the process if the
+        coordinator goes away while a group is described (confluentinc/librdkafka, pull request 5397).
+        """
+        self._found()
         if lacking := lacking_of_group(Admin(self._connection, self._heard), self._group):
             raise SettingsError("E282", f"this user may not {', '.join(lacking)} group {self._group}", where="log.kafka.username",
                                 fix="allow it; the guide on Kafka lists the ACLs that feeds need")  # fmt: skip
