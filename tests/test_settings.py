@@ -148,7 +148,8 @@ def test_a_value_that_is_no_choice_lists_the_choices(dotted: str) -> None:
     assert dotted.replace("*", "web") in error.what
     assert all(choice in error.fix for choice in CHOICES[dotted])
     for choice in CHOICES[dotted]:
-        parse_settings(nested(dotted, choice))
+        # What a choice needs besides: a feed's formats a registry.
+        parse_settings({"registry": {"url": "http://127.0.0.1:8080"}} | nested(dotted, choice))
 
 
 @pytest.mark.parametrize("dotted", KINDS)

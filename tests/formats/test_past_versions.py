@@ -12,10 +12,11 @@ import pytest
 import zstandard
 from click.testing import CliRunner, Result
 from story import ASKED_MS, CAMPAIGN, SEND, Shop, opened, track
-from write_formats import formats_now
+from write_formats import SPOOLED, formats_now
 
 from penstock.adapters.leaf_index.sqlite import SqliteLeafIndex
 from penstock.adapters.log.sqlite import SqliteLog
+from penstock.adapters.spool.sqlite import SqliteSpool
 from penstock.cli.main import main
 from penstock.core.ids import LeafId
 from penstock.core.record import decode_record
@@ -23,7 +24,7 @@ from penstock.core.segment import Segment
 from penstock.testing.clock import HandClock
 
 HERE = Path(__file__).parent
-VERSIONS = ("v1", "v2", "v3", "v4")
+VERSIONS = ("v1", "v2", "v3", "v4", "v5")
 
 
 def penstock(*args: object) -> Result:
@@ -202,3 +203,17 @@ def test_files_of_a_later_version_are_refused_and_stay_as_they_are(
     assert code in told.output
     assert "upgrade Penstock" in told.output
     assert before == {path.name: path.read_bytes() for path in (folder / "data").glob("*.json")}
+
+
+def test_what_waits_in_a_spool_is_read(version: Path, tmp_path: Path) -> None:
+    if not (version / "spool.db").exists():
+        pytest.skip("this version had no spool")
+    shutil.copy(version / "spool.db", tmp_path)
+    spool = SqliteSpool(tmp_path / "spool.db", 1024 * 1024)
+    for partition, values, letters in SPOOLED:
+        found = spool.next(partition)
+        assert found is not None
+        assert (values, letters) == (found.values, found.letters)
+        spool.done(found.number)
+    assert 0 == spool.counts().batches
+    spool.close()

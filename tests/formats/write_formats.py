@@ -18,8 +18,9 @@ from click.testing import CliRunner
 from story import ASKED_MS, BEGAN_MS, Shop, live, opened
 
 from penstock.adapters.leaf_index.sqlite import SqliteLeafIndex
+from penstock.adapters.spool.sqlite import SqliteSpool
 from penstock.cli.main import main
-from penstock.core.record import LogRecord
+from penstock.core.record import DeadLetter, LogRecord
 from penstock.core.segment import buckets_of, encode_segment
 
 HERE = Path(__file__).parent
@@ -67,9 +68,29 @@ def write_segments(shop: Shop, target: Path) -> None:
     index.close()
 
 
+LETTER = DeadLetter(
+    letter_id="letter-1", source="web", received_at_ms=BEGAN_MS, reason="E310", path="$.event", what="it is none",
+    message_id="m1", body=b"{}",
+)  # fmt: skip
+SPOOLED: list[tuple[int, list[bytes], list[DeadLetter]]] = [
+    (0, [b"one", b"two"], []),
+    (1, [b"three"], [LETTER]),
+]
+"""Batches that wait in the spool: partition, values, letters. The spool does not look into them."""
+
+
+def write_spool(path: Path) -> None:
+    """Write a spool in which batches wait."""
+    spool = SqliteSpool(path, 1024 * 1024)
+    for partition, values, letters in SPOOLED:
+        spool.put(partition, values, letters, BEGAN_MS)
+    spool.close()
+
+
 def write(target: Path) -> None:
-    """Write a backup, segments, an index, the answers and the formats into a new folder."""
+    """Write a backup, segments, an index, a spool, the answers and the formats into a new folder."""
     target.mkdir()
+    write_spool(target / "spool.db")
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "shop"
         shutil.copytree(HERE / "shop", folder)

@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,8 @@ def test_promises_hold_in_a_hundred_thousand_histories(folders: tuple[Path, Path
 
 def play_many(folders: tuple[Path, Path], histories: int) -> None:
     starts = range(SEEDS, SEEDS + histories, CHUNK)
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    # Not forked: a child would end clients of Kafka that other tests of this process have made.
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         stories = list(pool.map(play, [folders] * len(starts), starts))
     deaths = sum(one.deaths for one in stories)
     print(f"{histories:,} histories: {sum(one.events for one in stories):,} events, {deaths:,} deaths, "
