@@ -151,6 +151,12 @@ def test_nothing_folded_has_values_too() -> None:
     } == plan.read(plan.new_states(), T0, T0, {}, PERSONALISATION)  # fmt: skip
 
 
+def test_an_aggregate_that_needs_no_value_only_asks_whether_a_field_is_known() -> None:
+    known = [view(1, T0, weight=1), view(2, T0 + 1), view(3, T0 + HOUR_MS, weight=2)]
+    assert [T0, T0 + HOUR_MS] == one_value(f.instants(viewed.weight), known, T0 + DAY_MS)
+    assert 2 == one_value(f.sessions(viewed.weight), known, T0 + DAY_MS)
+
+
 def test_stored_states_do_not_change_unnoticed(golden: Callable[[str, object], None]) -> None:
     plan = f.compile_plan(Shopper, tz="Europe/London")
     raw = plan.encode(folded(plan, HISTORY), T0 + 4 * DAY_MS, {})

@@ -106,7 +106,7 @@ class EventSource:
         lines: list[str] = []
         for mask, members in sorted(by_mask.items()):
             lines.append(f"if mask & {mask} == {mask}:")
-            charge = sum(_charge_bytes(bound) for _, bound in members)
+            charge = sum(charge_bytes(bound) for _, bound in members)
             lines.append(f"    size += {charge}")
             for index, bound in members:
                 lines += ("    " + line for line in self._cell(index, bound))
@@ -208,7 +208,8 @@ class EventSource:
             return inlined
         name = f"add_{index}"
         self.namespace[name] = bound.aggregate.adder()
-        value = "value" if bound.feature.value else "None"
+        # One that may do without a value only asks whether it is known.
+        value = "value" if bound.feature.value and bound.aggregate.value == "required" else "None"
         return f"{name}(None, {value}, at, event)", f"{name}(acc, {value}, at, event)"
 
 
@@ -225,7 +226,8 @@ def _next(acc: str, first: str, following: str) -> str:
     return f"{first} if {acc} is None else {following}"
 
 
-def _charge_bytes(bound: Bound) -> int:
+def charge_bytes(bound: Bound) -> int:
+    """Return the most that one event can add to a cell's encoded bytes, text excluded."""
     charge = bound.aggregate.charge_bytes
     parts = max(len(bound.feature.value), 1)
     if bound.cell.layout != "register":
