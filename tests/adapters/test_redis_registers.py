@@ -131,12 +131,12 @@ def test_the_log_makes_it_whole(start_redis: StartRedis):
     register.close()
 
 
-def put_in_time(register: RedisSuppressions) -> None:
-    """Put an entry until the replica confirms it: on a busy machine that may take longer than it is waited for."""
+def confirmed(write: Callable[[], None]) -> None:
+    """Write until the replica confirms it: on a busy machine that may take longer than it is waited for."""
     until = time.monotonic() + CONFIRMED_S
     while True:
         try:
-            return register.put([(KEY, DENIED)])
+            return write()
         except Unavailable as error:
             if error.code != "E451" or time.monotonic() > until:
                 raise
@@ -145,7 +145,7 @@ def put_in_time(register: RedisSuppressions) -> None:
 def test_what_is_put_is_confirmed_by_the_replicas_that_are_asked_for(start_redis: StartRedis):
     servers = start_redis(replicas=1)
     register = RedisSuppressions(RedisAddress(servers.url, wait_replicas=1, timeout_ms=600))
-    put_in_time(register)
+    confirmed(lambda: register.put([(KEY, DENIED)]))
     servers.servers[1].pause()
     with pytest.raises(Unavailable, match="E451"):
         register.put([(KEY, DENIED)])
@@ -158,7 +158,7 @@ def test_a_decision_that_too_few_replicas_have_is_shown_to_nobody(start_redis: S
     servers = start_redis(replicas=1)
     address = RedisAddress(servers.url, wait_replicas=1, timeout_ms=600)
     decisions, others = RedisDecisions(address), RedisDecisions(address)
-    decisions.found()
+    confirmed(decisions.found)
     servers.servers[1].pause()
     for ask in (
         lambda: decisions.put_if_absent([(DECIDED, b"one")]),

@@ -87,7 +87,7 @@ def test_what_a_connector_lacks_is_named_and_refused_and_allowed_it_copies(
 
     process: subprocess.Popen[str] = request.getfixturevalue("connecting")
     while "nothing is behind" not in only(folder, "connector orders")["what"]:
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.stdout and process.stdout.read()
     process.send_signal(signal.SIGTERM)
     assert 0 == process.wait(60)
     log = open_log_alone(load_project(folder))

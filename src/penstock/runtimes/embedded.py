@@ -333,6 +333,7 @@ class EmbeddedEngine:
         while True:
             try:
                 flush = fold.take(FLUSH_LEAVES, before=until)
+                lane.writing = 0 if flush is None else len(flush.writes)
                 # All links of the primaries that the leaves taken cover, before any of the leaves.
                 await self._keep(fold.partition)
                 if flush is None:
@@ -347,6 +348,8 @@ class EmbeddedEngine:
                 # It is not known what the store holds: go by its own record, from the log.
                 await self._seek_back(lane)
                 return False
+            finally:
+                lane.writing = 0
 
     async def _keep(self, partition: int) -> None:
         unkept = self._unkept[partition]
@@ -569,7 +572,8 @@ class EmbeddedEngine:
         if sums[3] > before[3]:
             count("penstock_events_dead_lettered_total", sums[3] - before[3], reason="E360")
         self.metrics.gauge(
-            "penstock_leaves_dirty", sum(len(lane.fold.dirty) for lane in self._lanes)
+            "penstock_leaves_dirty",
+            sum(len(lane.fold.dirty) + lane.writing for lane in self._lanes),
         )
         self.metrics.gauge(
             "penstock_leaves_cached", sum(len(lane.fold.cache) for lane in self._lanes)

@@ -24,9 +24,10 @@ class Lane:
         behind: What is to be folded next is read from the log, and not taken from who appended it.
         astray: The store has not yet said where to go on; nothing is folded or written until it does.
         kept: The offset up to which all that records ask for is durable.
+        writing: Leaves that the store was given and has not yet answered for.
     """
 
-    __slots__ = ("astray", "behind", "flushing", "fold", "kept", "waiting")
+    __slots__ = ("astray", "behind", "flushing", "fold", "kept", "waiting", "writing")
 
     def __init__(self, fold: PartitionFold) -> None:
         self.fold = fold
@@ -35,6 +36,7 @@ class Lane:
         self.behind = False
         self.astray = False
         self.kept = -1
+        self.writing = 0
 
     def take(self, records: Sequence[LogRecord]) -> None:
         """Let records wait; while it catches up the same one may come from the log and from the appender."""

@@ -94,6 +94,8 @@ class _Lane:
         """The stamp of the first record that is folded and not written; 0 for none."""
         self.gated = False
         """Whether it waits until the generation before is drained."""
+        self.writing = 0
+        """Leaves that the store was given and has not yet answered for."""
         self.sealed = False
         """Whether it was sealed here."""
         self.tallied = Tally()
@@ -410,6 +412,7 @@ class Worker:
             # Before the first leaf is taken all that any of them asks for.
             self._keep(lane)
             while (flush := fold.take(FLUSH_LEAVES)) is not None:
+                lane.writing = len(flush.writes)
                 began_ms = self.clock.monotonic_ms()
                 fold.written(flush, fold.write(flush))
                 self.metrics.observe(
@@ -423,6 +426,8 @@ class Worker:
             # It is not known what was written: begin anew from what the store says.
             self._stumble(lane, error)
             return
+        finally:
+            lane.writing = 0
         lane.covered = fold.noted - 1
         lane.retries = 0
         if lane.oldest_ms:
@@ -529,7 +534,8 @@ class Worker:
             lag = self._lag(lane)
             behind_ms = 0
             if lane.fold is not None:
-                dirty, cached = dirty + len(lane.fold.dirty), cached + len(lane.fold.cache)
+                dirty += len(lane.fold.dirty) + lane.writing
+                cached += len(lane.fold.cache)
                 behind_ms = self.clock.now_ms() - (
                     lane.fold.last_logged_at_ms or self.clock.now_ms()
                 )
