@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,15 +16,23 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks import freshness, loads, servers, workload
 from benchmarks.bytewax_peer import BytewaxOnKafka, PeerMissing
-from benchmarks.measure import Row, Sample, amount, compare, interleaved, row
+from benchmarks.measure import Row, Sample, amount, compare, interleaved, row, timed
 from benchmarks.over_http import fill
 from benchmarks.servers import START, Server
 from benchmarks.workload import Sizes, Stream
-from penstock.core.ids import partition_of
+from penstock.adapters.clock import SystemClock
+from penstock.adapters.log.memory import MemoryLog
+from penstock.adapters.metrics.memory import MemoryMetrics
+from penstock.adapters.redis import RedisAddress
+from penstock.adapters.store.redis import RedisStore
+from penstock.adapters.store.redis.cache import CachedLeaves
+from penstock.core.ids import LeafId, partition_of
 from penstock.core.record import leaf_of
+from penstock.flows.process import PartitionFold, catch_up, flush_all
 from penstock.flows.replay import LIVE_EPOCH
 from penstock.logs import open_log
 from penstock.project import load_project
+from penstock.runtimes.reading import ReadingEngine
 from penstock.stores import open_store
 from penstock.testing.clock import HandClock
 from tools.services.kafka import SERVICE as KAFKA
@@ -40,6 +50,12 @@ FRESH_MS = 250.0
 LIMIT_S = 120.0
 LOOK_S = 0.1
 PER_PEOPLE = 100_000
+GROUP_READ = 1_000
+"""Reads between two writes."""
+READS_PER_EVENT = 10
+AT_ONCE = (1, 32)
+"""Reads that are under way together: of a quiet server, and of a busy one, which asks for all of them at once."""
+CACHE_MB = 64
 
 SETTINGS = """
 [log]
@@ -161,6 +177,7 @@ def measure(sizes: Sizes, work: Path) -> tuple[list[Row], list[str]]:
     with _world(work) as world:
         rows, notes = _workers(sizes, world)
         rows += _collector(sizes, world)
+        rows += _reads(sizes, world)
         rows.append(_fresh(sizes, world))
     return rows, notes
 
@@ -292,6 +309,108 @@ def _collector(sizes: Sizes, world: World) -> list[Row]:
         )  # fmt: skip
         theirs = row("servers", f"embedded: {load}", "zipf, hot", "events", samples[f"embedded: {load}"], wall=True)  # fmt: skip
         rows += [compare(ours, embedded=theirs), theirs]
+    return rows
+
+
+class Reads:
+    """A process that reads leaves in Redis while another folds; what is folded in between is not measured.
+
+    Args:
+        world: The servers.
+        people: How many leaves there are.
+    """
+
+    def __init__(self, world: World, people: int) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._people = people
+        self._address = RedisAddress(world.redis.url, timeout_ms=20_000)
+        self.log = MemoryLog(HandClock(workload.START_MS - 60_000))
+        self._step = workload.new_step(workload.project())
+        self._writes = RedisStore(self._address, tenant="reads")
+        self._fold = PartitionFold(
+            step=self._step,
+            store=self._writes,
+            epoch=1,
+            partition=0,
+            generation=self.log.generation,
+        )
+        self._opened: list[tuple[ReadingEngine, RedisStore]] = []
+        self.fold(workload.first_visits(people).values)
+
+    def open(self, cache_mb: int) -> ReadingEngine:
+        """Return an engine that reads them, with a cache or without."""
+        store = RedisStore(self._address, tenant="reads")
+        engine = ReadingEngine(
+            log=self.log, store=store, step=self._step, epoch=1, clock=SystemClock(),
+            metrics=MemoryMetrics(), cache=CachedLeaves(store, cache_mb << 20) if cache_mb else None,
+        )  # fmt: skip
+        self.loop.run_until_complete(engine.start())
+        self._opened.append((engine, store))
+        return engine
+
+    def fold(self, values: Sequence[bytes]) -> None:
+        """Append events, fold them and write their leaves, as a worker does."""
+        self.log.append(0, values)
+        catch_up(self._fold, partial(self.log.read, 0), keep=lambda _: None)
+        flush_all(self._fold)
+
+    def take(self, engine: ReadingEngine, count: int, turns: Iterator[int], at_once: int) -> Sample:
+        """Read the people of about so many events, and fold each tenth of the events in between."""
+        # Events of its own each time: what was seen before is dropped.
+        stream = workload.stream(self._people, count + next(turns), "zipf")
+        total = Sample(0, 0.0, 0.0)
+        for start in range(0, len(stream.values), GROUP_READ):
+            some = stream.values[start : start + GROUP_READ]
+            self.fold(some[::READS_PER_EVENT])
+            leaves = [leaf_of(value) for value in some]
+            work = partial(_all, engine, leaves, at_once)
+            one = timed(len(leaves), lambda work=work: self.loop.run_until_complete(work()))
+            total = Sample(total.count + one.count, total.cpu_s + one.cpu_s, total.wall_s + one.wall_s)  # fmt: skip
+        return total
+
+    def close(self) -> None:
+        """End what reads, and let go of the server."""
+        for engine, store in self._opened:
+            self.loop.run_until_complete(engine.close())
+            store.close()
+        self._writes.close()
+        self.loop.close()
+
+
+async def _all(engine: ReadingEngine, leaves: Sequence[LeafId], at_once: int) -> None:
+    for start in range(0, len(leaves), at_once):
+        await asyncio.gather(*(engine.read([leaf]) for leaf in leaves[start : start + at_once]))
+
+
+def _reads(sizes: Sizes, world: World) -> list[Row]:
+    """Return the rows of reading leaves in Redis, asked for each time and kept until they change."""
+    rows: list[Row] = []
+    reads = Reads(world, sizes.people)
+    try:
+        engines = {"asked": reads.open(0), "kept": reads.open(CACHE_MB)}
+        cache = engines["kept"].cache
+        assert cache is not None, "it was opened with one"
+        for at_once in AT_ONCE:
+            turns = iter(range(1_000))
+
+            hits, misses = cache.hits, cache.misses
+            samples = interleaved(
+                sizes.rounds,
+                {
+                    name: partial(reads.take, engine, sizes.durable_events // 6, turns, at_once)
+                    for name, engine in engines.items()
+                },
+            )
+            share = (cache.hits - hits) / max(cache.hits - hits + cache.misses - misses, 1)
+            state = f"zipf, {at_once} at once, an event written for every {READS_PER_EVENT} reads"
+            kept = row(
+                "servers", f"leaf in Redis, read where nothing is folded, `cache_mb = {CACHE_MB}`", state,
+                "profiles", samples["kept"], note=f"{share:.0%} were there",
+            )  # fmt: skip
+            asked = row("servers", "the same, `cache_mb = 0`", state, "profiles", samples["asked"])
+            rows += [compare(kept, **{"asked each time": asked}), asked]
+    finally:
+        reads.close()
     return rows
 
 

@@ -13,7 +13,7 @@ from penstock.core.ids import LeafId
 from penstock.core.record import NO_VERSION, Version
 from penstock.ports.store import LeafWrite
 from penstock.project import Project, load_project
-from penstock.stores import ask_redis
+from penstock.stores import ask_redis, cache_leaves
 from tools.services.redis import Servers
 
 LEAF = LeafId(b"l" * 16)
@@ -85,3 +85,15 @@ def test_a_server_says_what_it_is(tmp_path: Path, redis_server: Servers):
     assert "noeviction" == asked.facts.policy
     assert 0 < asked.facts.memory_bytes < asked.facts.memory_bytes_max
     assert asked.before_ms - 1_000 < asked.facts.time_ms < asked.after_ms + 1_000
+
+
+def test_leaves_are_kept_in_memory_where_the_settings_say_so(tmp_path: Path, redis_server: Servers):
+    for cache_mb, kept in ((0, False), (1, True)):
+        project = a_project(tmp_path / f"{cache_mb}", redis_server, f"kept{cache_mb}", f"cache_mb = {cache_mb}")  # fmt: skip
+        stores = open_stores(project)
+        cache = cache_leaves(project.settings, stores.store)
+        assert kept == (cache is not None)
+        if cache is not None:
+            assert [None] == cache.read(1, [LEAF]) == cache.at_hand(1, [LEAF])
+            cache.close()
+        stores.close()

@@ -98,7 +98,7 @@ from penstock.runtimes.reading import ReadingEngine, ReadingSets
 from penstock.runtimes.side_by_side import Candidate, SideBySide
 from penstock.runtimes.upkeep import Upkeep
 from penstock.settings import KINDS, EspSettings, Settings
-from penstock.stores import open_registers, open_store, require_its_own
+from penstock.stores import cache_leaves, open_registers, open_store, require_its_own
 
 KEY_BYTES = 32
 KEYS_FILE = "keys.json"
@@ -483,8 +483,9 @@ def _make_engine(
     # A trial run in memory folds itself, whatever the settings say of the real one.
     if settings.fold.by == "workers" and stores.log.shared:
         reading = ReadingEngine(
-            log=stores.log, store=stores.store, step=step, epoch=epoch, clock=clock, metrics=metrics
-        )
+            log=stores.log, store=stores.store, step=step, epoch=epoch, clock=clock, metrics=metrics,
+            cache=cache_leaves(settings, stores.store),
+        )  # fmt: skip
         return reading, ReadingSets(reading)
     if stores.log.generations.newest > stores.log.generations.first:
         raise gone_on()

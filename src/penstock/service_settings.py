@@ -49,6 +49,7 @@ class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_ms: int = 1_000
     wait_replicas: int = 0
     registers: bool = False
+    cache_mb: int = 0
 
 
 DOCS: dict[str, str] = {
@@ -83,6 +84,8 @@ DOCS: dict[str, str] = {
     "store.redis.wait_replicas": "How many replicas confirm what is to outlast the primary before it counts.",
     "store.redis.registers": "Keep suppressions and decisions there too, for processes on several machines; their durability is "
     "then the server's.",
+    "store.redis.cache_mb": "MiB of leaves that `penstock up` keeps in memory while workers fold (`fold.by`), until the server says that they "
+    "change; 0 keeps none: each read asks the server.",
 }
 """What each setting means, as `penstock.settings.DOCS`."""
 
@@ -101,6 +104,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "store.redis.connect_timeout_ms": (1, 60_000),
     "store.redis.timeout_ms": (1, 60_000),
     "store.redis.wait_replicas": (0, 16),
+    "store.redis.cache_mb": (0, 1_000_000),
 }
 """The least and the greatest value, as `penstock.settings.RANGES`."""
 

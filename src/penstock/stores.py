@@ -14,7 +14,7 @@ from penstock.ports.clock import Clock
 from penstock.ports.decisions import Decisions
 from penstock.ports.keys import IDENTIFIER_KEY, Keys
 from penstock.ports.log import Log
-from penstock.ports.store import Store
+from penstock.ports.store import LeafCache, Store
 from penstock.ports.suppressions import Suppressions
 from penstock.project import Project
 from penstock.settings import Settings
@@ -68,6 +68,23 @@ def open_store_beside(project: Project) -> Store | None:
     if settings.store.kind == "memory" or not path.exists():
         return None
     return SqliteStore(path, tenant=settings.project.tenant, read_only=True)
+
+
+def cache_leaves(settings: Settings, store: Store) -> LeafCache | None:
+    """Return what keeps leaves of a store on a server in memory; None if the settings ask for nothing of it.
+
+    Raises:
+        SettingsError: The server can't say what changes (E239), or denies it to this user (E294).
+        Unavailable: It did not answer (E402).
+    """
+    size_mb = settings.store.redis.cache_mb
+    if settings.store.kind != "redis" or not size_mb:
+        return None
+    from penstock.adapters.store.redis import RedisStore  # noqa: PLC0415 - an extra
+    from penstock.adapters.store.redis.cache import CachedLeaves  # noqa: PLC0415 - an extra
+
+    assert isinstance(store, RedisStore), "it was opened by these settings"
+    return CachedLeaves(store, size_mb << 20)
 
 
 def registers_on_server(settings: Settings) -> bool:

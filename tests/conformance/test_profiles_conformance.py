@@ -11,6 +11,7 @@ from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.adapters.redis import RedisAddress
 from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.store.redis import RedisStore
+from penstock.adapters.store.redis.cache import CachedLeaves
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.core.consent.purpose import ConsentRules
 from penstock.core.ids import LeafId, event_id, leaf_id, partition_of
@@ -19,7 +20,7 @@ from penstock.core.step import Rules, Step
 from penstock.dsl.events import event, string
 from penstock.dsl.features import Profile, compile_plan, count, days
 from penstock.flows.process import PartitionFold, catch_up, flush_all
-from penstock.ports.store import Store
+from penstock.ports.store import LeafCache, Store
 from penstock.runtimes.embedded import EmbeddedEngine
 from penstock.runtimes.reading import ReadingEngine
 from penstock.testing.clock import HandClock
@@ -86,6 +87,9 @@ class TestReadingEngine(ProfilesConformance):
     def make_store(self) -> Store:
         return MemoryStore()
 
+    def make_cache(self, store: Store) -> LeafCache | None:
+        return None
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Reading]:
         clock = HandClock(NOW)
@@ -95,8 +99,9 @@ class TestReadingEngine(ProfilesConformance):
             for partition in range(self.partitions)
         ]  # fmt: skip
         engine = ReadingEngine(
-            log=log, store=store, step=STEP, epoch=1, clock=clock, metrics=MemoryMetrics()
-        )
+            log=log, store=store, step=STEP, epoch=1, clock=clock, metrics=MemoryMetrics(),
+            cache=self.make_cache(store),
+        )  # fmt: skip
         await engine.start()
 
         async def append(records: list[Record]) -> None:
@@ -125,3 +130,9 @@ class TestReadingEngineOnRedis(TestReadingEngineOfManyPartitions):
 
     def make_store(self) -> Store:
         return RedisStore(self.address, tenant="profiles")
+
+
+class TestReadingEngineOnRedisWithACache(TestReadingEngineOnRedis):
+    def make_cache(self, store: Store) -> LeafCache | None:
+        assert isinstance(store, RedisStore)
+        return CachedLeaves(store, 1 << 20)

@@ -76,6 +76,7 @@ flush_ms = {where.flush_ms}
 [store.redis]
 url = "{where.redis}"
 registers = true
+cache_mb = 4
 wait_replicas = {where.wait_replicas}
 timeout_ms = 500
 connect_timeout_ms = 500

@@ -41,7 +41,7 @@ def make_shop(kafka: Cluster, tmp_path: Path) -> Iterator[MakeShop]:
 
     def make(servers: Servers, redis: str = "") -> WorkedShop:
         prefix = f"t{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]}."
-        told = f'url = "{servers.url}", timeout_ms = 1000, registers = true{redis}'
+        told = f'url = "{servers.url}", timeout_ms = 1000, registers = true, cache_mb = 4{redis}'
         made.append(WorkedShop(tmp_path, kafka.address, prefix, redis=told))
         return made[0]
 

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.log.memory import MemoryLog
 from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.adapters.redis import RedisAddress
 from penstock.adapters.store.redis import RedisStore
+from penstock.adapters.store.redis.cache import CachedLeaves
 from penstock.core.errors import Unavailable
 from penstock.core.ids import partition_of
 from penstock.core.record import encode_record
@@ -24,7 +27,13 @@ PARTITIONS = 3
 DEADLINE_S = 60
 
 
-def play(servers: Servers, story: Callable[[ReadingEngine], Awaitable[None]]) -> None:
+CACHED = pytest.mark.parametrize("cached", [False, True], ids=["asked", "cached"])
+"""Whether leaves are kept in memory until they change."""
+
+
+def play(
+    servers: Servers, story: Callable[[ReadingEngine], Awaitable[None]], *, cached: bool
+) -> None:
     """Play a story with leaves that are written, and live."""
     # What was logged in the last second may lack in a live answer; this was an hour ago.
     log = MemoryLog(HandClock(SystemClock().now_ms() - HOUR_MS), partitions=PARTITIONS)
@@ -35,8 +44,9 @@ def play(servers: Servers, story: Callable[[ReadingEngine], Awaitable[None]]) ->
 
     async def run() -> None:
         engine = ReadingEngine(
-            log=log, store=store, step=STEP, epoch=1, clock=SystemClock(), metrics=MemoryMetrics()
-        )
+            log=log, store=store, step=STEP, epoch=1, clock=SystemClock(), metrics=MemoryMetrics(),
+            cache=CachedLeaves(store, 1 << 20) if cached else None,
+        )  # fmt: skip
         await engine.start()
         try:
             async with asyncio.timeout(DEADLINE_S):
@@ -59,7 +69,10 @@ async def seen(engine: ReadingEngine) -> tuple[int, bool]:
     return sum(leaf.applied for leaf in read.leaves if leaf is not None), read.live
 
 
-def test_an_emptied_store_is_never_served_as_live_until_it_is_filled_again(start_redis: StartRedis):
+@CACHED
+def test_an_emptied_store_is_never_served_as_live_until_it_is_filled_again(
+    start_redis: StartRedis, cached: bool
+):
     servers = start_redis()
 
     async def story(engine: ReadingEngine) -> None:
@@ -73,10 +86,13 @@ def test_an_emptied_store_is_never_served_as_live_until_it_is_filled_again(start
         while (EVENTS, True) != (now := await seen(engine)):
             assert not now[1]
 
-    play(servers, story)
+    play(servers, story, cached=cached)
 
 
-def test_a_server_that_comes_to_evict_serves_nothing_until_it_is_put_right(start_redis: StartRedis):
+@CACHED
+def test_a_server_that_comes_to_evict_serves_nothing_until_it_is_put_right(
+    start_redis: StartRedis, cached: bool
+):
     servers = start_redis()
 
     async def story(engine: ReadingEngine) -> None:
@@ -88,4 +104,26 @@ def test_a_server_that_comes_to_evict_serves_nothing_until_it_is_put_right(start
         while (EVENTS, True) != await seen(engine):
             await engine.looked()
 
-    play(servers, story)
+    play(servers, story, cached=cached)
+
+
+def test_what_is_kept_is_counted_and_changes_when_its_person_does(start_redis: StartRedis):
+    servers = start_redis()
+
+    async def story(engine: ReadingEngine) -> None:
+        assert (EVENTS, True) == await seen(engine)
+        engine.publish()
+        hits, misses = (
+            engine.metrics.value("penstock_leaf_cache_reads_total", outcome=one)
+            for one in ("hit", "miss")
+        )
+        assert hits >= USERS
+        assert USERS == misses
+        assert engine.metrics.value("penstock_leaf_cache_bytes") > 0
+        for record in views(range(EVENTS, EVENTS + 5)):
+            engine.log.append(partition_of(record.leaf, PARTITIONS), [encode_record(record)])
+        await asyncio.to_thread(replay, engine.log, engine.store, STEP, 1)
+        while EVENTS + 5 != (await seen(engine))[0]:
+            await engine.looked()
+
+    play(servers, story, cached=True)

@@ -13,6 +13,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
@@ -43,6 +44,9 @@ COMMANDS: Final = "+@read +@write +@connection +@transaction +fcall +fcall_ro +f
 """What a user of ours may do, besides `~penstock:*`; the guide and `E294` name it."""
 
 Command = tuple[Any, ...]
+
+Lend = Callable[[], AbstractContextManager[Any]]
+"""Lends a connection for one round trip."""
 
 
 class RedisAddress(NamedTuple):
@@ -164,7 +168,7 @@ class RedisServer:
             self.run([])
         except PenstockError as error:
             self._pool.disconnect()
-            raise _at_start(error, address.url) from error
+            raise at_start(error, address.url) from error
 
     # -- keys
 
@@ -183,14 +187,16 @@ class RedisServer:
         return ("FCALL", f"{self._library.name}_{function}", len(keys), *keys, *arguments)
 
     def run(
-        self, commands: Sequence[Command], *, confirm: bool = False, era: int | None = None
-    ) -> list[Any]:
+        self, commands: Sequence[Command], *, confirm: bool = False, era: int | None = None,
+        over: Lend | None = None,
+    ) -> list[Any]:  # fmt: skip
         """Run commands in one round trip, and return what they answered.
 
         Args:
             commands: In order; not a transaction.
             confirm: Wait until so many replicas as the address says have what was written.
             era: The era that the caller goes by; if it has ended, nothing is run (E450).
+            over: Lends the caller's own connection (`connect_tracking`); else one of the pool is taken.
 
         Raises:
             Unavailable: The server did not answer (the purpose's code), may lack what it had
@@ -203,7 +209,8 @@ class RedisServer:
         if time.monotonic() < self._rests_until:
             raise self._away("it did not answer a moment ago")
         try:
-            return self._run(commands, era, confirm=confirm and self.address.wait_replicas > 0)
+            waits = confirm and self.address.wait_replicas > 0
+            return self._run(commands, era, over or self._connection, confirm=waits)
         except _Unfit as error:
             raise _at_run_time(error.why) from error
         except _Moved as error:
@@ -216,8 +223,10 @@ class RedisServer:
         except redis.RedisError as error:
             raise self._away(_reason(error)) from error
 
-    def _run(self, commands: Sequence[Command], era: int | None, *, confirm: bool) -> list[Any]:
-        with self._connection() as connection:
+    def _run(
+        self, commands: Sequence[Command], era: int | None, lend: Lend, *, confirm: bool
+    ) -> list[Any]:
+        with lend() as connection:
             if not self._prepared:
                 self._prepare(connection)
             # Looked at with the connection in hand: it is of this era, or leads to a server that is gone.
@@ -239,6 +248,27 @@ class RedisServer:
                 "E451", f"{answers[-1]} of {self.address.wait_replicas} replicas confirmed what was written",
                 fix="look at the replicas; what was written counts once they have it", where=self.address.url))  # fmt: skip
         return answers[: len(commands)]
+
+    def connect_tracking(self) -> Any:
+        """Return a connection of the caller's own, on which the server says which keys read over it have changed.
+
+        Raises:
+            redis.RedisError: As connections of the pool; call it where `run` lends one (`over`).
+        """
+        connection = self._pool.connection_class(**{**self._pool.connection_kwargs, "protocol": 3})
+        try:
+            connection.connect()
+            (told,) = _ask(connection, [("CLIENT", "TRACKING", "ON")])
+            if isinstance(told, exceptions.NoPermissionError):
+                raise told
+            if isinstance(told, redis.ResponseError):
+                raise _Unfit(SettingsError(
+                    "E239", "the server does not say which keys change (`CLIENT TRACKING`)", where=self.address.url,
+                    fix="set `store.redis.cache_mb` to 0, or name a Redis server itself"))  # fmt: skip
+        except BaseException:
+            connection.disconnect()
+            raise
+        return connection
 
     @property
     def marker(self) -> bytes:
@@ -471,7 +501,7 @@ def _at_run_time(why: PenstockError) -> Unavailable:
     return Unavailable("E452", why.what, fix=why.fix, where=why.where)
 
 
-def _at_start(error: PenstockError, url: str) -> PenstockError:
+def at_start(error: PenstockError, url: str) -> PenstockError:
     """Return what is told at the start of what nobody can wait for."""
     cause = error.__cause__
     if isinstance(cause, _Unfit):
@@ -497,7 +527,7 @@ def _reason(error: BaseException) -> str:
         return "it has become a replica"
     if isinstance(error, exceptions.BusyLoadingError):
         return "it is loading its data"
-    if isinstance(error, redis.TimeoutError):
+    if isinstance(error, redis.TimeoutError | TimeoutError):
         return "the time was up"
     if isinstance(error, redis.ResponseError):
         return f"it refused with `{str(error).split(' ', 1)[0]}`"

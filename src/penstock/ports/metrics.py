@@ -28,6 +28,8 @@ MetricName = Literal[
     "penstock_freshness_seconds",
     "penstock_leaves_dirty",
     "penstock_leaves_cached",
+    "penstock_leaf_cache_reads_total",
+    "penstock_leaf_cache_bytes",
     "penstock_leaves_quarantined_total",
     "penstock_store_write_seconds",
     "penstock_served_total",
@@ -139,6 +141,12 @@ METRICS: dict[MetricName, Metric] = {
     ),
     "penstock_leaves_dirty": Metric("gauge", (), "Leaves changed in memory and not yet written."),
     "penstock_leaves_cached": Metric("gauge", (), "Leaves held decoded in memory."),
+    "penstock_leaf_cache_reads_total": Metric(
+        "counter",
+        ("outcome",),
+        "Leaves on a server that were read where `store.redis.cache_mb` keeps them: `hit` or `miss`.",
+    ),
+    "penstock_leaf_cache_bytes": Metric("gauge", (), "What those kept take of memory, about."),
     "penstock_leaves_quarantined_total": Metric(
         "counter", (), "Identifiers set aside for their size."
     ),

@@ -134,3 +134,42 @@ class Store(Protocol):
     def close(self) -> None:
         """Release files and connections; a second call does nothing."""
         ...
+
+
+class LeafCache(Protocol):
+    """Leaves that others write, kept in memory until they change, for a process that only reads.
+
+    What `applied` says is in every leaf that is read after it, whether that was kept or not: a leaf is never
+    older than what the reader knows to be applied. Nothing but leaves is kept.
+    """
+
+    @property
+    def size_bytes(self) -> int:
+        """What is kept takes about so much memory."""
+        ...
+
+    @property
+    def hits(self) -> int:
+        """How many leaves were found in memory."""
+        ...
+
+    @property
+    def misses(self) -> int:
+        """How many had to be asked for."""
+        ...
+
+    def at_hand(self, epoch: int, leaves: Sequence[LeafId]) -> list[StoredLeaf | None] | None:
+        """Return what `read` would, if that waits for nothing; else None. For an event loop."""
+        ...
+
+    def read(self, epoch: int, leaves: Sequence[LeafId]) -> list[StoredLeaf | None]:
+        """Return the leaves in the order asked; see `Store.read`, also for what it raises."""
+        ...
+
+    def applied(self, epoch: int, partition: int) -> Version:
+        """Return the applied offset of a partition; see `Store.applied`, also for what it raises."""
+        ...
+
+    def close(self) -> None:
+        """Forget all, and release the connection; a second call does nothing."""
+        ...

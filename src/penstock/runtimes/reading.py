@@ -16,7 +16,7 @@ from penstock.ports.clock import Clock
 from penstock.ports.log import Log
 from penstock.ports.metrics import Metrics
 from penstock.ports.profiles import LeafRead
-from penstock.ports.store import Store, StoredLeaf
+from penstock.ports.store import LeafCache, Store, StoredLeaf
 from penstock.runtimes.appender import GroupAppender
 from penstock.runtimes.embedded import LIVE_LAG_MS
 from penstock.runtimes.engine import Commit
@@ -103,12 +103,20 @@ class WrittenLeaves:
         self._require_era()
         as_of_ms, live = self.standing()
         found: list[Leaf | None] = []
-        for leaf in await self._reads.submit(leaves):
+        kept = self._at_hand(leaves)
+        for leaf in await self._reads.submit(leaves) if kept is None else kept:
             if isinstance(leaf, DamagedLeaf):
                 raise leaf
             found.append(leaf)
         self._require_era()
         return LeafRead(found, as_of_ms, live)
+
+    def _at_hand(self, leaves: Sequence[LeafId]) -> list[Leaf | None] | None:
+        cache = self.engine.cache
+        stored = None if cache is None else cache.at_hand(self.epoch, leaves)
+        if stored is None:
+            return None
+        return [self._leaf(leaf, one) for leaf, one in zip(leaves, stored, strict=True)]
 
     def _require_era(self) -> None:
         if self._era != self.engine.store.era:
@@ -118,7 +126,7 @@ class WrittenLeaves:
     def _fetch(self, leaves: Sequence[LeafId]) -> list[Leaf | DamagedLeaf | None]:
         wanted = list(dict.fromkeys(leaves))
         try:
-            stored = self.engine.store.read(self.epoch, wanted)
+            stored = self.engine.source.read(self.epoch, wanted)
             found = {leaf: self._leaf(leaf, one) for leaf, one in zip(wanted, stored, strict=True)}
         except DamagedLeaf:
             # It is one person's; those who asked at the same time get what is theirs.
@@ -127,7 +135,7 @@ class WrittenLeaves:
 
     def _alone(self, leaf: LeafId) -> Leaf | DamagedLeaf | None:
         try:
-            return self._leaf(leaf, self.engine.store.read(self.epoch, [leaf])[0])
+            return self._leaf(leaf, self.engine.source.read(self.epoch, [leaf])[0])
         except DamagedLeaf as error:
             return error
 
@@ -167,7 +175,7 @@ class WrittenLeaves:
             # The end and the instant before the question: what is applied later only says more.
             at_ms, head = clock.monotonic_ms(), log.head(number)
             one.heads.append((at_ms, head))
-            applied = self.engine.store.applied(self.epoch, number)
+            applied = self.engine.source.applied(self.epoch, number)
             ours = applied.generation == log.generations.generation(number)
             one.applied = applied.offset if ours else -1
             if one.applied + 1 >= head:
@@ -232,17 +240,23 @@ class ReadingEngine:
         epoch: Their epoch.
         clock: For stamps and ages.
         metrics: Where to count.
+        cache: What keeps leaves of the store in memory, if anything does; closed with the engine.
     """
 
     folds_here = False
 
     def __init__(
-        self, *, log: Log, store: Store, step: Step, epoch: int, clock: Clock, metrics: Metrics
+        self, *, log: Log, store: Store, step: Step, epoch: int, clock: Clock, metrics: Metrics,
+        cache: LeafCache | None = None,
     ) -> None:  # fmt: skip
         self.log = log
         self.store = store
         self.clock = clock
         self.metrics = metrics
+        self.cache = cache
+        self.source: LeafCache | Store = store if cache is None else cache
+        """What leaves are read from, and how far they are: in this order neither says more than the other."""
+        self._counted = (0, 0)
         self.appender = GroupAppender(log, clock, metrics, lambda *_: None)
         self.leaves = WrittenLeaves(self, step, epoch)
         self.beside: list[WrittenLeaves] = []
@@ -283,6 +297,8 @@ class ReadingEngine:
             await leaves.close()
         self._threads.shutdown(wait=True)
         self.publish()
+        if self.cache is not None:
+            self.cache.close()
 
     async def _watch(self) -> None:
         while True:
@@ -388,6 +404,12 @@ class ReadingEngine:
         for number, one in enumerate(self.leaves.partitions):
             lag = max(self.log.head(number) - one.applied - 1, 0)
             self.metrics.gauge("penstock_fold_lag_records", lag, partition=str(number))
+        if self.cache is not None:
+            told = (self.cache.hits, self.cache.misses)
+            for outcome, now, before in zip(("hit", "miss"), told, self._counted, strict=True):
+                self.metrics.count("penstock_leaf_cache_reads_total", now - before, outcome=outcome)
+            self._counted = told
+            self.metrics.gauge("penstock_leaf_cache_bytes", self.cache.size_bytes)
 
 
 class ReadingSets:

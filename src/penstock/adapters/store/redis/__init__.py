@@ -85,7 +85,9 @@ class RedisStore:
         found: list[StoredLeaf | None] = []
         for start in range(0, len(leaves), READS):
             some = leaves[start : start + READS]
-            for leaf, value in zip(some, self._values(epoch, some), strict=True):
+            keys = [self.key_of(epoch, leaf) for leaf in some]
+            values = self.values_of(self._server.run(self.asking(keys)))
+            for leaf, value in zip(some, values, strict=True):
                 found.append(None if value is None else stored_leaf(leaf, value))
         return found
 
@@ -115,15 +117,15 @@ class RedisStore:
     def applied(self, epoch: int, partition: int) -> Version:
         """Return the applied offset of a partition."""
         era = self.era
-        (raw,) = self._server.run([("HGET", self._applied(epoch), partition)])
+        (raw,) = self._server.run([self.asking_applied(epoch, partition)])
         self._resumed[(epoch, partition)] = era
-        return _version(raw)
+        return as_version(raw)
 
     def confirmed(self, epoch: int, partition: int) -> Version:
         """Return the applied offset, once as many replicas have it as the address says."""
         keys = [self._applied(epoch), self._server.key("confirming", str(epoch))]
         (raw,) = self._server.run([self._server.call("confirm", keys, partition)], confirm=True)
-        return _version(raw)
+        return as_version(raw)
 
     def scan(self, epoch: int, after: LeafId | None, limit: int) -> list[tuple[LeafId, StoredLeaf]]:
         """Return up to `limit` leaves with id > `after`, ascending."""
@@ -163,7 +165,7 @@ class RedisStore:
         """
         self._server.run([("UNLINK", self._applied(epoch), self._server.key("confirming", str(epoch)))])  # fmt: skip
         for gone in self._pages(epoch):
-            commands: list[Command] = [("UNLINK", self._leaf(epoch, leaf)) for leaf in gone]
+            commands: list[Command] = [("UNLINK", self.key_of(epoch, leaf)) for leaf in gone]
             commands += [("ZREM", self._ids(epoch, leaf), leaf) for leaf in gone]
             self._server.run(commands)
         self._server.run([("SREM", self._epochs(), epoch)])
@@ -186,11 +188,26 @@ class RedisStore:
         """Look whether the server is the one that it was, and may still be used."""
         self._server.check()
 
-    # -- keys
+    # -- keys, and what is asked of them
 
-    def _leaf(self, epoch: int, leaf: LeafId) -> bytes:
+    def key_of(self, epoch: int, leaf: LeafId) -> bytes:
+        """Return the key of a leaf."""
         # No more of its person than the leaf id, which is a keyed hash.
         return b"%bleaf:%d:%b" % (self._buckets[bucket_of(leaf)], epoch, leaf)
+
+    def asking(self, keys: Sequence[bytes]) -> list[Command]:
+        """Return the commands that read leaves by their keys."""
+        if not keys:
+            return []
+        return [("GET", key) for key in keys] if self._server.clustered else [("MGET", *keys)]
+
+    def values_of(self, answers: list[Any]) -> list[bytes | None]:
+        """Return the values of what such commands answered."""
+        return answers if self._server.clustered or not answers else answers[0]
+
+    def asking_applied(self, epoch: int, partition: int) -> Command:
+        """Return the command that asks for the applied offset of a partition."""
+        return ("HGET", self._applied(epoch), partition)
 
     def _ids(self, epoch: int, leaf: LeafId) -> bytes:
         return self._buckets[bucket_of(leaf)] + b"ids:%d" % epoch
@@ -206,16 +223,8 @@ class RedisStore:
     def _remake(self) -> list[Command]:
         return [("HSET", self._server.key("meta"), *item) for item in self._meta.items()]
 
-    def _values(self, epoch: int, leaves: Sequence[LeafId]) -> list[bytes | None]:
-        keys = [self._leaf(epoch, leaf) for leaf in leaves]
-        if not keys:
-            return []
-        if self._server.clustered:
-            return self._server.run([("GET", key) for key in keys])
-        return self._server.run([("MGET", *keys)])[0]
-
     def _writing(self, epoch: int, write: LeafWrite) -> Command:
-        keys = [self._leaf(epoch, write.leaf), self._ids(epoch, write.leaf)]
+        keys = [self.key_of(epoch, write.leaf), self._ids(epoch, write.leaf)]
         base = _VERSION.pack(*_shifted(write.base))
         return self._server.call("write", keys, base, write.leaf, leaf_value(write))
 
@@ -247,7 +256,7 @@ def stored_leaf(leaf: LeafId, value: bytes) -> StoredLeaf:
     if value[_VERSION.size : _HEAD_BYTES] != _CRC.pack(_crc(leaf, head, blob)):
         raise DamagedLeaf("E704", f"leaf {leaf.hex()} of the store does not match its checksum", leaf=leaf,
                           fix="rebuild the store from the log with `penstock replay --accept`")  # fmt: skip
-    return StoredLeaf(_version(head), _decode(blob))
+    return StoredLeaf(as_version(head), _decode(blob))
 
 
 def _crc(leaf: bytes, head: bytes, blob: bytes) -> int:
@@ -258,7 +267,8 @@ def _shifted(version: Version) -> tuple[int, int]:
     return version.generation, version.offset + 1
 
 
-def _version(raw: Any) -> Version:
+def as_version(raw: Any) -> Version:
+    """Return the version of its 16 bytes; `NO_VERSION` of none."""
     if raw is None:
         return NO_VERSION
     generation, offset = _VERSION.unpack(raw)
