@@ -5,15 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
 
-from penstock.adapters.redis import COMMANDS, RedisAddress, RedisServer
+from penstock.adapters.log.memory import MemoryLog
+from penstock.adapters.redis import COMMANDS, Library, RedisAddress, RedisServer
 from penstock.adapters.store.redis import LIBRARY, PURPOSE, RedisStore
 from penstock.core.errors import DamagedLeaf, SettingsError, Unavailable
 from penstock.core.ids import leaf_id
-from penstock.core.record import NO_VERSION, Version
+from penstock.core.record import NO_VERSION, Version, encode_record
+from penstock.flows.replay import replay
 from penstock.ports.store import LeafWrite, Verdict
+from penstock.testing.clock import HandClock
 from penstock.testing.conformance.store import EPOCH, a_leaf, a_write, at
 from tests.conftest import StartRedis
+from tests.runtimes.test_engine_on_redis import STEP, USERS, make_leaf, views
 from tools.services.redis import Servers
 
 OURS = f"penstock on >ours ~penstock:* {COMMANDS}"
@@ -153,6 +158,82 @@ def test_a_leaf_that_was_changed_is_found_and_the_others_are_read(redis_server: 
         store.write(EPOCH, [a_write(1, at(5), at(6))], partition=0, applied=at(6))
     assert at(5) == store.read(EPOCH, [a_leaf(2)])[0].version
     store.drop(EPOCH)
+    store.close()
+
+
+def expire(client: redis.Redis, key: bytes) -> None:
+    """Let a key expire, as somebody's own tool for old keys would."""
+    client.pexpireat(key, 1)
+
+
+def of_a_gone_leaf_nothing_is_made_anew(
+    servers: Servers, tenant: str, take_away: Callable[[redis.Redis, bytes], object],
+    make: Callable[..., RedisStore] = RedisStore,
+) -> None:  # fmt: skip
+    """Require that a leaf that was there is missed by whoever writes it, from any base."""
+    store = make(RedisAddress(servers.url), tenant=tenant)
+    written(store, 1)
+    written(store, 2, offset=6)
+    with servers.client() as client:
+        take_away(client, store.key_of(EPOCH, a_leaf(1)))
+    for base in (NO_VERSION, at(5)):
+        with pytest.raises(DamagedLeaf, match="E712") as gone:
+            store.write(EPOCH, [a_write(2, at(6), at(7)), a_write(1, base, at(8))], partition=0, applied=at(8))  # fmt: skip
+        assert a_leaf(1) == gone.value.leaf
+        assert (at(6), [None]) == (store.applied(EPOCH, 0), store.read(EPOCH, [a_leaf(1)]))
+    # The others of the call are as they were written, and a leaf that is listed can be removed.
+    assert at(7) == store.read(EPOCH, [a_leaf(2)])[0].version
+    store.drop(EPOCH)
+    written(store, 1)
+    store.drop(EPOCH)
+    store.close()
+
+
+@pytest.mark.parametrize("take_away", [redis.Redis.delete, expire])
+def test_a_leaf_that_is_gone_is_never_taken_for_one_that_was_never_there(
+    redis_server: Servers, take_away: Callable[[redis.Redis, bytes], object]
+):
+    of_a_gone_leaf_nothing_is_made_anew(redis_server, f"gone-{take_away.__name__}", take_away)
+
+
+class TakesAGoneLeafForANewOne(RedisStore):
+    """The store of a library that looks at no list."""
+
+    def __init__(self, address: RedisAddress, *, tenant: str) -> None:
+        super().__init__(address, tenant=tenant)
+        self._server.close()
+        name = "penstock_planted_gone"
+        source = LIBRARY.source.replace(
+            "if redis.call('ZSCORE', keys[2], args[2]) then return 4 end", ""
+        )
+        planted = Library(name, source.replace(LIBRARY.name, name))
+        self._server = RedisServer(address, tenant=tenant, purpose=PURPOSE, library=planted)
+
+
+def test_a_store_that_takes_a_gone_leaf_for_a_new_one_is_found(redis_server: Servers):
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        of_a_gone_leaf_nothing_is_made_anew(
+            redis_server, "planted", redis.Redis.delete, TakesAGoneLeafForANewOne
+        )
+
+
+def test_a_fold_rests_at_a_gone_leaf_where_the_log_has_more_of_it(redis_server: Servers):
+    """An all-time count is what the log says, or there is no answer: never what came since."""
+    log = MemoryLog(HandClock(1_795_000_000_000), partitions=1)
+    log.append(0, [encode_record(record) for record in views(range(8))])
+    store = RedisStore(RedisAddress(redis_server.url), tenant="rests")
+    replay(log, store, STEP, EPOCH)
+    with redis_server.client() as client:
+        expire(client, store.key_of(EPOCH, make_leaf(0)))
+    log.append(0, [encode_record(record) for record in views(range(USERS, USERS + 8))])
+    with pytest.raises(DamagedLeaf, match="E712"):
+        replay(log, store, STEP, EPOCH)
+    assert 7 == store.applied(EPOCH, 0).offset
+    # From the log, under another number: what `penstock replay --accept` does.
+    replay(log, store, STEP, EPOCH + 1)
+    assert 15 == store.applied(EPOCH + 1, 0).offset
+    for epoch in (EPOCH, EPOCH + 1):
+        store.drop(epoch)
     store.close()
 
 

@@ -66,7 +66,7 @@ class RedisAddress(NamedTuple):
 
 
 class Library(NamedTuple):
-    """Functions that run in the server, under a name with their version: `penstock_store_1`."""
+    """Functions that run in the server, under a name with their version: `penstock_store_2`."""
 
     name: str
     source: str

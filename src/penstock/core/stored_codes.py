@@ -90,6 +90,10 @@ STORED: dict[str, Code] = {
         "The conservation law does not hold over the data.",
         "Copy the data folder, then rebuild the store from the log with `penstock replay --accept`.",
     ),
+    "E712": Code(
+        "A leaf is gone from the Redis server though it is listed there: it expired, was evicted or removed by hand.",
+        "Let no key of ours expire or be removed; make the leaves from the log with `penstock replay --accept`.",
+    ),
     "E730": Code(
         "A segment of the archive is damaged.",
         "While the log holds its records, remove it, and it is written again; else put a copy of it in its place.",

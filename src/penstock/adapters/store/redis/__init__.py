@@ -26,6 +26,9 @@ WRITES: Final = 500
 READS: Final = 500
 """Leaves read in one round trip."""
 
+GONE: Final = 4
+"""What the function that writes returns of a leaf that was there and is not."""
+
 BUCKETS_READ: Final = 512
 """Buckets whose ids are listed in one round trip."""
 
@@ -94,7 +97,12 @@ class RedisStore:
     def write(
         self, epoch: int, writes: Sequence[LeafWrite], *, partition: int, applied: Version
     ) -> list[Verdict]:
-        """Write leaves, one by one, and note the partition's applied offset if none was refused."""
+        """Write leaves, one by one, and note the partition's applied offset if none was refused.
+
+        Raises:
+            DamagedLeaf: One is gone that was there (E712); no offset is noted.
+            Unavailable: As the port says (E402, E450).
+        """
         assert len({write.leaf for write in writes}) == len(writes), "one write a leaf"
         assert all(write.base < write.new for write in writes), "a write moves a leaf on"
         era = self._resumed.setdefault((epoch, partition), self.era)
@@ -103,8 +111,10 @@ class RedisStore:
         listed: list[Command] = [("SADD", self._epochs(), epoch)]
         for start in range(0, max(len(writes), 1), WRITES):
             commands = [self._writing(epoch, write) for write in writes[start : start + WRITES]]
-            answers = self._server.run([*listed, *commands], era=era)
-            verdicts += map(Verdict, answers[len(listed) :])
+            answers = self._server.run([*listed, *commands], era=era)[len(listed) :]
+            if GONE in answers:
+                raise _gone(writes[start + answers.index(GONE)].leaf)
+            verdicts += map(Verdict, answers)
             listed = []
         if applied > NO_VERSION and Verdict.REFUSED not in verdicts:
             keys = [self._applied(epoch), self._server.marker_key]
@@ -165,9 +175,8 @@ class RedisStore:
         """
         self._server.run([("UNLINK", self._applied(epoch), self._server.key("confirming", str(epoch)))])  # fmt: skip
         for gone in self._pages(epoch):
-            commands: list[Command] = [("UNLINK", self.key_of(epoch, leaf)) for leaf in gone]
-            commands += [("ZREM", self._ids(epoch, leaf), leaf) for leaf in gone]
-            self._server.run(commands)
+            keys = [[self.key_of(epoch, leaf), self._ids(epoch, leaf)] for leaf in gone]
+            self._server.run([self._server.call("drop", *one) for one in zip(keys, gone, strict=True)])  # fmt: skip
         self._server.run([("SREM", self._epochs(), epoch)])
 
     def get_meta(self, name: str) -> str | None:
@@ -257,6 +266,11 @@ def stored_leaf(leaf: LeafId, value: bytes) -> StoredLeaf:
         raise DamagedLeaf("E704", f"leaf {leaf.hex()} of the store does not match its checksum", leaf=leaf,
                           fix="rebuild the store from the log with `penstock replay --accept`")  # fmt: skip
     return StoredLeaf(as_version(head), _decode(blob))
+
+
+def _gone(leaf: LeafId) -> DamagedLeaf:
+    return DamagedLeaf("E712", f"leaf {leaf.hex()} is gone from the store: it expired, was evicted or removed by hand", leaf=leaf,
+                       fix="let no key of ours expire; make the leaves from the log with `penstock replay --accept`")  # fmt: skip
 
 
 def _crc(leaf: bytes, head: bytes, blob: bytes) -> int:

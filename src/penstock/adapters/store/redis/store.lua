@@ -1,4 +1,4 @@
-#!lua name=penstock_store_1
+#!lua name=penstock_store_2
 -- What the store does inside the server. A leaf's value begins with its version, 16 bytes: generation
 -- and offset + 1, both big-endian; 16 zero bytes stand for a leaf that is not there.
 
@@ -15,10 +15,14 @@ local function before(one, other)
 end
 
 -- keys: the leaf, the ids of its bucket. args: base, id, value.
--- Returns 1 accepted, 2 at or past it already, 3 refused.
+-- Returns 1 accepted, 2 at or past it already, 3 refused, 4 if the leaf is gone: its id is still among the ids, so it
+-- expired, was evicted or removed, and is not one that was never there. A server loses both or neither.
 local function write(keys, args)
   local stored = redis.call('GETRANGE', keys[1], 0, 15)
-  if #stored == 0 then stored = NONE end
+  if #stored == 0 then
+    if redis.call('ZSCORE', keys[2], args[2]) then return 4 end
+    stored = NONE
+  end
   if #stored ~= 16 then return redis.error_reply('DAMAGED a leaf is shorter than its version') end
   if stored == args[1] then
     redis.call('SET', keys[1], args[3])
@@ -27,6 +31,13 @@ local function write(keys, args)
   end
   if before(stored, string.sub(args[3], 1, 16)) then return 3 end
   return 2
+end
+
+-- keys: the leaf, the ids of its bucket. args: id.
+local function drop(keys, args)
+  redis.call('UNLINK', keys[1])
+  redis.call('ZREM', keys[2], args[1])
+  return 1
 end
 
 -- keys: the applied offsets of an epoch, the marker. args: partition, version, marker.
@@ -48,7 +59,8 @@ end
 
 local function digest() return '@DIGEST@' end
 
-redis.register_function('penstock_store_1_write', write)
-redis.register_function('penstock_store_1_note', note)
-redis.register_function('penstock_store_1_confirm', confirm)
-redis.register_function{function_name='penstock_store_1_digest', callback=digest, flags={'no-writes'}}
+redis.register_function('penstock_store_2_write', write)
+redis.register_function('penstock_store_2_drop', drop)
+redis.register_function('penstock_store_2_note', note)
+redis.register_function('penstock_store_2_confirm', confirm)
+redis.register_function{function_name='penstock_store_2_digest', callback=digest, flags={'no-writes'}}
