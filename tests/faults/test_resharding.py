@@ -15,7 +15,9 @@ from worked_shop import PARTITIONS, PROGRAM, WorkedShop
 from penstock.adapters.store.memory import MemoryStore
 from penstock.flows.generations import folded_records, late_records
 from penstock.flows.process import PartitionFold, flush_all
+from tests.conftest import StartRedis
 from tools.services.kafka import Cluster
+from tools.services.redis import Servers
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(600)]
 
@@ -25,16 +27,37 @@ MORE = 6
 """Partitions of the second generation."""
 
 
-@pytest.fixture
-def shop(kafka: Cluster, tmp_path: Path) -> Iterator[WorkedShop]:
-    prefix = f"t{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]}."
-    shop = WorkedShop(tmp_path, kafka.address, prefix)
-    toml = tmp_path / "penstock.toml"
+STORES = ["sqlite", pytest.param("redis", marks=pytest.mark.slow)]
+
+
+def new_shop(kafka: Cluster, folder: Path, redis: str) -> WorkedShop:
+    prefix = f"t{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}."
+    shop = WorkedShop(folder, kafka.address, prefix, redis=redis)
+    toml = folder / "penstock.toml"
     toml.write_text(
         toml.read_text().replace("[server]\n", f'[server]\nadmin_key = "{"k" * 32}"\n', 1)
     )
+    return shop
+
+
+@pytest.fixture
+def servers(start_redis: StartRedis) -> Servers:
+    return start_redis()
+
+
+@pytest.fixture(params=STORES)
+def shop(kafka: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[WorkedShop]:
+    """A shop with leaves and registers in its folder, or all of them on Redis."""
+    redis = ""
+    if request.param == "redis":
+        redis = on_redis(request.getfixturevalue("servers"))
+    shop = new_shop(kafka, tmp_path, redis)
     yield shop
     shop.end()
+
+
+def on_redis(servers: Servers) -> str:
+    return f'url = "{servers.url}", timeout_ms = 1000, registers = true, cache_mb = 4'
 
 
 def more_events(sender: Sender) -> None:
@@ -143,3 +166,32 @@ def test_a_log_that_gets_fewer_and_more_partitions_at_once_goes_through_all_of_t
         shop.until_shared(worker, partitions=PARTITIONS + 2 + 5)
         more_events(sender)
     finish(shop, sender)
+
+
+@pytest.mark.slow
+def test_a_store_that_is_emptied_while_a_generation_is_drained_is_filled_from_the_first(
+    kafka: Cluster, tmp_path: Path, servers: Servers
+) -> None:
+    """What says that the old generation is drained went with the leaves: it is folded again before the new one."""
+    shop, sender = new_shop(kafka, tmp_path, on_redis(servers)), Sender()
+    try:
+        shop.up()
+        first, second = shop.work(), shop.work_elsewhere()
+        with raw_loads(sender, shop.port), servers.client() as client:
+            shop.until_shared(first, second)
+            more_events(sender)
+            # Half of it is still to be drained.
+            os.kill(second.process.pid, signal.SIGSTOP)
+            more_events(sender)
+            reshard(shop)
+            client.flushall()
+            os.kill(second.process.pid, signal.SIGCONT)
+            more_events(sender)
+            shop.until_shared(first, second, partitions=PARTITIONS + MORE)
+            more_events(sender)
+            # And once more, of both generations.
+            client.flushall()
+            more_events(sender)
+        finish(shop, sender)
+    finally:
+        shop.end()
