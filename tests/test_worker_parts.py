@@ -16,7 +16,15 @@ from penstock.flows.replay import EPOCHS, tell_epochs
 from penstock.logs import LOG_IDENTITY, require_known_log
 from penstock.project import Project, load_project
 from penstock.stores import require_its_own
-from penstock.workers import WorkerParts, epoch_of, open_worker, require_workers, still_wanted
+from penstock.workers import (
+    WorkerParts,
+    epoch_of,
+    group_begins,
+    group_of_workers,
+    open_worker,
+    require_workers,
+    still_wanted,
+)  # fmt: skip
 
 ON_KAFKA = '[log]\nkind = "kafka"\n[log.kafka]\nbrokers = ["127.0.0.1:9"]\n[fold]\nby = "workers"\n'
 ON_REDIS = '[store]\nkind = "redis"\n[store.redis]\nurl = "redis://127.0.0.1:9"\n'
@@ -48,6 +56,20 @@ def test_a_worker_that_lacks_a_file_of_the_data_folder_is_told_which_and_how_to_
     with pytest.raises(Unavailable, match=r"E471.*`suppressions.db`"):
         open_worker(a_project(tmp_path, ON_KAFKA, ON_REDIS))
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "group", "begins"),
+    [("penstock.", "", "penstock"), ("shop.", "", "shop.penstock"), ("shop-", "", "shop-penstock"),
+     ("shop.", "penstock", "penstock"), ("penstock.", "mine", "mine")],
+)  # fmt: skip
+def test_a_group_of_workers_is_called_by_the_prefix_of_the_topics(
+    tmp_path: Path, prefix: str, group: str, begins: str
+):
+    on_kafka = ON_KAFKA.replace("[fold]", f'prefix = "{prefix}"\n[fold]\ngroup = "{group}"')
+    project = a_project(tmp_path, on_kafka)
+    assert begins == group_begins(project.settings)
+    assert f"{begins}-default-1-3" == group_of_workers(project, 1, 3)
 
 
 def test_workers_do_not_write_into_their_own_memory(tmp_path: Path):

@@ -12,7 +12,7 @@ class FoldSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     by: str = "up"
     flush_ms: int = 100
-    group: str = "penstock"
+    group: str = ""
     member: str = ""
     protocol: str = "classic"
     session_ms: int = 10_000
@@ -25,7 +25,8 @@ DOCS: Final[dict[str, str]] = {
     "fold.by": "Who folds: `up` (that process itself) or `workers` (`penstock worker`, as many as you start; needs `log.kind` "
     '`"kafka"`).',
     "fold.flush_ms": "How long a leaf that a worker has changed may wait to be written: so old may be what is served.",
-    "fold.group": "What the name of the workers' consumer group begins with; the set of leaves that they fold is added.",
+    "fold.group": "What the name of the workers' consumer group begins with; tenant and set of leaves are added. Empty goes by `log.kafka.prefix`, so "
+    "that projects with prefixes of their own have groups of their own: `penstock` with that of the default, else the prefix and `penstock`.",
     "fold.member": "Name of a worker's static membership, different for each: started again within `session_ms`, it gets back "
     "the partitions that it had. Empty for none. Or `env:NAME`.",
     "fold.protocol": "How the group shares partitions out: `classic`, or `consumer` with brokers of Kafka 4.0 or newer.",

@@ -21,7 +21,12 @@ from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 from penstock.project import Project
 from penstock.runtimes.worker import Worker
+from penstock.service_settings import KafkaSettings
+from penstock.settings import Settings
 from penstock.stores import open_register, open_store, registers_on_server
+
+DEFAULT_BEGIN = "penstock"
+"""What the group of a project with the default prefix of topics begins with."""
 
 STORE_FILE, REGISTER_FILE = "store.db", "suppressions.db"
 """Of the data folder: what workers write too, unless it is on a server."""
@@ -107,7 +112,18 @@ def _require_files(project: Project) -> None:
 def group_of_workers(project: Project, generation: int, epoch: int) -> str:
     """Return the group that folds a set of leaves: while another is built both are folded."""
     settings = project.settings
-    return f"{settings.fold.group}-{settings.project.tenant}-{generation}-{epoch}"
+    return f"{group_begins(settings)}-{settings.project.tenant}-{generation}-{epoch}"
+
+
+def group_begins(settings: Settings) -> str:
+    """Return what the names of a project's groups of workers begin with, before a hyphen.
+
+    No two prefixes have the same: one group would share out the partitions of two projects.
+    """
+    if settings.fold.group:
+        return settings.fold.group
+    prefix = settings.log.kafka.prefix
+    return DEFAULT_BEGIN if prefix == KafkaSettings().prefix else f"{prefix}{DEFAULT_BEGIN}"
 
 
 def _make_consumer(parts: WorkerParts, epoch: int, number: int) -> Consumer:

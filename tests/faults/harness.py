@@ -35,6 +35,7 @@ from penstock.ports.log import Log
 from penstock.ports.store import Store
 from penstock.project import Project, load_project
 from penstock.testing.audit import audit
+from penstock.workers import group_of_workers
 
 Mend = Callable[[], None]
 COPIES = 300
@@ -303,7 +304,7 @@ class Harness:
         """Set the group's offsets back to the beginning while nobody is in it."""
         for one in self.shop.workers:
             one.kill()
-        group = f"penstock-default-{self.log.generation}-{EPOCH}"
+        group = group_of_workers(load_project(self.shop.folder), self.log.generation, EPOCH)
         places = [TopicPartition(self.topic, one, 0) for one in range(PARTITIONS)]
         admin = AdminClient({"bootstrap.servers": ",".join(self.brokers.addresses), "log_level": 0})
 

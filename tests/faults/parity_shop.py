@@ -31,6 +31,7 @@ from penstock.ports.store import Store
 from penstock.project import load_project
 from penstock.runtimes.embedded import EmbeddedEngine
 from penstock.testing.clock import HandClock
+from penstock.workers import group_of_workers
 from tools.services.kafka import Cluster
 
 READ_RECORDS = 5_000
@@ -77,8 +78,8 @@ class ParityShop(WorkedShop):
 
     def set_commits_back(self, kafka: Cluster, offset: int = 0) -> None:
         """Say that a group without members has folded nothing."""
-        with self.opened() as (_, log, _, epoch):
-            topic, group = log.topic, f"penstock-default-{log.generation}-{epoch}"
+        with self.opened() as (project, log, _, epoch):
+            topic, group = log.topic, group_of_workers(project, log.generation, epoch)
         places = [TopicPartition(topic, one, offset) for one in range(PARTITIONS)]
         admin = AdminClient(kafka.client)
         asked = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])

@@ -21,6 +21,7 @@ from worked_shop import WorkedShop
 
 from penstock.adapters.store.memory import MemoryStore
 from penstock.flows.replay import replay
+from penstock.workers import group_of_workers
 from tests.conftest import StartRedis
 from tools.services.kafka import Cluster
 from tools.services.redis import Servers
@@ -166,8 +167,8 @@ def test_a_failover_that_lost_acknowledged_leaves_is_made_good_and_was_not_commi
         shop.until_shared(*shop.workers)
         send_probe(shop, sender)
         more_events(sender)
-        with shop.opened() as (_, log, _, epoch):
-            topic, group = log.topic, f"penstock-default-{log.generation}-{epoch}"
+        with shop.opened() as (project, log, _, epoch):
+            topic, group = log.topic, group_of_workers(project, log.generation, epoch)
         # From here on the replica hears nothing, and the primary goes on saying yes.
         servers.cut_off(1)
         kept = applied_on(servers, 1, epoch)

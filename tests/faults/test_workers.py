@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from fault_shop import Sender, assert_everything_is_there_once, raw_loads
 from worked_shop import PARTITIONS, WorkedShop
 
+from penstock.workers import group_of_workers
 from tools.services.kafka import Cluster
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(600)]
@@ -108,8 +109,8 @@ def test_a_commit_that_is_set_back_changes_nothing(
         shop.until_shared(worker)
         more_events(sender)
         assert worker.stop() == 0
-        with shop.opened() as (_, log, _, epoch):
-            topic, group = log.topic, f"penstock-default-{log.generations.first}-{epoch}"
+        with shop.opened() as (project, log, _, epoch):
+            topic, group = log.topic, group_of_workers(project, log.generations.first, epoch)
         places = [TopicPartition(topic, one, 0) for one in range(PARTITIONS)]
         admin = AdminClient(kafka.client)
         asked = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
@@ -160,3 +161,29 @@ def test_processes_of_one_command_share_the_partitions_and_are_started_again(mak
         shop.until(lambda: both.owned(both.port + 1) == 0, "the killed one is gone")
         shop.until(shared, "it was started again, and has what it had")
     finish(shop, sender)
+
+
+@pytest.mark.slow
+def test_two_projects_on_one_broker_fold_each_all_of_its_own_log(
+    kafka: Cluster, tmp_path: Path
+) -> None:
+    """Of one tenant and with no `fold.group`: in one group each would have some of the partitions of both."""
+    shops: list[WorkedShop] = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        prefix = f"t{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]}.{name}."
+        shops.append(WorkedShop(tmp_path / name, kafka.address, prefix))
+    senders = [Sender(), Sender()]
+    try:
+        for shop, sender in zip(shops, senders, strict=True):
+            shop.up()
+            worker = shop.work()
+            with raw_loads(sender, shop.port, clients=1):
+                more_events(sender)
+                shop.until_shared(worker)
+        for shop, sender in zip(shops, senders, strict=True):
+            shop.until_shared(*shop.workers)
+            finish(shop, sender)
+    finally:
+        for shop in shops:
+            shop.end()

@@ -15,7 +15,7 @@ from penstock.flows.replay import LIVE_EPOCH, told_epochs
 from penstock.logs import GENERATION, connection_of, topic_changes, topics_of
 from penstock.project import Project
 from penstock.stores import open_store_beside
-from penstock.workers import group_of_workers
+from penstock.workers import group_begins, group_of_workers
 
 if TYPE_CHECKING:
     from penstock.adapters.log.kafka.examining import Behind
@@ -108,7 +108,7 @@ def _permissions(project: Project, admin: Admin) -> Iterator[Finding]:
     if project.settings.fold.by == "workers":
         group = group_of_workers(project, GENERATION, 1)
         if lacking := lacking_of_group(admin, group):
-            begin = f"{project.settings.fold.group}-"
+            begin = f"{group_begins(project.settings)}-"
             yield fault("kafka permissions", _denied(lacking, GROUP, group, begin, kafka.brokers))
 
 
