@@ -12,7 +12,7 @@ different currencies do not compare and do not add: the result is null.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from penstock.core.catalog.expr_nodes import Const, FieldRef, Node, Op
 from penstock.core.feature.algebra import ValueType
@@ -61,6 +61,10 @@ class ExprFault(Exception):
         self.fix = fix
 
 
+Tree: TypeAlias = tuple[Any, ...]
+"""An expression as nested tuples: its kind, then operands. Fields are numbered as their variables are."""
+
+
 class Strict(NamedTuple):
     """A compiled value: Python source that is right when all its conditions hold, else null.
 
@@ -69,6 +73,7 @@ class Strict(NamedTuple):
         source: The value; of money, the amount.
         conditions: Python conditions, in the order they must be asked.
         currency: Source of money's currency.
+        tree: The same as data, for whoever folds without Python: null where a condition does not hold.
         whole: Source of the value as it is stored; for money a list.
     """
 
@@ -76,6 +81,7 @@ class Strict(NamedTuple):
     source: str
     conditions: tuple[str, ...] = ()
     currency: str = ""
+    tree: Tree = ()
 
     @property
     def whole(self) -> str:
@@ -119,7 +125,7 @@ def value(node: Node, local: Local) -> Strict:
         operand = value(node.operands[0], local)
         if operand.type.kind not in ("integer", "decimal", "money"):
             raise ExprFault(f"a {operand.type.kind} is negated", "negate a number")
-        return operand._replace(source=f"(-{operand.source})")
+        return operand._replace(source=f"(-{operand.source})", tree=("neg", operand.tree))
     if node.op in COMPARISONS:
         return _comparison(node, local)
     if node.op == "in":
@@ -127,10 +133,12 @@ def value(node: Node, local: Local) -> Strict:
     if node.op == "known":
         operand = value(node.operands[0], local)
         known = " and ".join(operand.conditions) or "True"
-        return Strict(ValueType("boolean"), f"({known})")
+        return Strict(ValueType("boolean"), f"({known})", tree=("known", operand.tree))
     # Kleene's and, or, not: null unless it is surely true or surely false.
     true, false = truth(node, local), falsity(node, local)
-    return Strict(ValueType("boolean"), true, (f"({true} or {false})",))
+    return Strict(
+        ValueType("boolean"), true, (f"({true} or {false})",), tree=condition(node, local)
+    )
 
 
 def truth(node: Node, local: Local) -> str:
@@ -140,6 +148,15 @@ def truth(node: Node, local: Local) -> str:
         ExprFault: It is no condition.
     """
     return _condition(node, local, True)
+
+
+def condition(node: Node, local: Local) -> Tree:
+    """Return a condition as data: true, false or null."""
+    if isinstance(node, Const) and isinstance(node.value, bool):
+        return ("bool", node.value)
+    if isinstance(node, Op) and node.op in ("not", "and", "or"):
+        return (node.op, *(condition(operand, local) for operand in node.operands))
+    return value(node, local).tree
 
 
 def falsity(node: Node, local: Local) -> str:
@@ -171,10 +188,11 @@ def _condition(node: Node, local: Local, wanted: bool) -> str:
 def _field(ref: FieldRef, local: Local) -> Strict:
     name = local(ref)
     known = (f"{name} is not None",)
+    tree = ("field", int(name.removeprefix("f")))
     if ref.kind == "money":
-        return Strict(ValueType("money", ref.scale), f"{name}[0]", known, f"{name}[1]")
+        return Strict(ValueType("money", ref.scale), f"{name}[0]", known, f"{name}[1]", tree)
     scale = ref.scale if ref.kind == "decimal" else None
-    return Strict(ValueType(ref.kind, scale), name, known)
+    return Strict(ValueType(ref.kind, scale), name, known, tree=tree)
 
 
 def _operands(node: Op, local: Local) -> tuple[Strict, Strict]:
@@ -207,12 +225,13 @@ def _constant(node: Node, beside: Strict, op: str) -> Strict:
         raise ExprFault("something is compared with None, which is neither true nor false",
                         "ask `.known()` or `~field.known()`")  # fmt: skip
     if kind == "boolean" and isinstance(written, bool):
-        return Strict(beside.type, repr(written))
+        return Strict(beside.type, repr(written), tree=("bool", written))
     if kind in TEXT and isinstance(written, str):
-        return Strict(ValueType("string"), repr(written))
+        return Strict(ValueType("string"), repr(written), tree=("str", written))
     if kind == "datetime" and isinstance(written, str):
         try:
-            return Strict(beside.type, str(parse_instant(written)))
+            at_ms = parse_instant(written)
+            return Strict(beside.type, str(at_ms), tree=("int", at_ms))
         except ValueError:
             raise ExprFault("a datetime stands beside a text that is no ISO 8601 instant",
                             'write it as "2026-11-25T10:00:00Z"') from None  # fmt: skip
@@ -221,7 +240,7 @@ def _constant(node: Node, beside: Strict, op: str) -> Strict:
             # Factors keep their own scale; terms and comparisons take the other side's.
             return _number(Decimal(written), None if op == "mul" else beside.type.scale or 0)
         if kind == "money" and op == "mul" and isinstance(written, int):
-            return Strict(ValueType("integer"), f"({written})")
+            return Strict(ValueType("integer"), f"({written})", tree=("int", written))
     if kind == "money":
         raise ExprFault("an amount of money stands beside a plain constant",
                         'write `amount("10.00", "GBP")`')  # fmt: skip
@@ -237,7 +256,8 @@ def _number(written: Decimal, scale: int | None) -> Strict:
         raise ExprFault(f"a constant has {digits} decimal digits, its field keeps {scale}",
                         "round the constant, or declare a greater scale")  # fmt: skip
     kind = ValueType("decimal", scale) if scale else ValueType("integer")
-    return Strict(kind, f"({int(written.scaleb(scale))})")
+    number = int(written.scaleb(scale))
+    return Strict(kind, f"({number})", tree=("int", number))
 
 
 def _amount(node: Amount, scale: int | None) -> Strict:
@@ -250,7 +270,8 @@ def _amount(node: Amount, scale: int | None) -> Strict:
     digits = exponent(node.currency) if scale is None else scale
     if Decimal(node.literal).scaleb(digits) != minor:
         raise ExprFault(f"an amount has more than {digits} decimal digits", "round it")
-    return Strict(ValueType("money", scale), f"({minor})", (), repr(node.currency))
+    return Strict(ValueType("money", scale), f"({minor})", (), repr(node.currency),
+                  ("money", minor, node.currency))  # fmt: skip
 
 
 def _aligned(one: Strict, other: Strict, op: str) -> tuple[Strict, Strict]:
@@ -274,8 +295,10 @@ def _aligned(one: Strict, other: Strict, op: str) -> tuple[Strict, Strict]:
 def _rescaled(number: Strict, scale: int) -> Strict:
     shift = scale - (number.type.scale or 0)
     kind = ValueType("decimal", scale) if scale else ValueType("integer")
-    source = f"({number.source} * {10**shift})" if shift else number.source
-    return number._replace(type=kind, source=source)
+    if not shift:
+        return number._replace(type=kind)
+    source, tree = f"({number.source} * {10**shift})", ("scale", number.tree, 10**shift)
+    return number._replace(type=kind, source=source, tree=tree)
 
 
 def _conditions(*many: Strict) -> tuple[str, ...]:
@@ -300,13 +323,17 @@ def _arithmetic(node: Op, local: Local) -> Strict:
             raise ExprFault(f"a {kinds[0]} and a {kinds[1]} do not multiply",
                             "multiply numbers, or money by a whole number")  # fmt: skip
         source = f"({one.source} * {other.source})"
-        return Strict(kind, source, _conditions(one, other), currency)
+        return Strict(
+            kind, source, _conditions(one, other), currency, ("mul", one.tree, other.tree)
+        )
     if node.op == "sub" and set(kinds) == {"datetime"}:
         source = f"({one.source} - {other.source})"
-        return Strict(ValueType("integer"), source, _conditions(one, other))
+        tree = ("sub", one.tree, other.tree)
+        return Strict(ValueType("integer"), source, _conditions(one, other), tree=tree)
     one, other = _aligned(one, other, "add" if node.op == "add" else "subtract")
     source = f"({one.source} {symbol} {other.source})"
-    return Strict(one.type, source, _conditions(one, other), one.currency)
+    tree = (node.op, one.tree, other.tree)
+    return Strict(one.type, source, _conditions(one, other), one.currency, tree)
 
 
 def _comparison(node: Op, local: Local) -> Strict:
@@ -324,7 +351,8 @@ def _comparison(node: Op, local: Local) -> Strict:
     elif not left == right == "datetime":
         one, other = _aligned(one, other, "compare")
     source = f"({one.source} {COMPARISONS[node.op]} {other.source})"
-    return Strict(ValueType("boolean"), source, _conditions(one, other))
+    tree = (node.op, one.tree, other.tree)
+    return Strict(ValueType("boolean"), source, _conditions(one, other), tree=tree)
 
 
 def _membership(node: Op, local: Local) -> Strict:
@@ -338,7 +366,8 @@ def _membership(node: Op, local: Local) -> Strict:
     for member in members:
         _check_enum(subject, Const(member))
     source = f"({one.source} in ({''.join(f'{constant.source}, ' for constant in constants)}))"
-    return Strict(ValueType("boolean"), source, one.conditions)
+    tree = ("in", one.tree, [constant.tree for constant in constants])
+    return Strict(ValueType("boolean"), source, one.conditions, tree=tree)
 
 
 def _check_enum(ref: Node, constant: Node) -> None:

@@ -21,6 +21,7 @@ from penstock.core.feature.binding import Bound, bind, fault
 from penstock.core.feature.cell import Cell
 from penstock.core.feature.definition import Feature
 from penstock.core.feature.derived import DERIVED, derivation
+from penstock.core.feature.handover import handed_over
 from penstock.core.feature.lasting import Lasting, Reader
 from penstock.core.feature.source import Folder, folders
 from penstock.core.feature.window import Zone
@@ -71,6 +72,7 @@ class Plan:
     Attributes:
         fingerprint: A hash of the canonical definitions: equal fingerprints, equal bytes.
         features: All features, in the order they were declared.
+        zone: The project's time zone.
         purposes: All purposes that a feature needs, ascending; bit i of a mask is purpose i.
         folder: From an event's name to its compiled fold by (states, record, mask), or None if no
             feature folds it. A dict's own look-up: it is called once an event.
@@ -82,7 +84,7 @@ class Plan:
     ) -> None:  # fmt: skip
         self.features = tuple(features)
         self.purposes = tuple(purposes)
-        self._zone = zone.name
+        self.zone = zone
         self._masks = {purpose: 1 << bit for bit, purpose in enumerate(purposes)}
         self._all = (1 << len(purposes)) - 1
         self._bounds = tuple(cells)
@@ -104,7 +106,7 @@ class Plan:
 
     def _key(self, cell: Cell) -> str:
         calendar = cell.grid.canonical[0] == "tumbling"
-        return f"{cell.key} in {self._zone}" if calendar else cell.key
+        return f"{cell.key} in {self.zone.name}" if calendar else cell.key
 
     def keys_of(self, name: str) -> frozenset[str]:
         """Return the keys of the states that a feature is read from."""
@@ -124,6 +126,10 @@ class Plan:
             if len(self._mask_cache) < 1024:
                 self._mask_cache[granted] = mask
         return mask
+
+    def handed_over(self) -> bytes:
+        """Return the plan as data, for a fold that is not written in Python; see `handover.py`."""
+        return handed_over(self.fingerprint, self._bounds, self._masks)
 
     def source(self) -> str:
         """Return the generated Python source of the fold."""

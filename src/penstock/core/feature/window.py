@@ -190,7 +190,7 @@ class CalendarGrid:
 
         At most a quarter of an hour on: within one, a zone keeps its offset.
         """
-        until_ms = (as_of_ms // _QUARTER_MS + 1) * _QUARTER_MS
+        until_ms = (as_of_ms // QUARTER_MS + 1) * QUARTER_MS
         return until_ms if self.index(until_ms - 1) == self.index(as_of_ms) else as_of_ms
 
 
@@ -230,7 +230,7 @@ def window_fault(window: Window) -> str | None:
     return None
 
 
-_QUARTER_MS: Final = 15 * MINUTE_MS
+QUARTER_MS: Final = 15 * MINUTE_MS
 _QUARTERS_MAX: Final = 8192
 
 
@@ -257,18 +257,22 @@ class Zone:
 
     def offset_ms(self, at_ms: int) -> int:
         """Return the offset of local time at an instant, to add to UTC."""
-        quarter = at_ms // _QUARTER_MS
+        offset = self.quarter_ms(at_ms // QUARTER_MS)
+        return self._offset(at_ms) if offset is None else offset
+
+    def quarter_ms(self, quarter: int) -> int | None:
+        """Return the offset in a quarter of an hour, counted from 1970; None if it changes within it."""
         try:
-            offset = self._offsets[quarter]
+            return self._offsets[quarter]
         except KeyError:
-            first = self._offset(quarter * _QUARTER_MS)
-            last = self._offset(quarter * _QUARTER_MS + _QUARTER_MS - 1)
+            first = self._offset(quarter * QUARTER_MS)
+            last = self._offset(quarter * QUARTER_MS + QUARTER_MS - 1)
             # Before standard time a zone may change within a quarter: not remembered.
             offset = first if first == last else None
             if len(self._offsets) >= _QUARTERS_MAX:
                 self._offsets.clear()
             self._offsets[quarter] = offset
-        return self._offset(at_ms) if offset is None else offset
+            return offset
 
     def _offset(self, at_ms: int) -> int:
         try:

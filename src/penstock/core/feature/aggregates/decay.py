@@ -59,9 +59,9 @@ def _table(root_bits: int) -> tuple[int, ...]:
     return tuple(power >> (2 * guard - WEIGHT_BITS) for power in powers)
 
 
-_COARSE: Final = _table(_TABLE_BITS)
-_MIDDLE: Final = _table(2 * _TABLE_BITS)
-_FINE: Final = _table(3 * _TABLE_BITS)
+COARSE: Final = _table(_TABLE_BITS)
+MIDDLE: Final = _table(2 * _TABLE_BITS)
+FINE: Final = _table(3 * _TABLE_BITS)
 
 
 def weight(phase: int) -> int:
@@ -70,8 +70,8 @@ def weight(phase: int) -> int:
     Args:
         phase: From 0 to 2^30 - 1.
     """
-    coarse, middle = _COARSE[phase >> 20], _MIDDLE[phase >> 10 & _MASK]
-    return (coarse * middle >> WEIGHT_BITS) * _FINE[phase & _MASK] >> WEIGHT_BITS
+    coarse, middle = COARSE[phase >> 20], MIDDLE[phase >> 10 & _MASK]
+    return (coarse * middle >> WEIGHT_BITS) * FINE[phase & _MASK] >> WEIGHT_BITS
 
 
 @dataclass(frozen=True)
