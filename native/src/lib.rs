@@ -1,0 +1,499 @@
+//! The fold of one partition without a Python object for each event: `penstock.flows.native` drives it.
+//!
+//! It knows the step, the leaf's bytes and the built-in aggregates. Whatever it does not know it leaves to
+//! Python, record by record: the leaf goes over as its bytes and comes back as its bytes.
+
+#![deny(unsafe_code)]
+// A second pointer makes an accumulator sixteen bytes instead of thirty-two, and most have none.
+#![allow(clippy::box_collection)]
+
+mod acc;
+mod blake2b;
+mod cell;
+mod consent;
+mod edge;
+mod hash;
+mod held;
+mod leaf;
+mod msgpack;
+mod plan;
+mod raw;
+mod record;
+mod step;
+mod zone;
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyList, PyTuple};
+
+use consent::{Evidence, Word, WordsTable};
+use held::{Body, Held, LeafId, Slot};
+use leaf::{Leaf, NO_VERSION, Version};
+use msgpack::{NIL, Reader};
+use plan::{Folding, Plan};
+use record::{Found, part, text_at};
+use step::{Logged, Outcome, PREFERENCE_UPDATED, Rules, Step, Verdict};
+use zone::Zone;
+
+const FORMAT: u32 = 1;
+const VERDICTS_MAX: usize = 10_000;
+
+/// One record of the slice at hand.
+struct Item {
+    offset: i64,
+    logged_at_ms: i64,
+    bytes: PyBackedBytes,
+    /// None if Python has to read it.
+    found: Option<Found>,
+    verdict: Option<Arc<Verdict>>,
+    leaf: LeafId,
+}
+
+/// The fold of one partition; one thread at a time.
+#[pyclass(module = "penstock_native")]
+struct Fold {
+    step: Step,
+    words: WordsTable,
+    verdicts: HashMap<Vec<u8>, Arc<Verdict>>,
+    latest: Option<(Vec<u8>, Arc<Verdict>)>,
+    held: Held,
+    slice: Vec<Item>,
+    tally: [i64; 6],
+    broken: bool,
+}
+
+type Taken<'py> = (Bound<'py, PyBytes>, Version, Version, Option<Bound<'py, PyBytes>>);
+type Scanned<'py> = (Vec<Bound<'py, PyBytes>>, Vec<usize>, Vec<usize>, Vec<i64>);
+type Ran = (usize, Vec<(usize, Vec<usize>)>, Vec<usize>, Vec<usize>);
+
+#[pymethods]
+impl Fold {
+    #[new]
+    fn new(plan: &[u8], rules: &[u8]) -> PyResult<Fold> {
+        let unknown = |_| PyValueError::new_err("definitions that the native fold does not read");
+        let plan = Plan::parse(plan).map_err(unknown)?;
+        let rules = Rules::parse(rules).map_err(unknown)?;
+        Ok(Fold {
+            step: Step::new(plan, rules),
+            words: WordsTable::default(),
+            verdicts: HashMap::new(),
+            latest: None,
+            held: Held::default(),
+            slice: Vec::new(),
+            tally: [0; 6],
+            broken: false,
+        })
+    }
+
+    /// Take a slice of records to be folded: `(leaves that are not held, records for Python to read,
+    /// records whose evidence is to be judged, quarters of an hour whose offset is to be told)`.
+    fn scan<'py>(
+        &mut self,
+        py: Python<'py>,
+        records: &Bound<'py, PyList>,
+        start: usize,
+        stop: usize,
+    ) -> PyResult<Scanned<'py>> {
+        self.guarded(|fold| fold.scan_slice(py, records, start, stop))
+    }
+
+    /// Whether calendar periods are folded, so that offsets are to be told.
+    #[getter]
+    fn calendar(&self) -> bool {
+        self.step.plan.calendar
+    }
+
+    /// Tell the offset of local time in a quarter of an hour; None if it changes within it.
+    fn tell(&mut self, quarter: i64, offset_ms: Option<i64>) {
+        self.step.plan.zone.tell(quarter, offset_ms);
+    }
+
+    /// Tell what the evidence of a record of the slice permits and says.
+    fn judge(
+        &mut self,
+        place: usize,
+        mask: u64,
+        permitted: Vec<String>,
+        words: Option<Vec<(String, bool, String)>>,
+    ) -> PyResult<()> {
+        let Fold { step, words: table, slice, verdicts, .. } = self;
+        let item = slice.get_mut(place).ok_or_else(|| PyValueError::new_err("no such record"))?;
+        let Some(found) = &item.found else { return Ok(()) };
+        let raw = &item.bytes[found.evidence.clone()];
+        let Ok(evidence) = Evidence::parse(raw, &mut step.texts) else {
+            // Not as it is read here: Python reads it.
+            item.found = None;
+            return Ok(());
+        };
+        let none = step.texts.of("");
+        let words = words.map(|words| {
+            let word = |(purpose, denied, source): (String, bool, String)| Word {
+                purpose: step.texts.of(&purpose),
+                denied,
+                source: step.texts.of(&source),
+                none: none.clone(),
+            };
+            table.of(words.into_iter().map(word).collect())
+        });
+        if verdicts.len() >= VERDICTS_MAX {
+            verdicts.clear();
+        }
+        verdicts.insert(raw.to_vec(), Arc::new(Verdict { mask, permitted, words, evidence }));
+        Ok(())
+    }
+
+    /// Fold the slice from a place on, up to its end or to a record that Python has to fold:
+    /// `(that place, links, letters, words of permission)`.
+    fn run(&mut self, start: usize, generation: i64) -> PyResult<Ran> {
+        self.guarded(|fold| fold.run_slice(start, generation))
+    }
+
+    /// Hold a leaf: a new one, or one of its bytes; False if Python has to keep it.
+    fn put(&mut self, leaf: &[u8], version: Version, raw: Option<&[u8]>) -> PyResult<bool> {
+        let leaf = id_of(leaf)?;
+        self.guarded(|fold| {
+            let body = match raw {
+                None => Some(Leaf::new(&fold.step.plan, &mut fold.step.texts)),
+                Some(raw) => fold.decoded(raw, version),
+            };
+            let here = body.is_some();
+            let body = body.map_or(Body::InPython(version), Body::Here);
+            fold.held.put(leaf, Slot { base: version, dirty_from: -1, body });
+            Ok(here)
+        })
+    }
+
+    /// Take back a leaf that Python has folded into; None for one that it keeps.
+    fn replace(
+        &mut self,
+        leaf: &[u8],
+        version: Version,
+        raw: Option<&[u8]>,
+        dirty: Option<i64>,
+    ) -> PyResult<bool> {
+        let leaf = id_of(leaf)?;
+        self.guarded(|fold| {
+            let body = raw.and_then(|raw| fold.decoded(raw, version));
+            let here = body.is_some();
+            if let Some(slot) = fold.held.slots.get_mut(&leaf) {
+                slot.body = body.map_or(Body::InPython(version), Body::Here);
+            }
+            if let Some(offset) = dirty {
+                fold.held.touch(&leaf, offset);
+            }
+            Ok(here)
+        })
+    }
+
+    /// A leaf's version, base and bytes; the bytes are None if Python has it, and all is None if it is not held.
+    fn leaf<'py>(
+        &self,
+        py: Python<'py>,
+        leaf: &[u8],
+    ) -> Option<(Version, Version, Option<Bound<'py, PyBytes>>)> {
+        let slot = self.held.find(leaf)?;
+        let raw = match &slot.body {
+            Body::Here(body) => {
+                let mut out = Vec::with_capacity(1024);
+                body.encode(&self.step.plan, &mut out);
+                Some(PyBytes::new(py, &out))
+            }
+            Body::InPython(_) => None,
+        };
+        Some((slot.version(), slot.base, raw))
+    }
+
+    fn version(&self, leaf: &[u8]) -> Option<Version> {
+        self.held.find(leaf).map(|slot| slot.version())
+    }
+
+    /// The leaves of some records that are not held, each once.
+    fn absent<'py>(&self, py: Python<'py>, leaves: Vec<PyBackedBytes>) -> Vec<Bound<'py, PyBytes>> {
+        let missing = leaves.iter().filter(|leaf| !self.held.holds(leaf));
+        missing.map(|leaf| PyBytes::new(py, leaf)).collect()
+    }
+
+    /// Take changed leaves, oldest change first: `(leaf, base, version, bytes or None if Python has it)`.
+    fn take<'py>(&mut self, py: Python<'py>, limit: usize, before: Option<i64>) -> PyResult<Vec<Taken<'py>>> {
+        self.guarded(|fold| {
+            let mut taken = Vec::new();
+            let mut out = Vec::with_capacity(4096);
+            while taken.len() < limit {
+                let Some((leaf, first)) = fold.held.dirty.front().copied() else { break };
+                if before.is_some_and(|before| first >= before) {
+                    break;
+                }
+                fold.held.dirty.pop_front();
+                let Some(slot) = fold.held.slots.get_mut(&leaf) else { continue };
+                slot.dirty_from = -1;
+                let raw = match &slot.body {
+                    Body::Here(body) => {
+                        out.clear();
+                        body.encode(&fold.step.plan, &mut out);
+                        Some(PyBytes::new(py, &out))
+                    }
+                    Body::InPython(_) => None,
+                };
+                taken.push((PyBytes::new(py, &leaf), slot.base, slot.version(), raw));
+            }
+            Ok(taken)
+        })
+    }
+
+    /// Note what the store holds of some leaves.
+    fn written(&mut self, writes: Vec<(PyBackedBytes, Version)>) {
+        for (leaf, version) in writes {
+            if let Some(slot) = self.held.find_mut(&leaf) {
+                slot.base = version;
+            }
+        }
+    }
+
+    /// The first record that is not written, of the leaf that changed first.
+    fn oldest(&self) -> Option<i64> {
+        self.held.dirty.front().map(|(_, offset)| *offset)
+    }
+
+    fn evict<'py>(&mut self, py: Python<'py>, most: usize) -> Vec<Bound<'py, PyBytes>> {
+        self.held.evict(most).iter().map(|leaf| PyBytes::new(py, leaf)).collect()
+    }
+
+    /// Let go of some leaves, whatever of them is not written.
+    fn drop(&mut self, leaves: Vec<PyBackedBytes>) {
+        for leaf in leaves {
+            if let Ok(leaf) = <&LeafId>::try_from(&leaf[..]) {
+                self.held.slots.remove(leaf);
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.held.clear();
+    }
+
+    fn clear_dirty(&mut self) {
+        self.held.clear_dirty();
+    }
+
+    fn __len__(&self) -> usize {
+        self.held.slots.len()
+    }
+
+    fn __contains__(&self, leaf: &[u8]) -> bool {
+        self.held.holds(leaf)
+    }
+
+    fn leaves<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.held.slots.keys().map(|leaf| PyBytes::new(py, leaf)).collect()
+    }
+
+    fn dirty<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, i64)> {
+        self.held.dirty.iter().map(|(leaf, offset)| (PyBytes::new(py, leaf), *offset)).collect()
+    }
+
+    fn dirty_count(&self) -> usize {
+        self.held.dirty.len()
+    }
+
+    /// Records by what became of them since the last call, in the order of `Outcome`.
+    fn counted(&mut self) -> [i64; 6] {
+        std::mem::take(&mut self.tally)
+    }
+}
+
+impl Fold {
+    /// Run something; a bug in it is an error, and nothing of this fold is used after that.
+    fn guarded<T>(&mut self, run: impl FnOnce(&mut Fold) -> PyResult<T>) -> PyResult<T> {
+        if !self.broken {
+            if let Ok(done) = catch_unwind(AssertUnwindSafe(|| run(self))) {
+                return done;
+            }
+            self.broken = true;
+        }
+        Err(PyRuntimeError::new_err("the native fold failed, and is not used any more"))
+    }
+
+    fn decoded(&mut self, raw: &[u8], version: Version) -> Option<Leaf> {
+        let Fold { step, words, .. } = self;
+        Leaf::decode(raw, version, &step.plan, &mut step.texts, words).ok()
+    }
+
+    fn scan_slice<'py>(
+        &mut self,
+        py: Python<'py>,
+        records: &Bound<'py, PyList>,
+        start: usize,
+        stop: usize,
+    ) -> PyResult<Scanned<'py>> {
+        self.slice.clear();
+        let (mut unread, mut missing, mut judged) = (Vec::new(), Vec::new(), Vec::new());
+        let mut asked: Vec<Vec<u8>> = Vec::new();
+        let mut quarters = Vec::new();
+        for record in records.get_slice(start, stop).iter() {
+            let record = record.cast::<PyTuple>()?;
+            let offset = record.get_item(0)?.extract()?;
+            let logged_at_ms: i64 = record.get_item(1)?.extract()?;
+            let bytes: PyBackedBytes = record.get_item(2)?.extract()?;
+            let place = self.slice.len();
+            let mut found = self.readable(&bytes, logged_at_ms);
+            let mut verdict = None;
+            if let Some(parts) = &found {
+                let raw = &bytes[parts.evidence.clone()];
+                verdict = self.verdict(raw);
+                if verdict.is_none() && parts.kind == record::PRIMARY && !asked.iter().any(|held| held == raw)
+                {
+                    asked.push(raw.to_vec());
+                    judged.push(place);
+                }
+                if !self.held.slots.contains_key(&parts.leaf) {
+                    missing.push(parts.leaf);
+                }
+                if self.step.plan.calendar {
+                    for at_ms in [parts.occurred_at_ms, logged_at_ms] {
+                        let quarter = Zone::quarter(at_ms);
+                        if !self.step.plan.zone.was_told(at_ms) && !quarters.contains(&quarter) {
+                            quarters.push(quarter);
+                        }
+                    }
+                }
+            } else {
+                unread.push(place);
+            }
+            let leaf = found.as_mut().map_or([0; 16], |parts| parts.leaf);
+            self.slice.push(Item { offset, logged_at_ms, bytes, found, verdict, leaf });
+        }
+        let mut each = std::collections::HashSet::new();
+        missing.retain(|leaf| each.insert(*leaf));
+        Ok((missing.iter().map(|leaf| PyBytes::new(py, leaf)).collect(), unread, judged, quarters))
+    }
+
+    /// Return where a record's parts are, if the whole of it can be folded here.
+    fn readable(&mut self, bytes: &[u8], logged_at_ms: i64) -> Option<Found> {
+        let found = Found::find(bytes).ok()?;
+        if u128::from(logged_at_ms.unsigned_abs()) >= msgpack::WIDE {
+            return None;
+        }
+        if found.kind == record::SEAL {
+            return None;
+        }
+        let name = text_at(bytes, &found.name);
+        if matches!(self.step.event(name), Some(Folding::InPython)) {
+            return None;
+        }
+        if self.step.plan.calendar && name == PREFERENCE_UPDATED {
+            return None;
+        }
+        if !found.traits.is_empty() && bytes[found.traits.start] != 0x80 {
+            let mut scratch = Vec::new();
+            msgpack::put_again(&mut scratch, &mut part(bytes, &found.traits)).ok()?;
+        }
+        Some(found)
+    }
+
+    fn verdict(&mut self, raw: &[u8]) -> Option<Arc<Verdict>> {
+        if let Some((held, verdict)) = &self.latest
+            && held == raw
+        {
+            return Some(verdict.clone());
+        }
+        let verdict = self.verdicts.get(raw)?.clone();
+        self.latest = Some((raw.to_vec(), verdict.clone()));
+        Some(verdict)
+    }
+
+    fn run_slice(&mut self, start: usize, generation: i64) -> PyResult<Ran> {
+        let (mut links, mut letters, mut spoken) = (Vec::new(), Vec::new(), Vec::new());
+        let slice = std::mem::take(&mut self.slice);
+        // All leaves are looked at before any is changed: to wait for memory together is a third of the time.
+        let mut warmed = 0;
+        for item in &slice[start..] {
+            if let Some(slot) = self.held.slots.get(&item.leaf) {
+                warmed ^= match &slot.body {
+                    Body::Here(leaf) => leaf.version.1,
+                    Body::InPython(version) => version.1,
+                };
+            }
+        }
+        std::hint::black_box(warmed);
+        let mut place = start;
+        let mut new_links = Vec::new();
+        while place < slice.len() {
+            let item = &slice[place];
+            let Some(found) = &item.found else { break };
+            let zone = &self.step.plan.zone;
+            let placed = |at_ms| zone.offset_ms(at_ms).is_some();
+            if self.step.plan.calendar && !(placed(found.occurred_at_ms) && placed(item.logged_at_ms)) {
+                break;
+            }
+            let verdict = match &item.verdict {
+                Some(verdict) => Some(verdict.clone()),
+                None => self.verdict(&item.bytes[found.evidence.clone()]),
+            };
+            let Fold { step, held, tally, .. } = self;
+            let Some(slot) = held.slots.get_mut(&found.leaf) else { break };
+            let Body::Here(leaf) = &mut slot.body else { break };
+            let logged = Logged {
+                bytes: &item.bytes,
+                found,
+                version: (generation, item.offset),
+                logged_at_ms: item.logged_at_ms,
+            };
+            let outcome = match &verdict {
+                Some(verdict) => step.fold(leaf, &logged, verdict, &mut new_links),
+                None if found.kind != record::PRIMARY => {
+                    let nothing = Verdict {
+                        mask: 0,
+                        permitted: Vec::new(),
+                        words: None,
+                        evidence: Evidence { unknown: true, granted: Vec::new(), denied: Vec::new() },
+                    };
+                    step.fold(leaf, &logged, &nothing, &mut new_links)
+                }
+                None => break,
+            };
+            tally[outcome as usize] += 1;
+            if outcome != Outcome::Skipped {
+                if slot.dirty_from < 0 {
+                    slot.dirty_from = item.offset;
+                    held.dirty.push_back((found.leaf, item.offset));
+                }
+                if !new_links.is_empty() {
+                    links.push((place, std::mem::take(&mut new_links)));
+                }
+                if outcome == Outcome::Dead {
+                    letters.push(place);
+                }
+                if outcome != Outcome::Deduplicated
+                    && step.rules.is_permission(text_at(&item.bytes, &found.name))
+                {
+                    spoken.push(place);
+                }
+            }
+            place += 1;
+        }
+        self.slice = slice;
+        if place == self.slice.len() {
+            self.slice.clear();
+        }
+        Ok((place, links, letters, spoken))
+    }
+}
+
+fn id_of(leaf: &[u8]) -> PyResult<LeafId> {
+    leaf.try_into().map_err(|_| PyValueError::new_err("the id of a leaf has 16 bytes"))
+}
+
+/// The fold of partitions for Penstock.
+#[pymodule]
+fn penstock_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("FORMAT", FORMAT)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<Fold>()?;
+    let _ = (NIL, NO_VERSION, Reader::new(&[]));
+    Ok(())
+}
