@@ -19,6 +19,7 @@ class FoldSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     processes: int = 1
     host: str = "127.0.0.1"
     port: int = 8_081
+    accelerated: bool = True
 
 
 DOCS: Final[dict[str, str]] = {
@@ -33,6 +34,7 @@ DOCS: Final[dict[str, str]] = {
     "fold.session_ms": "How long a worker may be silent before others get its partitions; with `consumer` the brokers' setting counts.",
     "fold.processes": "Processes that `penstock worker` starts, a core each; they share the partitions.",
     "fold.host": "Address on which a worker answers `/health`, `/ready` and `/metrics`.",
+    "fold.accelerated": "Fold by the native accelerator where it is installed; the leaves are the same byte for byte.",
     "fold.port": "Port of it; each further process has the next one. 0 picks free ones.",
 }
 """What each setting means, as `penstock.settings.DOCS`."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.adapters.accelerator.native import accelerate
 from penstock.adapters.files import drop_scratch, new_scratch, sole_use
 from penstock.core.catalog.catalog import Catalog
 from penstock.core.catalog.schema import EventType, Field
@@ -137,8 +138,9 @@ class Project:
     def step_rules(self) -> Rules:
         """Return the rules of the step."""
         return Rules(
-            self.consent_rules(), self.trait_purposes(), self.settings.store.leaf_bytes_max
-        )
+            self.consent_rules(), self.trait_purposes(), self.settings.store.leaf_bytes_max,
+            accelerate() if self.settings.fold.accelerated else None,
+        )  # fmt: skip
 
 
 def load_project(

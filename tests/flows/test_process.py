@@ -1,10 +1,11 @@
 """The fold of a partition: what it asks to be written, and in which order, and what it skips."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
 
+from penstock.adapters.accelerator.native import accelerate
 from penstock.adapters.log.memory import MemoryLog
 from penstock.adapters.store.memory import MemoryStore
 from penstock.core.consent.purpose import ConsentRules
@@ -25,6 +26,7 @@ from penstock.core.record import (
 from penstock.core.step import Rules, Step
 from penstock.dsl.events import event, string
 from penstock.dsl.features import Profile, compile_plan, count, days
+from penstock.flows.native import new_fold
 from penstock.flows.process import Folded, PartitionFold, catch_up, flush_all
 from penstock.ports.store import Verdict
 from penstock.testing.clock import HandClock
@@ -38,7 +40,7 @@ class Shopper(Profile):
 
 
 PLAN = compile_plan([Shopper])
-RULES = Rules(ConsentRules(), {})
+RULES = Rules(ConsentRules(), {}, accelerate=accelerate())
 
 
 def make_leaf(id_type: str, value: str) -> LeafId:
@@ -67,6 +69,8 @@ def view(
 class World:
     """A log, a store, and folds over them."""
 
+    make: Callable[..., PartitionFold] = PartitionFold
+
     def __init__(self) -> None:
         self.clock = HandClock(NOW)
         self.log = MemoryLog(self.clock)
@@ -78,8 +82,8 @@ class World:
     def fold(
         self, rules: Rules = RULES, cached_max: int = 1_000, *, empty: bool = False
     ) -> PartitionFold:
-        return PartitionFold(step=Step(PLAN, rules), store=self.store, epoch=1, partition=0,
-                             generation=1, cached_max=cached_max, empty=empty)  # fmt: skip
+        return self.make(step=Step(PLAN, rules), store=self.store, epoch=1, partition=0,
+                         generation=1, cached_max=cached_max, empty=empty)  # fmt: skip
 
     def read(self, offset: int, limit: int) -> list[LogRecord]:
         return self.log.read(0, offset, limit)
@@ -92,6 +96,14 @@ class World:
         (leaf,) = self.fold().fetch([make_leaf("user_id", user)])
         assert leaf is not None
         return PLAN.read(leaf.states, NOW, NOW, {}, frozenset({"personalisation"}))["views"]
+
+
+@pytest.fixture(autouse=True, params=[PartitionFold, new_fold], ids=["python", "native"])
+def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every promise is one of both folds."""
+    if request.param is new_fold and accelerate() is None:
+        pytest.skip("the accelerator is not built")
+    monkeypatch.setattr(World, "make", staticmethod(request.param))
 
 
 def test_a_batch_becomes_leaves_and_the_applied_offset() -> None:
@@ -295,8 +307,8 @@ def test_leaves_of_other_definitions_are_not_read_as_these() -> None:
     class Other(Profile):
         views = count(viewed, over=days(8))
 
-    other = PartitionFold(step=Step(compile_plan([Other]), RULES), store=world.store, epoch=1,
-                          partition=0, generation=1)  # fmt: skip
+    other = World.make(step=Step(compile_plan([Other]), RULES), store=world.store, epoch=1,
+                       partition=0, generation=1)  # fmt: skip
     with pytest.raises(DataCorrupt) as corrupt:
         other.fetch([make_leaf("user_id", "u1")])
     assert corrupt.value.code == "E705"

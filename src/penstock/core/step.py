@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from penstock.core.consent import evidence as consent_evidence
 from penstock.core.consent import ledger
@@ -75,6 +75,8 @@ class Rules(NamedTuple):
     trait_purposes: Mapping[str, str]
     """Purpose of each trait; a trait that is not named is for `personalisation`."""
     leaf_bytes_max: int = LEAF_BYTES_MAX
+    accelerate: Callable[[bytes, bytes], Any] | None = None
+    """What makes `penstock.ports.accelerator.Accelerator`, if there is one; the leaves are the same."""
 
 
 class Step:

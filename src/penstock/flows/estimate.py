@@ -8,7 +8,8 @@ from typing import NamedTuple
 from penstock.core.record import Kind, LogRecord, kind_of
 from penstock.core.step import Step
 from penstock.flows.agree import measure
-from penstock.flows.process import PartitionFold, flush_all
+from penstock.flows.native import new_fold
+from penstock.flows.process import flush_all
 from penstock.ports.log import Log
 from penstock.ports.store import Store
 
@@ -88,7 +89,7 @@ def _sample(log: Log) -> list[LogRecord]:
 
 def _fold(sample: list[LogRecord], step: Step, store: Store, go_on: Callable[[], bool]) -> int:
     """Fold records as if they were a log of one partition; return how many."""
-    fold = PartitionFold(step=step, store=store, epoch=1, partition=0, generation=1)
+    fold = new_fold(step=step, store=store, epoch=1, partition=0, generation=1)
     folded = 0
     while folded < len(sample) and go_on():
         some = sample[folded : folded + SLICE_RECORDS]

@@ -9,7 +9,8 @@ from penstock.core.record import LogRecord
 from penstock.core.segment import next_segment
 from penstock.core.step import Step
 from penstock.flows.history import READ_RECORDS
-from penstock.flows.process import PartitionFold, flush_all
+from penstock.flows.native import new_fold
+from penstock.flows.process import flush_all
 from penstock.flows.snapshot import snapshot_epoch
 from penstock.flows.truncating import Cut, Serves, Truncator, counts_of
 from penstock.ports.clock import Clock
@@ -102,7 +103,7 @@ class Forgetter(Truncator):
         )
 
     def _advance(self, epoch: int, step: Step, partition: int, start: int, end: int) -> None:
-        fold = PartitionFold(
+        fold = new_fold(
             step=step, store=self.store, epoch=snapshot_epoch(epoch), partition=partition,
             generation=self.log.generation,
         )  # fmt: skip

@@ -7,7 +7,7 @@ primaries, oldest change first, together with the applied offset.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, MutableMapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -100,6 +100,8 @@ class PartitionFold:
             from the cache.
     """
 
+    slice_records = SLICE_RECORDS
+
     def __init__(
         self, *, step: Step, store: Store, epoch: int, partition: int, generation: int, cached_max: int = 200_000,
         empty: bool = False,
@@ -112,8 +114,10 @@ class PartitionFold:
         self.cached_max = cached_max
         self._empty = empty
         self.tally = Tally()
-        self.cache: dict[LeafId, Leaf] = {}
-        self.dirty: dict[LeafId, int] = {}
+        self.asks_from = 0
+        """Links of records before it may be left out: they are in the log."""
+        self.cache: MutableMapping[LeafId, Leaf] = {}
+        self.dirty: MutableMapping[LeafId, int] = {}
         """Leaf -> first offset not in the store, ascending because offsets are."""
         self.starts = 0
         """How often it has begun anew: what was fetched before is not taken in after."""
@@ -171,8 +175,8 @@ class PartitionFold:
             raise Fenced("E602", f"partition {self.partition} was fed from offset {batch[0].offset}, "
                          f"but is applied only up to {self.next_offset - 1}",
                          fix="the worker seeks to its applied offset")  # fmt: skip
-        for start in range(0, len(batch), SLICE_RECORDS):
-            self._feed_slice(batch[start : start + SLICE_RECORDS], folded)
+        for start in range(0, len(batch), self.slice_records):
+            self._feed_slice(batch[start : start + self.slice_records], folded)
         return folded
 
     def _feed_slice(self, batch: Sequence[LogRecord], folded: Folded) -> None:
@@ -214,7 +218,7 @@ class PartitionFold:
                 leaf.dirty_from = offset
                 dirty[leaf.leaf] = offset
             if outcome is _DEAD:
-                folded.letters.append(_letter(record, entry, self.partition, generation))
+                folded.letters.append(letter_of(record, entry, self.partition, generation))
             # What a person says of permission counts, quarantined or not.
             if record.name in PERMISSION_EVENTS and outcome is not _DEDUPLICATED:
                 folded.suppressions.extend(suppression_of(record))
@@ -413,7 +417,8 @@ def place_of(letter_id: str) -> Version | None:
     return Version(generation, offset)
 
 
-def _letter(record: Record, entry: LogRecord, partition: int, generation: int) -> DeadLetter:
+def letter_of(record: Record, entry: LogRecord, partition: int, generation: int) -> DeadLetter:
+    """Return the letter of an event whose identifier is quarantined."""
     return DeadLetter(
         letter_id=f"fold-{generation}-{partition}-{entry.offset}",
         source=record.source,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from penstock.core.ids import LeafId
 from penstock.core.record import encode_record
 from penstock.core.step import Step
+from penstock.flows.native import new_fold
 from penstock.flows.process import Folded, PartitionFold, Tally, catch_up, flush_all
 from penstock.ports.log import Log
 from penstock.ports.store import Store, StoredLeaf
@@ -154,12 +155,13 @@ def replay(
         generation = generations.generation(partition)
         if partition == generations.of(generation)[0] and not drained:
             break  # what is still to come of the one before would be too late
-        fold = PartitionFold(
+        fold = new_fold(
             step=step, store=store, epoch=epoch, partition=partition, generation=generation,
             empty=empty and generation == generations.first,
         )  # fmt: skip
 
         end = log.head(partition) if covered is None else covered[partition]
+        fold.asks_from = end + 1
 
         def read(offset: int, limit: int, partition: int = partition, end: int = end) -> list:
             if offset <= end:

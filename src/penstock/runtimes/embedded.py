@@ -13,6 +13,7 @@ from penstock.core.leaf import Leaf
 from penstock.core.record import Kind, LogRecord, kind_of
 from penstock.core.step import Step
 from penstock.flows.generations import gone_on
+from penstock.flows.native import new_fold
 from penstock.flows.process import Folded, PartitionFold
 from penstock.ports.appender import Waits
 from penstock.ports.clock import Clock
@@ -77,8 +78,8 @@ class EmbeddedEngine:
         self.appender = GroupAppender(log, clock, metrics, self._on_appended, self._waiting)
         self._lanes = [
             Lane(
-                PartitionFold(step=step, store=store, epoch=epoch, partition=partition,
-                              generation=log.generation, cached_max=cached_max)
+                new_fold(step=step, store=store, epoch=epoch, partition=partition,
+                         generation=log.generation, cached_max=cached_max)
             )
             for partition in range(log.partitions)
         ]  # fmt: skip

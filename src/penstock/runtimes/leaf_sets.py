@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from penstock.core.errors import Fenced, PenstockError, Unavailable
 from penstock.core.ids import LeafId
 from penstock.core.step import Step
+from penstock.flows.native import new_fold
 from penstock.flows.process import PartitionFold
 from penstock.ports.log import LogRecord
 from penstock.ports.profiles import LeafRead
@@ -58,8 +59,8 @@ class LeafSet:
         """Return a set of an epoch that nobody folds yet."""
         log = engine.log
         return cls(engine, [
-            PartitionFold(step=step, store=engine.store, epoch=epoch, partition=partition,
-                          generation=log.generation, cached_max=cached_max)
+            new_fold(step=step, store=engine.store, epoch=epoch, partition=partition,
+                     generation=log.generation, cached_max=cached_max)
             for partition in range(log.partitions)
         ])  # fmt: skip
 

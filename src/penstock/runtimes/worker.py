@@ -19,6 +19,7 @@ from penstock.core.generations import seal_record
 from penstock.core.record import DeadLetter, LogRecord, Record, encode_record
 from penstock.core.step import Step
 from penstock.flows.generations import drained, require_heard
+from penstock.flows.native import new_fold
 from penstock.flows.process import Folded, Late, PartitionFold, Tally
 from penstock.ports.clock import Clock
 from penstock.ports.consumer import Consumer
@@ -265,7 +266,7 @@ class Worker:
                 self.consumer.pause(partition)
                 return None
             if lane.fold is None:
-                lane.fold = PartitionFold(
+                lane.fold = new_fold(
                     step=self.step, store=self.store, epoch=self.epoch, partition=partition,
                     generation=generation, cached_max=self.cached_max,
                 )  # fmt: skip

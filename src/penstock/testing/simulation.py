@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from penstock.adapters.accelerator.native import accelerate
 from penstock.core.consent.purpose import ConsentRules
 from penstock.core.feature.plan import Plan
 from penstock.core.identity.identifier import IdentityRules
@@ -33,6 +34,7 @@ from penstock.core.record import (
     encode_record,
 )
 from penstock.core.step import Rules, Step
+from penstock.flows.native import new_fold
 from penstock.flows.process import PartitionFold
 from penstock.flows.replay import replay
 from penstock.ports.log import Log
@@ -93,7 +95,7 @@ class Simulation:
         self.log = make_log(self.clock)
         inner = make_store()
         self.store = _PlantedStore(inner, bug)
-        self.step = Step(plan, Rules(ConsentRules(), {}))
+        self.step = Step(plan, Rules(ConsentRules(), {}, accelerate=accelerate()))
         self.acknowledged: set[tuple[LeafId, str]] = set()
         self.sent: list[Record] = []
         self.trace: list[str] = []
@@ -234,7 +236,9 @@ class Simulation:
     # -- parts
 
     def _worker(self) -> PartitionFold:
-        fold = PartitionFold(step=self.step, store=self.store, epoch=1, partition=0, generation=1)
+        # The bug is planted into the fold in Python; all else is found with whichever is at hand.
+        make = PartitionFold if self.bug is Bug.SKIP_BY_APPLIED_ONLY else new_fold
+        fold = make(step=self.step, store=self.store, epoch=1, partition=0, generation=1)
         if self.bug is Bug.SKIP_BY_APPLIED_ONLY:
             _forget_versions(fold)
         return fold

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from penstock.adapters.accelerator.native import accelerate
 from penstock.adapters.consumer.memory import MemoryGroup
 from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.core.consent.purpose import ConsentRules
@@ -118,7 +119,7 @@ class WorkerSimulation:
         """What generations each edge has heard of."""
         self.group = MemoryGroup(log)
         self.metrics = MemoryMetrics()
-        self.step = Step(plan, Rules(ConsentRules(), {}))
+        self.step = Step(plan, Rules(ConsentRules(), {}, accelerate=accelerate()))
         self.workers: list[_Process] = []
         self.busy: list[_Process] = []
         """Those whose turn has not ended: one, and those that are stalled below it."""

@@ -1,0 +1,1 @@
+"""What folds without Python, where it is built."""
