@@ -3,6 +3,7 @@
 
 BIN := .venv/bin
 ENV := .venv/.installed
+NATIVE := .venv/.native
 SDK := tests/sdk/node_modules/.installed
 OLDER := .cache/sdk-older/.installed
 CHARTS := .cache/deploy/charts
@@ -22,13 +23,13 @@ help: ## list what you can do
 demo: $(ENV) ## see a click in the next email: engine, 12,000 events, a campaign, figures
 	$(BIN)/python -m examples.shop.demo
 
-test: $(ENV) test-sdk services ## every fast test
+test: $(ENV) $(NATIVE) test-sdk services ## every fast test
 	$(PYTEST) $(PARALLEL) -m "not slow and not bench and not faults and not deploy" --durations=10
 
-test-slow: $(ENV) test-sdk services deploy-tools ## the long tests: more examples, more kills, all the data
+test-slow: $(ENV) $(NATIVE) test-sdk services deploy-tools ## the long tests: more examples, more kills, all the data
 	HYPOTHESIS_PROFILE=deep $(PYTEST) $(PARALLEL) -m slow --timeout=1800 --durations=10
 
-faults: $(ENV) services ## a thousand kills, a hundred thousand histories, a cluster under faults; about two hours
+faults: $(ENV) $(NATIVE) services ## a thousand kills, a hundred thousand histories, a cluster under faults; about two hours
 	$(PYTEST) -p no:randomly -m faults tests/faults tests/simulation -s --timeout=7200
 
 check: check-format check-lint check-types check-contracts check-tidy check-docs check-spelling check-lock check-deploy ## format, lint, types, contracts, tidy, docs
@@ -78,7 +79,7 @@ $(LINTERS): deploy/linters.lock | $(ENV)
 	@.boot/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps \
 	  --target $(@D) -r deploy/linters.lock && touch $@ || { rm -rf $(@D); [ "$$CI" != true ]; }
 
-bench: $(ENV) ## measure, beside peers, in one run
+bench: $(ENV) $(NATIVE) ## measure, beside peers, in one run
 	$(BIN)/python -m benchmarks.run
 
 up: $(ENV) ## run the example shop until you stop it
@@ -109,11 +110,16 @@ lock: $(ENV) ## resolve the dependencies again; no registry address is written
 	cd tests/sdk && npm install --package-lock-only --ignore-scripts
 	@$(MAKE) --no-print-directory check-lock
 
-env: $(ENV) ## make the environment; `make test` and `make demo` do it too
+env: $(ENV) $(NATIVE) ## make the environment; `make test` and `make demo` do it too
 
 $(ENV): requirements.lock tools/boot.lock tools/environment.sh pyproject.toml
 	@tools/environment.sh
 	@mkdir -p .cache && touch $(ENV)
+
+# The accelerator of the fold, where there is a compiler; without it the same leaves are folded in Python.
+$(NATIVE): $(ENV) native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs) tools/native.sh
+	@tools/native.sh
+	@touch $(NATIVE)
 
 # Node's SDKs drive the collector in the tests. Where there is no npm those tests are skipped and
 # say so; in CI they fail. Python SDKs that cannot live beside those of .venv have a folder of theirs.

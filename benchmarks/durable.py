@@ -17,7 +17,7 @@ from penstock.adapters.log.sqlite import SqliteLog
 from penstock.adapters.store.sqlite import SqliteStore
 from penstock.core.record import LogRecord, Record, encode_record
 from penstock.core.step import Step
-from penstock.flows.process import PartitionFold
+from penstock.flows.native import new_fold
 from penstock.flows.replay import compare as compare_epochs
 from penstock.flows.replay import replay
 from penstock.runtimes.embedded import FLUSH_LEAVES
@@ -48,7 +48,7 @@ class DurablePath:
         self.clock = HandClock(workload.START_MS - 60_000)
         self.log = SqliteLog(folder / "log.db", self.clock)
         self.store = SqliteStore(folder / "store.db")
-        self.fold = PartitionFold(
+        self.fold = new_fold(
             step=step, store=self.store, epoch=1, partition=0, generation=1, cached_max=cached_max
         )
         self.links: list[Record] = []

@@ -12,6 +12,7 @@ from benchmarks.workload import Sizes
 from penstock.adapters.store.memory import MemoryStore
 from penstock.core.record import LogRecord
 from penstock.core.step import Step
+from penstock.flows.native import new_fold
 from penstock.flows.process import PartitionFold, flush_all
 
 GROUP = 5_000
@@ -19,11 +20,9 @@ FLOOR_HOT_ZIPF, GOAL_HOT_ZIPF = 180_000, 240_000
 AGAINST_BYTEWAX = (2.5, 4.0)
 
 
-def new_fold(step: Step, store: MemoryStore | None = None) -> PartitionFold:
+def fold_of(step: Step, store: MemoryStore | None = None) -> PartitionFold:
     """Return the fold of one partition over a store."""
-    return PartitionFold(
-        step=step, store=store or MemoryStore(), epoch=1, partition=0, generation=1
-    )
+    return new_fold(step=step, store=store or MemoryStore(), epoch=1, partition=0, generation=1)
 
 
 def feed(fold: PartitionFold, records: list[LogRecord]) -> None:
@@ -51,7 +50,7 @@ def measure(sizes: Sizes, work: Path) -> tuple[list[Row], list[str]]:
     like_the_server()
 
     def filled() -> PartitionFold:
-        fold = new_fold(workload.new_step(project))
+        fold = fold_of(workload.new_step(project))
         feed(fold, first)
         return fold
 
@@ -63,10 +62,10 @@ def measure(sizes: Sizes, work: Path) -> tuple[list[Row], list[str]]:
 
     def cold(skew: str) -> Sample:
         store, step = MemoryStore(), workload.new_step(project)
-        fold = new_fold(step, store)
+        fold = fold_of(step, store)
         feed(fold, first)
         flush_all(fold)
-        fold = new_fold(step, store)
+        fold = fold_of(step, store)
         return timed(len(streams[skew]), lambda: feed(fold, streams[skew]))
 
     measurements = {

@@ -30,6 +30,7 @@ from benchmarks.run import BENCHMARKS, CHART, FIGURES, LONG, RESULTS
 from benchmarks.workload import TINY
 from penstock.adapters.log.sqlite import SqliteLog
 from penstock.core.record import decode_record
+from penstock.core.step import Step
 from penstock.testing.clock import HandClock
 
 
@@ -144,12 +145,14 @@ def test_loads_are_fresh_where_they_are_to_be_and_gzip_holds_the_same_events(tmp
 
 def test_what_a_function_of_ours_spends_is_found_by_sampling():
     fed = workload.stream(TINY.people, TINY.events, "zipf").log_records()
-    step = workload.new_step(workload.project())
+    project = workload.project()
+    # In Python: what is sampled are its functions.
+    step = Step(project.plan, project.step_rules()._replace(accelerate=None))
     until = time.process_time() + 0.5  # a hundred samples and more
 
     def work() -> None:
         while time.process_time() < until:
-            fold.feed(fold.new_fold(step), fed)
+            fold.feed(fold.fold_of(step), fed)
 
     spent = sampling.sampled(work)
     assert sum(spent.values()) == pytest.approx(1)

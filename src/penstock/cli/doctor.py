@@ -18,6 +18,7 @@ import click
 import msgspec
 
 from penstock import __version__
+from penstock.adapters.accelerator import native
 from penstock.adapters.backup.data_folder import ARRIVING, VERIFIED
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.log.sqlite.salvage import survey
@@ -90,6 +91,7 @@ def examine(project_dir: Path) -> Iterator[Finding]:
         yield Finding("skip", "the rest: it needs a project that loads")
         return
     yield _settings(project)
+    yield _accelerator(project)
     yield _keys_of(project)
     yield Finding("ok", f"definitions of `{project.settings.project.name}`: {len(project.catalog.event_types)} events, "
                   f"{len(project.plan.features)} features, {len(project.audiences)} audiences, "
@@ -227,6 +229,20 @@ async def _probe(project: Project) -> str:
         raise Unavailable("E414", f"it was answered {answer.status_code} and did not reach its profile",
                           fix="look at `consent` and `project.undeclared` in penstock.toml")  # fmt: skip
     return f"in and out of the engine in {since(started)} ms, in memory"
+
+
+def _accelerator(project: Project) -> Finding:
+    if not project.settings.fold.accelerated:
+        return Finding("ok", "fold: in Python, as `fold.accelerated` says")
+    installed = native.found()
+    if installed is None:
+        return Finding("ok", "fold: in Python, as `penstock-native` is not installed")
+    if native.accelerate() is None:
+        return Finding(
+            "skip",
+            f"fold: in Python, as {installed} is of another version; install the one that came with this",
+        )
+    return Finding("ok", f"fold: by {installed}")
 
 
 def _disk(project: Project) -> Finding:
