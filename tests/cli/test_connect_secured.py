@@ -37,7 +37,7 @@ def folder(secured_kafka: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     folder = project_on(
         secured_kafka, tmp_path / "shop",
         f'tls = true\nca = "{secured_kafka.ca}"\nsasl = "SCRAM-SHA-512"\nusername = "{user}"\n'
-        'password = "env:KAFKA_PASSWORD"\nopen_timeout_ms = 5000'
+        'password = "env:KAFKA_PASSWORD"\nopen_timeout_ms = 30000'
         f'\n\n[sources.orders]\nkind = "server"\n\n[connect.orders]\ntopics = ["orders-{user}"]\ngroup = "readers-{user}"\n',
     )  # fmt: skip
     secured_kafka.add_user(user, PASSWORD)

@@ -191,7 +191,7 @@ def shut_out(secured_kafka: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyP
     folder = project_on(
         secured_kafka, tmp_path / "shop",
         f'tls = true\nca = "{secured_kafka.ca}"\nsasl = "SCRAM-SHA-512"\nusername = "{tmp_path.name}"\n'
-        'password = "env:KAFKA_PASSWORD"\nopen_timeout_ms = 5000',
+        'password = "env:KAFKA_PASSWORD"\nopen_timeout_ms = 30000',
     )  # fmt: skip
     change(folder, "[log]", f'[fold]\nby = "workers"\ngroup = "{tmp_path.name}"\n\n[log]')
     secured_kafka.add_user(tmp_path.name, "of-the-shop")

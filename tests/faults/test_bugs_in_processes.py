@@ -149,10 +149,18 @@ def test_an_answer_that_comes_before_the_brokers_is_found(make_scene: MakeScene,
         assert scene.shop.collector is not None
         scene.shop.collector.kill()
     finally:
-        broker.servers[0].resume()
-    scene.shop.up()
+        # Not resumed: it would read, and keep, what had reached its sockets meanwhile.
+        broker.servers[0].kill()
+        broker.servers[0].start()
+    found = ""
+    try:
+        scene.shop.up()
+    except AssertionError as error:
+        found = str(error)
+        if "E760" not in found:  # what was lost had been folded: the product finds it by itself
+            raise
     scene.shop.end()
-    assert bool(bug) == bool(scene.problems())
+    assert bool(bug) == bool(found or scene.problems())
 
 
 # --------------------------------------------------------------------------------- of one worker
