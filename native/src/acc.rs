@@ -1,9 +1,13 @@
 //! Accumulators: what every aggregate keeps of one tile, added to as `core/feature/aggregates` says.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::msgpack::{self, Known, Reader, Unknown};
-use crate::raw::Raw;
+use crate::raw::{Raw, rank_of_int};
 
 pub const FOREVER: i64 = -(1 << 62);
+/// Sums of this magnitude are Python's: no event that begins below it can make one that 127 bits do not hold.
+const GREATEST: u128 = 1 << 126;
 
 const ENTRY_BYTES: i64 = 20;
 const CURRENCIES_MAX: usize = 16;
@@ -216,9 +220,32 @@ fn number_of(acc: &Acc) -> Option<i128> {
 /// Tables of powers of two, from `core/feature/aggregates/decay.py`.
 pub struct Weights {
     pub tables: [Vec<i128>; 3],
+    /// Whether a sum has become so great that the next event is for Python to fold.
+    full: AtomicBool,
 }
 
 impl Weights {
+    pub fn new(tables: [Vec<i128>; 3]) -> Weights {
+        Weights { tables, full: AtomicBool::new(false) }
+    }
+
+    #[inline]
+    fn watch(&self, sum: i128) {
+        if sum.unsigned_abs() >= GREATEST {
+            self.full.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a sum has become too great since the last call.
+    #[inline]
+    pub fn take_full(&self) -> bool {
+        let full = self.full.load(Ordering::Relaxed);
+        if full {
+            self.full.store(false, Ordering::Relaxed);
+        }
+        full
+    }
+
     fn weight(&self, phase: i64) -> i128 {
         const BITS: u32 = 40;
         let [coarse, middle, fine] = &self.tables;
@@ -236,7 +263,7 @@ impl Spec {
             (Kind::Latest, Acc::Int(latest)) => *latest = at.max(*latest),
             (Kind::Latest, _) => *acc = Acc::Int(at),
             (Kind::Sum | Kind::Min | Kind::Max | Kind::Moments | Kind::Histogram, _) => {
-                self.add_number(acc, value);
+                self.add_number(acc, value, weights);
             }
             (Kind::First | Kind::Last, Acc::Entry(entry)) => {
                 let new = (at, event);
@@ -258,15 +285,21 @@ impl Spec {
             (Kind::Instants { k }, _) => add_instant(acc, at, *k),
             (Kind::TopK { cap }, _) => add_count(acc, &value.raw(), *cap),
             (Kind::Distinct { cap, precision }, _) => {
-                add_hash(acc, value.raw().rank(), *cap, *precision);
+                // A calculated number may be greater than MessagePack has them.
+                let hash = match value {
+                    Val::Int(number) => rank_of_int(*number),
+                    value => value.raw().rank(),
+                };
+                add_hash(acc, hash, *cap, *precision);
             }
             (Kind::Decay { half_life_ms, counts }, _) => {
                 let (number, into_ms) = (at.div_euclid(*half_life_ms), at.rem_euclid(*half_life_ms));
-                let mut weighed = weights.weight((into_ms << 30) / half_life_ms);
+                let phase = (i128::from(into_ms) << 30) / i128::from(*half_life_ms);
+                let mut weighed = weights.weight(phase as i64);
                 if let (false, Val::Int(number)) = (counts, value) {
                     weighed *= number;
                 }
-                add_bucket(acc, number, weighed);
+                weights.watch(add_bucket(acc, number, weighed));
             }
             (Kind::Sessions { gap_ms }, _) => add_session(acc, at, *gap_ms),
         }
@@ -283,7 +316,7 @@ impl Spec {
         put_distinct(entries, k, (key, entry), |(key, _)| key, |(_, entry)| entry.place());
     }
 
-    fn add_number(&self, acc: &mut Acc, value: &Val<'_>) {
+    fn add_number(&self, acc: &mut Acc, value: &Val<'_>, weights: &Weights) {
         match value {
             Val::Money(amount, currency) if self.money => {
                 if !matches!(acc, Acc::Money(_)) {
@@ -292,25 +325,32 @@ impl Spec {
                 let Acc::Money(cap) = acc else { return };
                 let key = Raw::of_str(currency);
                 if let Some(one) = cap.entry(&key, CURRENCIES_MAX, || Acc::Nothing) {
-                    self.next_number(one, *amount);
+                    self.next_number(one, *amount, weights);
                 }
             }
-            Val::Int(number) => self.next_number(acc, *number),
+            Val::Int(number) => self.next_number(acc, *number, weights),
             _ => {}
         }
     }
 
-    fn next_number(&self, acc: &mut Acc, number: i128) {
+    fn next_number(&self, acc: &mut Acc, number: i128, weights: &Weights) {
         match self.kind {
-            Kind::Sum => *acc = wide(number_of(acc).unwrap_or(0) + number),
+            Kind::Sum => {
+                let sum = number_of(acc).unwrap_or(0) + number;
+                weights.watch(sum);
+                *acc = wide(sum);
+            }
             Kind::Min => *acc = wide(number_of(acc).map_or(number, |held| held.min(number))),
             Kind::Max => *acc = wide(number_of(acc).map_or(number, |held| held.max(number))),
-            Kind::Histogram => add_bucket(acc, bucket(number), 1),
+            Kind::Histogram => {
+                add_bucket(acc, bucket(number), 1);
+            }
             _ => {
                 if let Acc::Moments(three) = acc {
                     three[0] += 1;
                     three[1] += number;
                     three[2] += number * number;
+                    weights.watch(three[2]);
                 } else {
                     *acc = Acc::Moments(Box::new([1, number, number * number]));
                 }
@@ -416,7 +456,7 @@ impl Spec {
             return Ok(Acc::Money(Box::new(cap)));
         }
         Ok(match &self.kind {
-            Kind::Count | Kind::Latest => Acc::Int(reader.i64()?),
+            Kind::Count | Kind::Latest => Acc::Int(reader.narrow()?),
             Kind::Sum | Kind::Min | Kind::Max => wide(read_wide(reader)?),
             Kind::Moments => {
                 if reader.array()? != 3 {
@@ -433,6 +473,8 @@ impl Spec {
             Kind::LastK { keyed: false, .. } => {
                 let count = groups_of(reader, 3)?;
                 let entries = (0..count).map(|_| read_entry(reader)).collect::<Known<Vec<_>>>()?;
+                let distinct = matches!(self.kind, Kind::LastK { distinct: true, .. });
+                in_order(&entries, Entry::place, |entry| distinct.then_some(&entry.value))?;
                 Acc::Entries(Box::new(entries))
             }
             Kind::LastK { .. } => {
@@ -441,22 +483,27 @@ impl Spec {
                     let entry = read_entry(reader)?;
                     Ok((Raw::read_key(reader)?, entry))
                 };
-                Acc::Keyed(Box::new((0..count).map(|_| pair(reader)).collect::<Known<_>>()?))
+                let entries = (0..count).map(|_| pair(reader)).collect::<Known<Vec<_>>>()?;
+                in_order(&entries, |(_, entry)| entry.place(), |(key, _)| Some(key))?;
+                Acc::Keyed(Box::new(entries))
             }
             Kind::Instants { .. } => {
                 let count = groups_of(reader, 1)?;
-                Acc::Instants(Box::new((0..count).map(|_| reader.i64()).collect::<Known<_>>()?))
+                let instants = (0..count).map(|_| reader.narrow()).collect::<Known<Vec<_>>>()?;
+                if !instants.is_sorted() {
+                    return Err(Unknown);
+                }
+                Acc::Instants(Box::new(instants))
             }
             Kind::Sessions { .. } => {
                 let count = groups_of(reader, 3)?;
                 let one = |reader: &mut Reader<'_>| {
-                    let (start, length) = (reader.i64()?, reader.i64()?);
-                    let end = start.checked_add(length).ok_or(Unknown)?;
-                    Ok((start, end, reader.i64()?))
+                    let (start, length) = (reader.narrow()?, reader.narrow()?);
+                    Ok((start, start + length, reader.narrow()?))
                 };
                 Acc::Sessions(Box::new((0..count).map(|_| one(reader)).collect::<Known<_>>()?))
             }
-            Kind::TopK { .. } => Acc::Counts(Box::new(Cap::decode(reader, |reader| reader.i64())?)),
+            Kind::TopK { .. } => Acc::Counts(Box::new(Cap::decode(reader, |reader| reader.narrow())?)),
             Kind::Distinct { precision, .. } => decode_hashes(reader, *precision)?,
             Kind::Decay { .. } | Kind::Histogram => {
                 let count = groups_of(reader, 2)?;
@@ -535,7 +582,7 @@ fn put_live<T>(
 }
 
 fn read_entry(reader: &mut Reader<'_>) -> Known<Entry> {
-    Ok(Entry { at: reader.i64()?, event: reader.u64()?, value: Raw::read(reader)? })
+    Ok(Entry { at: reader.narrow()?, event: reader.u64()?, value: Raw::read(reader)? })
 }
 
 fn read_wide(reader: &mut Reader<'_>) -> Known<i128> {
@@ -543,8 +590,19 @@ fn read_wide(reader: &mut Reader<'_>) -> Known<i128> {
         0xa0..=0xbf | 0xd9..=0xdb => reader.str()?.parse().map_err(|_| Unknown)?,
         _ => reader.int()?,
     };
-    // Sums go on from here: what could overflow is Python's.
-    if number.unsigned_abs() < 1 << 126 { Ok(number) } else { Err(Unknown) }
+    if number.unsigned_abs() < GREATEST { Ok(number) } else { Err(Unknown) }
+}
+
+/// Whether entries ascend, and no two have one key, as they are written: what Python makes of others is Python's.
+fn in_order<T>(
+    entries: &[T],
+    place: impl Fn(&T) -> (i64, u64),
+    key: impl Fn(&T) -> Option<&Raw>,
+) -> Known<()> {
+    let known = |at: usize| {
+        key(&entries[at]).is_some_and(|new| entries[..at].iter().any(|one| key(one) == Some(new)))
+    };
+    if entries.is_sorted_by_key(place) && !(0..entries.len()).any(known) { Ok(()) } else { Err(Unknown) }
 }
 
 fn groups_of(reader: &mut Reader<'_>, width: usize) -> Known<usize> {
@@ -633,14 +691,21 @@ fn add_count(acc: &mut Acc, key: &Raw, cap: usize) {
     }
 }
 
-fn add_bucket(acc: &mut Acc, number: i64, more: i128) {
+/// Add to a bucket; return what is in it then.
+fn add_bucket(acc: &mut Acc, number: i64, more: i128) -> i128 {
     let Acc::Buckets(buckets) = acc else {
         *acc = Acc::Buckets(Box::new(vec![(number, more)]));
-        return;
+        return more;
     };
     match buckets.binary_search_by_key(&number, |(held, _)| *held) {
-        Ok(place) => buckets[place].1 += more,
-        Err(place) => buckets.insert(place, (number, more)),
+        Ok(place) => {
+            buckets[place].1 += more;
+            buckets[place].1
+        }
+        Err(place) => {
+            buckets.insert(place, (number, more));
+            more
+        }
     }
 }
 

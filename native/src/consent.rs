@@ -95,7 +95,9 @@ impl Word {
 
 pub type Words = [Word];
 
-/// Every set of words that was said, each once, so that leaves share them and compare them by address.
+const WORDS_MAX: usize = 10_000;
+
+/// The sets of words that were said, each once, so that leaves share them and compare them by address.
 #[derive(Default)]
 pub struct WordsTable {
     known: HashMap<Vec<Word>, Arc<Words>>,
@@ -106,6 +108,10 @@ impl WordsTable {
         words.sort_by(|one, other| one.purpose.cmp(&other.purpose));
         if let Some(known) = self.known.get(&words) {
             return known.clone();
+        }
+        if self.known.len() >= WORDS_MAX {
+            // Leaves keep what they have; the same words are another object then, and compared by what they say.
+            self.known.clear();
         }
         let shared: Arc<Words> = words.clone().into();
         self.known.insert(words, shared.clone());

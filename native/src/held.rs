@@ -65,6 +65,14 @@ impl Held {
         }
     }
 
+    /// Let go of a leaf, whatever of it is not written.
+    pub fn remove(&mut self, id: &LeafId) {
+        if self.slots.remove(id).is_some() {
+            self.loaded.retain(|held| held != id);
+            self.dirty.retain(|(held, _)| held != id);
+        }
+    }
+
     pub fn clear(&mut self) {
         *self = Held::default();
     }

@@ -178,6 +178,8 @@ pub struct Leaf {
     pub dead: i64,
     pub links: i64,
     pub quarantined: bool,
+    /// A sum of it is so great that its next record is Python's.
+    pub full: bool,
 }
 
 impl Leaf {
@@ -201,6 +203,7 @@ impl Leaf {
             dead: 0,
             links: 0,
             quarantined: false,
+            full: false,
         }
     }
 
@@ -390,15 +393,15 @@ impl Leaf {
         }
         leaf.id_type = texts.of(reader.str()?);
         leaf.value = if reader.nil() { None } else { Some(reader.str()?.into()) };
-        leaf.clock_ms = reader.i64()?;
+        leaf.clock_ms = reader.narrow()?;
         if reader.array()? != 5 {
             return Err(Unknown);
         }
-        leaf.applied = reader.i64()?;
-        leaf.deduplicated = reader.i64()?;
-        leaf.dropped = reader.i64()?;
-        leaf.dead = reader.i64()?;
-        leaf.links = reader.i64()?;
+        leaf.applied = reader.narrow()?;
+        leaf.deduplicated = reader.narrow()?;
+        leaf.dropped = reader.narrow()?;
+        leaf.dead = reader.narrow()?;
+        leaf.links = reader.narrow()?;
         leaf.decode_ids(reader)?;
         for _ in 0..reader.array()? {
             pair(reader)?;
@@ -407,7 +410,11 @@ impl Leaf {
             for _ in 0..reader.array()? {
                 events.insert(reader.u64()?);
             }
-            leaf.rare().jobs.push((job, events));
+            let jobs = &mut leaf.rare().jobs;
+            if jobs.last().is_some_and(|(before, _)| *before >= job) {
+                return Err(Unknown);
+            }
+            jobs.push((job, events));
         }
         let edges = reader.array()?;
         leaf.edges.all.reserve_exact(edges.min(1024));
@@ -431,11 +438,15 @@ impl Leaf {
         for _ in 0..reader.array()? {
             pair(reader)?;
             let purpose = reader.str()?.to_owned();
-            let at_ms = reader.i64()?;
-            leaf.rare().purged.push((purpose, at_ms));
+            let at_ms = reader.narrow()?;
+            let purged = &mut leaf.rare().purged;
+            if purged.last().is_some_and(|(before, _)| *before >= purpose) {
+                return Err(Unknown);
+            }
+            purged.push((purpose, at_ms));
         }
         leaf.decode_traits(reader)?;
-        leaf.size = reader.i64()?;
+        leaf.size = reader.narrow()?;
         leaf.quarantined = reader.bool()?;
         if reader.array()? != plan.cells.len() {
             return Err(Unknown);

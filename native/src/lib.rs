@@ -25,6 +25,7 @@ mod zone;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -64,10 +65,11 @@ struct Fold {
     held: Held,
     slice: Vec<Item>,
     tally: [i64; 6],
-    broken: bool,
+    broken: AtomicBool,
 }
 
 type Taken<'py> = (Bound<'py, PyBytes>, Version, Version, Option<Bound<'py, PyBytes>>);
+type Shown<'py> = (Version, Version, Option<Bound<'py, PyBytes>>);
 type Scanned<'py> = (Vec<Bound<'py, PyBytes>>, Vec<usize>, Vec<usize>, Vec<i64>);
 type Ran = (usize, Vec<(usize, Vec<usize>)>, Vec<usize>, Vec<usize>);
 
@@ -86,7 +88,7 @@ impl Fold {
             held: Held::default(),
             slice: Vec::new(),
             tally: [0; 6],
-            broken: false,
+            broken: AtomicBool::new(false),
         })
     }
 
@@ -109,8 +111,26 @@ impl Fold {
     }
 
     /// Tell the offset of local time in a quarter of an hour; None if it changes within it.
-    fn tell(&mut self, quarter: i64, offset_ms: Option<i64>) {
-        self.step.plan.zone.tell(quarter, offset_ms);
+    fn tell(&mut self, quarter: i64, offset_ms: Option<i64>) -> PyResult<()> {
+        self.guarded(|fold| {
+            if fold.step.plan.zone.is_full() {
+                // The clocks of the leaves are needed to write them; all else is asked for again.
+                let held = fold.held.slots.values().filter_map(|slot| match &slot.body {
+                    Body::Here(leaf) => Some(Zone::quarter(leaf.clock_ms)),
+                    Body::InPython(_) => None,
+                });
+                let clocks = held.chain([0]).collect();
+                fold.step.plan.zone.keep(&clocks);
+            }
+            fold.step.plan.zone.tell(quarter, offset_ms);
+            Ok(())
+        })
+    }
+
+    /// Whether a bug has ended it: nothing of it is to be used any more.
+    #[getter]
+    fn broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// Tell what the evidence of a record of the slice permits and says.
@@ -121,30 +141,7 @@ impl Fold {
         permitted: Vec<String>,
         words: Option<Vec<(String, bool, String)>>,
     ) -> PyResult<()> {
-        let Fold { step, words: table, slice, verdicts, .. } = self;
-        let item = slice.get_mut(place).ok_or_else(|| PyValueError::new_err("no such record"))?;
-        let Some(found) = &item.found else { return Ok(()) };
-        let raw = &item.bytes[found.evidence.clone()];
-        let Ok(evidence) = Evidence::parse(raw, &mut step.texts) else {
-            // Not as it is read here: Python reads it.
-            item.found = None;
-            return Ok(());
-        };
-        let none = step.texts.of("");
-        let words = words.map(|words| {
-            let word = |(purpose, denied, source): (String, bool, String)| Word {
-                purpose: step.texts.of(&purpose),
-                denied,
-                source: step.texts.of(&source),
-                none: none.clone(),
-            };
-            table.of(words.into_iter().map(word).collect())
-        });
-        if verdicts.len() >= VERDICTS_MAX {
-            verdicts.clear();
-        }
-        verdicts.insert(raw.to_vec(), Arc::new(Verdict { mask, permitted, words, evidence }));
-        Ok(())
+        self.guarded(|fold| fold.take_verdict(place, mask, permitted, words))
     }
 
     /// Fold the slice from a place on, up to its end or to a record that Python has to fold:
@@ -191,25 +188,23 @@ impl Fold {
     }
 
     /// A leaf's version, base and bytes; the bytes are None if Python has it, and all is None if it is not held.
-    fn leaf<'py>(
-        &self,
-        py: Python<'py>,
-        leaf: &[u8],
-    ) -> Option<(Version, Version, Option<Bound<'py, PyBytes>>)> {
-        let slot = self.held.find(leaf)?;
-        let raw = match &slot.body {
-            Body::Here(body) => {
-                let mut out = Vec::with_capacity(1024);
-                body.encode(&self.step.plan, &mut out);
-                Some(PyBytes::new(py, &out))
-            }
-            Body::InPython(_) => None,
-        };
-        Some((slot.version(), slot.base, raw))
+    fn leaf<'py>(&self, py: Python<'py>, leaf: &[u8]) -> PyResult<Option<Shown<'py>>> {
+        self.watched(|| {
+            let slot = self.held.find(leaf)?;
+            let raw = match &slot.body {
+                Body::Here(body) => {
+                    let mut out = Vec::with_capacity(1024);
+                    body.encode(&self.step.plan, &mut out);
+                    Some(PyBytes::new(py, &out))
+                }
+                Body::InPython(_) => None,
+            };
+            Some((slot.version(), slot.base, raw))
+        })
     }
 
-    fn version(&self, leaf: &[u8]) -> Option<Version> {
-        self.held.find(leaf).map(|slot| slot.version())
+    fn version(&self, leaf: &[u8]) -> PyResult<Option<Version>> {
+        self.watched(|| self.held.find(leaf).map(Slot::version))
     }
 
     /// The leaves of some records that are not held, each once.
@@ -259,15 +254,15 @@ impl Fold {
         self.held.dirty.front().map(|(_, offset)| *offset)
     }
 
-    fn evict<'py>(&mut self, py: Python<'py>, most: usize) -> Vec<Bound<'py, PyBytes>> {
-        self.held.evict(most).iter().map(|leaf| PyBytes::new(py, leaf)).collect()
+    fn evict<'py>(&mut self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        self.guarded(|fold| Ok(fold.held.evict(most).iter().map(|leaf| PyBytes::new(py, leaf)).collect()))
     }
 
     /// Let go of some leaves, whatever of them is not written.
     fn drop(&mut self, leaves: Vec<PyBackedBytes>) {
         for leaf in leaves {
             if let Ok(leaf) = <&LeafId>::try_from(&leaf[..]) {
-                self.held.slots.remove(leaf);
+                self.held.remove(leaf);
             }
         }
     }
@@ -309,13 +304,57 @@ impl Fold {
 impl Fold {
     /// Run something; a bug in it is an error, and nothing of this fold is used after that.
     fn guarded<T>(&mut self, run: impl FnOnce(&mut Fold) -> PyResult<T>) -> PyResult<T> {
-        if !self.broken {
-            if let Ok(done) = catch_unwind(AssertUnwindSafe(|| run(self))) {
-                return done;
-            }
-            self.broken = true;
+        self.require_whole()?;
+        let done = catch_unwind(AssertUnwindSafe(|| run(self)));
+        done.unwrap_or_else(|_| Err(self.failed()))
+    }
+
+    /// As `guarded`, of what only looks.
+    fn watched<T>(&self, look: impl FnOnce() -> T) -> PyResult<T> {
+        self.require_whole()?;
+        catch_unwind(AssertUnwindSafe(look)).map_err(|_| self.failed())
+    }
+
+    fn require_whole(&self) -> PyResult<()> {
+        if self.broken() { Err(self.failed()) } else { Ok(()) }
+    }
+
+    fn failed(&self) -> PyErr {
+        self.broken.store(true, Ordering::Relaxed);
+        PyRuntimeError::new_err("the native fold failed, and is not used any more")
+    }
+
+    fn take_verdict(
+        &mut self,
+        place: usize,
+        mask: u64,
+        permitted: Vec<String>,
+        words: Option<Vec<(String, bool, String)>>,
+    ) -> PyResult<()> {
+        let Fold { step, words: table, slice, verdicts, .. } = self;
+        let item = slice.get_mut(place).ok_or_else(|| PyValueError::new_err("no such record"))?;
+        let Some(found) = &item.found else { return Ok(()) };
+        let raw = &item.bytes[found.evidence.clone()];
+        let Ok(evidence) = Evidence::parse(raw, &mut step.texts) else {
+            // Not as it is read here: Python reads it.
+            item.found = None;
+            return Ok(());
+        };
+        let none = step.texts.of("");
+        let words = words.map(|words| {
+            let word = |(purpose, denied, source): (String, bool, String)| Word {
+                purpose: step.texts.of(&purpose),
+                denied,
+                source: step.texts.of(&source),
+                none: none.clone(),
+            };
+            table.of(words.into_iter().map(word).collect())
+        });
+        if verdicts.len() >= VERDICTS_MAX {
+            verdicts.clear();
         }
-        Err(PyRuntimeError::new_err("the native fold failed, and is not used any more"))
+        verdicts.insert(raw.to_vec(), Arc::new(Verdict { mask, permitted, words, evidence }));
+        Ok(())
     }
 
     fn decoded(&mut self, raw: &[u8], version: Version) -> Option<Leaf> {
@@ -334,7 +373,9 @@ impl Fold {
         let (mut unread, mut missing, mut judged) = (Vec::new(), Vec::new(), Vec::new());
         let mut asked: Vec<Vec<u8>> = Vec::new();
         let mut quarters = Vec::new();
-        for record in records.get_slice(start, stop).iter() {
+        // No list of the slice is made: garbage that Python collects then could ask for this fold while it is lent.
+        for place in start..stop {
+            let record = records.get_item(place)?;
             let record = record.cast::<PyTuple>()?;
             let offset = record.get_item(0)?.extract()?;
             let logged_at_ms: i64 = record.get_item(1)?.extract()?;
@@ -437,6 +478,9 @@ impl Fold {
             let Fold { step, held, tally, .. } = self;
             let Some(slot) = held.slots.get_mut(&found.leaf) else { break };
             let Body::Here(leaf) = &mut slot.body else { break };
+            if leaf.full {
+                break;
+            }
             let logged = Logged {
                 bytes: &item.bytes,
                 found,

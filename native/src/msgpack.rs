@@ -97,6 +97,13 @@ impl<'a> Reader<'a> {
         i64::try_from(self.int()?).map_err(|_| Unknown)
     }
 
+    /// A number that can be calculated with: of less than 53 bits.
+    #[inline]
+    pub fn narrow(&mut self) -> Known<i64> {
+        let number = self.i64()?;
+        if u128::from(number.unsigned_abs()) < WIDE { Ok(number) } else { Err(Unknown) }
+    }
+
     #[inline]
     pub fn u64(&mut self) -> Known<u64> {
         u64::try_from(self.int()?).map_err(|_| Unknown)
@@ -328,13 +335,12 @@ fn put_again_within(out: &mut Vec<u8>, reader: &mut Reader<'_>, depth: u32) -> K
         0x80..=0x8f | 0xde | 0xdf => {
             let count = reader.map()?;
             put_map(out, count);
-            let mut keys = Vec::new();
+            let mut keys = std::collections::HashSet::new();
             for _ in 0..count {
                 let key = reader.str()?;
-                if keys.contains(&key) {
+                if !keys.insert(key) {
                     return Err(Unknown);
                 }
-                keys.push(key);
                 put_str(out, key);
                 put_again_within(out, reader, depth + 1)?;
             }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::acc::{Kind, Spec, Val, Weights};
 use crate::cell::{Cell, Grid, Layout};
-use crate::msgpack::{Known, Reader, Unknown, Value};
+use crate::msgpack::{Known, Reader, Unknown, Value, WIDE};
 use crate::raw::Raw;
 use crate::zone::{Period, Zone};
 
@@ -224,7 +224,7 @@ pub struct Plan {
     /// None for a cell whose states only Python knows.
     pub cells: Vec<Option<Cell>>,
     pub events: HashMap<String, Folding>,
-    weights: Weights,
+    pub weights: Weights,
     /// Whether a cell has calendar periods.
     pub calendar: bool,
     pub zone: Zone,
@@ -255,7 +255,7 @@ impl Plan {
             return Err(Unknown);
         }
         let fingerprint = given.get("fingerprint")?.str()?.to_owned();
-        let weights = Weights { tables };
+        let weights = Weights::new(tables);
         Ok(Plan { fingerprint, cells, events, weights, calendar, zone: Zone::default() })
     }
 
@@ -487,7 +487,12 @@ fn parse_cell(value: &Value) -> Known<Option<Cell>> {
     };
     let optional = |name: &str| {
         let found = value.get(name)?;
-        if found.is_nil() { Ok(None) } else { found.i64().map(Some) }
+        if found.is_nil() {
+            return Ok(None);
+        }
+        // Instants are reckoned with it.
+        let number = found.i64()?;
+        if u128::from(number.unsigned_abs()) < WIDE { Ok(Some(number)) } else { Err(Unknown) }
     };
     let period = value.get("period")?;
     let grid = if period.is_nil() {

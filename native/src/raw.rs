@@ -111,10 +111,15 @@ impl Raw {
             Some(0xc2) => "bool:False".to_owned(),
             Some(0xc3) => "bool:True".to_owned(),
             Some(0xa0..=0xbf | 0xd9..=0xdb) => format!("str:{}", reader.str().unwrap_or("")),
-            _ => format!("int:{}", reader.int().unwrap_or(0)),
+            _ => return rank_of_int(reader.int().unwrap_or(0)),
         };
         blake2b::rank(text.as_bytes())
     }
+}
+
+/// As `Raw::rank`, of a number of any size.
+pub fn rank_of_int(number: i128) -> u64 {
+    blake2b::rank(format!("int:{number}").as_bytes())
 }
 
 impl PartialEq for Raw {

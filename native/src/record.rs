@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::msgpack::{Known, Reader, Unknown, WIDE};
+use crate::msgpack::{Known, Reader, Unknown};
 
 pub const PRIMARY: i64 = 1;
 pub const LOST: i64 = 5;
@@ -50,10 +50,10 @@ impl Found {
         reader.str()?; // the message's id
         let type_ = text(reader)?;
         let name = text(reader)?;
-        let occurred_at_ms = narrow(reader)?;
-        let received_at_ms = narrow(reader)?;
+        let occurred_at_ms = reader.narrow()?;
+        let received_at_ms = reader.narrow()?;
         reader.str()?; // the source
-        let source_rank = narrow(reader)?;
+        let source_rank = reader.narrow()?;
         let verified = reader.bool()?;
         let evidence = evidence(reader)?;
         let mut found = Found {
@@ -113,18 +113,31 @@ fn text(reader: &mut Reader<'_>) -> Known<Range<usize>> {
     Ok(reader.at - count..reader.at)
 }
 
-fn narrow(reader: &mut Reader<'_>) -> Known<i64> {
-    let number = reader.i64()?;
-    if u128::from(number.unsigned_abs()) < WIDE { Ok(number) } else { Err(Unknown) }
-}
-
 fn evidence(reader: &mut Reader<'_>) -> Known<Range<usize>> {
     let start = reader.at;
-    // What it says is read once for all records that carry it.
-    if !(1..=5).contains(&{ *reader }.array()?) {
+    // What it says is read once for all records that carry it, and of links never: that it can be is asked here.
+    let count = reader.array()?;
+    if !(1..=5).contains(&count) {
         return Err(Unknown);
     }
-    reader.skip()?;
+    reader.str()?;
+    for _ in 1..count.min(3) {
+        for _ in 0..reader.array()? {
+            reader.str()?;
+        }
+    }
+    if count > 3 {
+        reader.str()?;
+    }
+    if count > 4 {
+        for _ in 0..reader.array()? {
+            if reader.array()? != 2 {
+                return Err(Unknown);
+            }
+            reader.str()?;
+            reader.str()?;
+        }
+    }
     Ok(start..reader.at)
 }
 
@@ -155,7 +168,7 @@ fn edges(reader: &mut Reader<'_>) -> Known<Range<usize>> {
         reader.leaf()?;
         reader.str()?;
         reader.leaf()?;
-        narrow(reader)?;
+        reader.narrow()?;
         reader.u64()?;
         reader.str()?;
         reader.bool()?;
@@ -163,7 +176,7 @@ fn edges(reader: &mut Reader<'_>) -> Known<Range<usize>> {
             reader.bool()?;
         }
         for _ in 9..count {
-            narrow(reader)?;
+            reader.narrow()?;
         }
     }
     Ok(start..reader.at)

@@ -172,6 +172,7 @@ impl Step {
                 && !ENTITY_TYPES.contains(&id_type)
             {
                 leaf.size += self.fold_features(leaf, bytes, found, event, verdict.mask);
+                leaf.full = self.plan.weights.take_full();
             }
             leaf.applied += 1;
             Outcome::Applied
@@ -462,7 +463,7 @@ fn purge_trait(traits: &mut Traits, name: &str, purged_ms: i64) {
 
 /// Keep of the beaten registers those that may stand again: of each lower rank one that was said later.
 fn beneath(winner: &Trait, losers: &mut Vec<Trait>, purged_ms: i64) {
-    losers.sort_by(|one, other| other.place().cmp(&one.place()));
+    losers.sort_by_key(|one| std::cmp::Reverse(one.place()));
     let mut latest = winner.at.max(purged_ms.saturating_sub(1));
     losers.retain(|one| {
         let kept = one.at > latest;

@@ -1,13 +1,13 @@
 //! Calendar periods in the project's time zone; its offsets are asked of Python, by the quarter of an hour.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::hash::Plain;
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 const QUARTER_MS: i64 = 15 * 60_000;
-const QUARTERS_MAX: usize = 1 << 20;
+const QUARTERS_MAX: usize = 1 << 17;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Period {
@@ -18,9 +18,15 @@ pub enum Period {
 }
 
 /// Quarter of an hour -> offset of local time; None where it changes within the quarter.
-#[derive(Default)]
 pub struct Zone {
     offsets: HashMap<i64, Option<i64>, Plain>,
+    most: usize,
+}
+
+impl Default for Zone {
+    fn default() -> Zone {
+        Zone { offsets: HashMap::default(), most: QUARTERS_MAX }
+    }
 }
 
 impl Zone {
@@ -29,9 +35,19 @@ impl Zone {
     }
 
     pub fn tell(&mut self, quarter: i64, offset_ms: Option<i64>) {
-        if self.offsets.len() < QUARTERS_MAX {
-            self.offsets.insert(quarter, offset_ms);
-        }
+        self.offsets.insert(quarter, offset_ms);
+    }
+
+    /// Whether so many quarters were told that some are to be forgotten.
+    pub fn is_full(&self) -> bool {
+        self.offsets.len() >= self.most
+    }
+
+    /// Forget all quarters but some; those are fewer than leaves, so that there is room for as many again.
+    pub fn keep(&mut self, quarters: &HashSet<i64>) {
+        self.offsets.retain(|quarter, _| quarters.contains(quarter));
+        self.offsets.shrink_to_fit();
+        self.most = QUARTERS_MAX.max(2 * self.offsets.len());
     }
 
     /// Whether Python was asked about an instant.

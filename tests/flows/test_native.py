@@ -11,6 +11,7 @@ from native_world import PLANS, RULES, SMALL, World, fuzzed, plain
 from penstock.adapters.accelerator.native import accelerate
 from penstock.adapters.store.memory import MemoryStore
 from penstock.core.errors import DataCorrupt
+from penstock.core.feature.plan import Plan
 from penstock.core.generations import seal_record
 from penstock.core.record import LogRecord, encode_record
 from penstock.core.step import Rules, Step
@@ -32,8 +33,8 @@ def test_the_accelerator_is_chosen_by_the_rules_and_reads_our_definitions() -> N
 class Pair:
     """The same records for two folds, each with a store of its own."""
 
-    def __init__(self, plan_number: int, rules: Rules, cached_max: int = 200_000) -> None:
-        self.rules, self.plan = rules._replace(accelerate=accelerate()), PLANS[plan_number]
+    def __init__(self, plan: Plan, rules: Rules, cached_max: int = 200_000) -> None:
+        self.rules, self.plan = rules._replace(accelerate=accelerate()), plan
         self.cached_max = cached_max
         self.stores = [MemoryStore(), MemoryStore()]
         self.folds = self.opened()
@@ -86,7 +87,7 @@ def shown(folded: Folded) -> tuple[list, list, list, list]:
 
 def play(seed: int, count: int, plan_number: int, rules: Rules, cached_max: int = 200_000) -> None:
     """Fold a history in batches, with flushes and crashes between them."""
-    pair, dice = Pair(plan_number, rules, cached_max), random.Random(seed)
+    pair, dice = Pair(PLANS[plan_number], rules, cached_max), random.Random(seed)
     log = World(seed).log(count)
     while (start := pair.folds[0].next_offset) < count:
         pair.feed(log[start : start + dice.choice([1, 3, 10, 40, 300])])
@@ -120,7 +121,7 @@ def test_long_histories_give_the_same_bytes(seed: int) -> None:
 
 @pytest.mark.parametrize("at", [0, 7, 40, 139])
 def test_a_seal_ends_both_alike(at: int) -> None:
-    pair, log = Pair(0, RULES), World(3).log(140)
+    pair, log = Pair(PLANS[0], RULES), World(3).log(140)
     log[at] = log[at]._replace(value=seal_record())
     pair.feed(log[:60])
     pair.flush(5, None)
@@ -141,7 +142,7 @@ def test_bytes_that_are_nearly_records_are_taken_or_refused_alike(seed: int) -> 
     dice = random.Random(seed)
     log = [one._replace(value=fuzzed(dice, one.value)) if dice.random() < 0.5 else one
            for one in World(seed).log(4)]  # fmt: skip
-    pair = Pair(2, RULES)
+    pair = Pair(PLANS[2], RULES)
     for one in log:
         told = []
         for fold in pair.folds:
