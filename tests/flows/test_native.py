@@ -64,7 +64,7 @@ class Pair:
             assert plain(one.parts[0]) == plain(other.parts[0])
             assert one.parts == other.parts
         assert python.applied == native.applied
-        for fold, flush in zip(self.folds, flushes, strict=True):
+        for fold, flush in zip(self.folds, (python, native), strict=True):
             fold.written(flush, fold.write(flush))
 
     def same(self) -> None:

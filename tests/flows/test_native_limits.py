@@ -1,23 +1,38 @@
 """The native fold where numbers are great, bytes are odd, and where it fails."""
 
 import gc
-import struct
+import sys
+import threading
 from typing import Any
 
 import msgspec
 import pytest
 from native_world import EVIDENCES, NOW, PLANS, RULES, World, make_leaf, ordered, viewed
-from test_native import Pair
+from test_native import Pair, shown
 
 from penstock.adapters.accelerator.native import accelerate
 from penstock.adapters.store.memory import MemoryStore
+from penstock.core.errors import DataCorrupt, Unavailable
 from penstock.core.feature.plan import Plan
-from penstock.core.ids import event_id
-from penstock.core.record import RECORD_FORMAT, Evidence, Kind, LogRecord, Record, encode_record
-from penstock.core.step import Rules
+from penstock.core.ids import LeafId, event_id
+from penstock.core.record import (
+    NO_VERSION,
+    RECORD_FORMAT,
+    Evidence,
+    Kind,
+    LogRecord,
+    Record,
+    Version,
+    encode_record,
+    leaf_of,
+)
+from penstock.core.step import Rules, Step
 from penstock.core.time import DAY_MS
 from penstock.dsl import features as f
-from penstock.flows.native import NativeFold
+from penstock.flows.native import NativeFold, new_fold
+from penstock.flows.process import flush_all
+from penstock.ports.accelerator import Accelerator
+from penstock.ports.store import LeafWrite
 
 pytestmark = pytest.mark.skipif(accelerate() is None, reason="the accelerator is not built")
 
@@ -103,8 +118,128 @@ def test_sums_that_outgrow_127_bits_go_on_in_python() -> None:
     pair.same()
 
 
-def _write(leaf_id: Any, raw: bytes) -> Any:
-    from penstock.core.record import NO_VERSION, Version
-    from penstock.ports.store import LeafWrite
-
+def _write(leaf_id: LeafId, raw: bytes) -> LeafWrite:
     return LeafWrite(leaf_id, NO_VERSION, Version(1, 0), (raw,))
+
+
+def test_more_purposes_than_bits_are_folded_alike() -> None:
+    names = [f"purpose_{number:02d}" for number in range(70)]
+    features = {name: f.count(viewed, over=f.days(2 + number), purpose=name)
+                for number, name in enumerate(names)}  # fmt: skip
+    plan = f.compile_plan(type("Many", (f.Profile,), features))
+    evidence = Evidence("context", granted=tuple(names[::3]), denied=(names[1],))
+    both(plan, [event(offset, evidence=evidence) for offset in range(5)])
+
+
+ODD_EVIDENCE = [
+    ["unknown", 5], ["unknown", ["a", 5]], ["unknown", [], [], 1], ["unknown", [], [], "", [["a"]]],
+    ["unknown", [], [], "", [["a", "b", "c"]]], [], [5], ["unknown", [], [], "", [], {"more": 1}], ["context"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("evidence", ODD_EVIDENCE)
+@pytest.mark.parametrize("kind", [*Kind, 0, 9])
+def test_evidence_that_does_not_read_is_refused_alike(evidence: list[Any], kind: int) -> None:
+    fields = msgspec.msgpack.decode(event(0).value)
+    fields[1], fields[14] = int(kind), evidence
+    record = LogRecord(0, NOW, msgspec.msgpack.encode(fields))
+    pair, told = Pair(PLANS[0], RULES), []
+    for fold in pair.folds:
+        try:
+            told.append(shown(fold.feed([record])))
+        except DataCorrupt as error:
+            told.append(str(error))
+    assert told[0] == told[1]
+    pair.flush(10, None)
+
+
+class Breaks:
+    """An accelerator that breaks at a record, as a bug in it would: by what no caller of it ever does."""
+
+    def __init__(self, real: Accelerator, at: int) -> None:
+        self._real, self._left = real, at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def __len__(self) -> int:
+        return len(self._real)
+
+    def __contains__(self, leaf: object) -> bool:
+        return leaf in self._real
+
+    def run(self, start: int, generation: int) -> Any:
+        self._left -= 1
+        return self._real.run(start if self._left else 1 << 40, generation)
+
+
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_a_bug_in_it_ends_the_native_fold_and_nothing_else(at: int) -> None:
+    real = accelerate()
+    assert real is not None
+    rules = RULES._replace(accelerate=lambda plan, rules: Breaks(real(plan, rules), at))
+    log, store = World(8).log(900), MemoryStore()
+    fold = new_fold(step=Step(PLANS[1], rules), store=store, epoch=1, partition=0, generation=1)
+    refused: list[str] = []
+    while fold.next_offset < len(log):
+        try:
+            fold.feed(log[fold.next_offset : fold.next_offset + 300])
+            flush_all(fold)
+        except Unavailable as error:
+            refused.append(error.code)
+            with pytest.raises(Unavailable):
+                fold.peek([LeafId(leaf_of(log[0].value))])
+            # As a runtime that rests.
+            fold.cache.clear()
+            fold.dirty.clear()
+            fold.restart()
+    assert refused == ["E475"]
+    pair = Pair(PLANS[1], RULES)
+    pair.feed(log)
+    pair.flush(10_000, None)
+    assert dict(store.scan(1, None, 1_000)) == dict(pair.stores[0].scan(1, None, 1_000))
+
+
+def test_it_can_be_counted_and_read_while_it_folds() -> None:
+    pair, log = Pair(PLANS[2], RULES), World(3).log(600)
+    fold, raised, done = pair.folds[1], [], threading.Event()
+
+    def look() -> None:
+        try:
+            while not done.is_set():
+                assert len(fold.dirty) <= len(fold.cache)
+                fold.peek([*fold.cache][:3])
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            raised.append(error)
+
+    class Garbage:
+        """A finalizer, which the collector may run at any allocation."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            try:
+                assert len(fold.dirty) <= len(fold.cache)
+            except Exception as error:  # noqa: BLE001 - whatever it is
+                raised.append(error)
+
+    threads, thresholds = [threading.Thread(target=look) for _ in range(2)], gc.get_threshold()
+    interval = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-6)
+        gc.set_threshold(1, 1, 1)
+        for thread in threads:
+            thread.start()
+        for start in range(0, len(log), 150):
+            for _ in range(20):
+                Garbage()
+            pair.feed(log[start : start + 150])
+            pair.flush(10_000, None)
+    finally:
+        done.set()
+        gc.set_threshold(*thresholds)
+        sys.setswitchinterval(interval)
+        for thread in threads:
+            thread.join()
+    assert not raised

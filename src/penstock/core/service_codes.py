@@ -151,6 +151,10 @@ SERVICE: dict[str, Code] = {
         "Another process has joined the group of workers under the same name.",
         "Give every worker a `fold.member` of its own, or none; end one of the two.",
     ),
+    "E475": Code(
+        "The native fold failed, which is a bug: nothing that it held is written, and the leaves go on in Python.",
+        "Report it with what the process wrote to its standard error; `fold.accelerated = false` leaves it out.",
+    ),
     "E480": Code(
         "The log goes on in another generation, of which this process has not heard yet.",
         "Nothing: it asks the brokers every second. If it lasts, look whether it may describe the topics of the prefix.",

@@ -8,17 +8,18 @@ leaves is all that the two have in common.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from penstock.core.consent.suppression import PERMISSION_EVENTS, suppression_of
-from penstock.core.errors import DataCorrupt, Fenced
+from penstock.core.errors import DataCorrupt, Fenced, Unavailable
 from penstock.core.feature.window import QUARTER_MS
 from penstock.core.identity.routing import link_records
 from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf, decode_leaf, encode_leaf
-from penstock.core.record import Kind, LogRecord, Record, Version, decode_record
+from penstock.core.record import NO_VERSION, Kind, LogRecord, Record, Version, decode_record
 from penstock.core.step import Outcome, Step
 from penstock.flows.process import Flush, Folded, PartitionFold, letter_of
 from penstock.ports.accelerator import Accelerator
@@ -26,6 +27,9 @@ from penstock.ports.store import LeafWrite, Store, StoredLeaf, Verdict
 
 SLICE_RECORDS = 128
 """Records that are looked at together before the first is folded."""
+
+MASK = (1 << 64) - 1
+"""Of purposes that the accelerator knows: what needs further ones is folded in Python."""
 
 SHOWN_MAX = 4_000
 """Leaves that were read and are remembered decoded, until they change."""
@@ -66,7 +70,7 @@ def _accelerated(step: Step) -> Accelerator | None:
     }
     try:
         return step.rules.accelerate(step.plan.handed_over(), msgspec.msgpack.encode(rules))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None  # definitions that it does not read
 
 
@@ -84,6 +88,8 @@ class NativeFold(PartitionFold):
         super().__init__(**others)
         self.native = native
         self.tell([0])  # the clock of a leaf into which nothing was folded
+        self.in_python = False
+        """The accelerator has failed, and is not used any more."""
         self.kept: dict[LeafId, Leaf] = {}
         """Leaves that only Python knows, decoded."""
         self.cache = _Cache(self)
@@ -91,13 +97,44 @@ class NativeFold(PartitionFold):
 
     # -- fold
 
+    def feed(self, batch: Sequence[LogRecord]) -> Folded:
+        """Fold a batch of consecutive records, as `PartitionFold.feed` does.
+
+        Raises:
+            Unavailable: And if the accelerator failed (E475); the caller restarts, and it goes on in Python.
+        """
+        with self.guarded():
+            return super().feed(batch)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Say of a failure of the accelerator what to do: nothing that it holds is written."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.in_python or not self.native.broken:
+                raise
+            raise Unavailable("E475", "the native fold failed",
+                              fix="nothing now: the leaves go on in Python, from what is written; report it, and set "
+                              "`fold.accelerated = false` until it is mended") from error  # fmt: skip
+
+    def restart(self) -> int:
+        """Begin anew, as `PartitionFold.restart` does; in Python if the accelerator has failed."""
+        resume = super().restart()
+        if self.native.broken and not self.in_python:
+            self.in_python, self.cache, self.dirty = True, {}, {}
+        return resume
+
     def _fold_slice(self, batch: Sequence[LogRecord], folded: Folded) -> None:
+        if self.in_python:
+            super()._fold_slice(batch, folded)
+            return
         native, batch = self.native, batch if type(batch) is list else [*batch]
         missing, unread, judged, quarters = native.scan(batch, 0, len(batch))
         records = {place: decode_record(batch[place].value) for place in unread}
         for place in judged:
             verdict = self.step.verdict(decode_record(batch[place].value).evidence)
-            native.judge(place, verdict.mask, [*verdict.permitted], verdict.words)
+            native.judge(place, verdict.mask & MASK, [*verdict.permitted], verdict.words)
         self.tell(quarters)
         if records:
             others = dict.fromkeys(record.leaf for record in records.values())
@@ -187,17 +224,19 @@ class NativeFold(PartitionFold):
 
     def _bring(self, leaves: Sequence[LeafId]) -> None:
         """Hold leaves that were not held, from the store or new."""
-        put, new = self.native.put, (0, -1)
         if self._empty:
-            for leaf_id in leaves:
-                put(leaf_id, new, None)
+            self._hold(leaves, [None] * len(leaves))
             return
         found = self.store.read(self.epoch, leaves)
         # What was read may be older than what this fold has written.
         self._require_era()
+        self._hold(leaves, found)
+
+    def _hold(self, leaves: Sequence[LeafId], found: Sequence[StoredLeaf | None]) -> None:
+        put = self.native.put
         for leaf_id, stored in zip(leaves, found, strict=True):
             if stored is None:
-                put(leaf_id, new, None)
+                put(leaf_id, NO_VERSION, None)
             elif not put(leaf_id, stored.version, stored.parts[0]):
                 self._keep_or_put(leaf_id, stored)
 
@@ -212,19 +251,17 @@ class NativeFold(PartitionFold):
         if not self.native.put(leaf_id, stored.version, stored.parts[0]):
             self.kept[leaf_id] = leaf
 
-    def absent(self, batch: Sequence[LogRecord]) -> list[LeafId]:
-        """Return the leaves of a batch that would have to be looked up."""
-        return [leaf for leaf in super().absent(batch) if leaf not in self.native]
+    def look_up(self, leaves: Sequence[LeafId]) -> Sequence[Any]:
+        """Return leaves from the store as their bytes, which the accelerator reads."""
+        return super().look_up(leaves) if self.in_python else self.store.read(self.epoch, leaves)
 
-    def take_in(self, leaves: Sequence[LeafId], found: Sequence[Leaf | None], starts: int) -> None:
-        """Hold what was fetched beforehand, as `PartitionFold.take_in` does."""
-        if starts != self.starts:
-            return
-        for leaf_id, leaf in zip(leaves, found, strict=True):
-            if leaf is None:
-                self.native.put(leaf_id, (0, -1), None)
-            else:
-                self.cache[leaf_id] = leaf
+    def take_in(self, leaves: Sequence[LeafId], found: Sequence[Any], starts: int) -> None:
+        """Hold what was looked up beforehand, as `PartitionFold.take_in` does."""
+        if self.in_python:
+            super().take_in(leaves, found, starts)
+        elif starts == self.starts:
+            with self.guarded():
+                self._hold(leaves, found)
 
     def _let_go(self) -> None:
         self._empty = False
@@ -235,7 +272,13 @@ class NativeFold(PartitionFold):
 
     def take(self, limit: int, before: int | None = None) -> Flush | None:
         """Encode up to `limit` changed leaves, as `PartitionFold.take` does."""
+        if self.in_python:
+            return super().take(limit, before)
         self._require_era()
+        with self.guarded():
+            return self._take(limit, before)
+
+    def _take(self, limit: int, before: int | None) -> Flush | None:
         native = self.native
         owed = native.dirty_count()
         if not owed and self.noted == self.next_offset:
@@ -264,10 +307,14 @@ class NativeFold(PartitionFold):
 
     def written(self, flush: Flush, verdicts: Sequence[Verdict]) -> None:
         """Take note of what the store decided, as `PartitionFold.written` does."""
+        if self.in_python:
+            super().written(flush, verdicts)
+            return
         if Verdict.REFUSED in verdicts:
             raise Fenced("E601", "another worker has written a leaf of this partition",
                          fix="the worker drops its cache and seeks to its applied offset")  # fmt: skip
-        self.native.written([(write.leaf, write.new) for write in flush.writes])
+        with self.guarded():
+            self.native.written([(write.leaf, write.new) for write in flush.writes])
         self.noted = flush.applied.offset + 1
 
 
@@ -283,6 +330,11 @@ class _Cache(MutableMapping[LeafId, Leaf]):
         kept = fold.kept.get(leaf_id)
         if kept is not None:
             return kept
+        with fold.guarded():
+            return self._decoded(leaf_id)
+
+    def _decoded(self, leaf_id: LeafId) -> Leaf:
+        fold = self._fold
         version = fold.native.version(leaf_id)
         if version is None:
             raise KeyError(leaf_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, MutableMapping, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from penstock.core.consent.suppression import (
     PERMISSION_EVENTS,
@@ -237,12 +237,16 @@ class PartitionFold:
         leaves = dict.fromkeys(leaf_of(entry.value) for entry in batch)
         return [LeafId(leaf) for leaf in leaves if leaf not in cache]
 
-    def take_in(self, leaves: Sequence[LeafId], found: Sequence[Leaf | None], starts: int) -> None:
-        """Hold what was fetched beforehand, so that no look-up is left for `feed`.
+    def look_up(self, leaves: Sequence[LeafId]) -> Sequence[Any]:
+        """Return leaves from the store as `take_in` takes them; on any thread."""
+        return self.fetch(leaves)
+
+    def take_in(self, leaves: Sequence[LeafId], found: Sequence[Any], starts: int) -> None:
+        """Hold what was looked up beforehand, so that no look-up is left for `feed`.
 
         Args:
             leaves: From `absent`.
-            found: From `fetch`, on any thread; nothing was fed to this fold meanwhile.
+            found: From `look_up`, on any thread; nothing was fed to this fold meanwhile.
             starts: `starts` from before they were fetched. If it has begun anew since, they are let go.
         """
         if starts != self.starts:

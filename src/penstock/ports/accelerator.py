@@ -31,6 +31,11 @@ class Accelerator(Protocol):
     """The leaves of one partition, and their fold."""
 
     @property
+    def broken(self) -> bool:
+        """Whether a bug has ended it: whatever is asked of it but to `clear` raises RuntimeError."""
+        ...
+
+    @property
     def calendar(self) -> bool:
         """Whether calendar periods are folded, so that offsets of the time zone are to be told."""
         ...

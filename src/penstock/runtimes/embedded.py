@@ -236,7 +236,7 @@ class EmbeddedEngine:
             starts = fold.starts
             loop = asyncio.get_running_loop()
             fold.take_in(
-                absent, await loop.run_in_executor(self._reads, fold.fetch, absent), starts
+                absent, await loop.run_in_executor(self._reads, fold.look_up, absent), starts
             )
             if starts != fold.starts:
                 return
