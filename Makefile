@@ -15,7 +15,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-sdk services deploy-tools faults check check-format check-lint check-types \
-        check-contracts check-tidy check-docs check-spelling check-lock check-deploy bench up fix site docs lock env clean
+        check-contracts check-tidy check-docs check-spelling check-lock check-deploy check-native bench up fix site docs lock env clean
 
 help: ## list what you can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,7 +32,7 @@ test-slow: $(ENV) $(NATIVE) test-sdk services deploy-tools ## the long tests: mo
 faults: $(ENV) $(NATIVE) services ## a thousand kills, a hundred thousand histories, a cluster under faults; about two hours
 	$(PYTEST) -p no:randomly -m faults tests/faults tests/simulation -s --timeout=7200
 
-check: check-format check-lint check-types check-contracts check-tidy check-docs check-spelling check-lock check-deploy ## format, lint, types, contracts, tidy, docs
+check: check-format check-lint check-types check-contracts check-tidy check-docs check-spelling check-lock check-deploy check-native ## format, lint, types, contracts, tidy, docs
 
 check-format: $(ENV)
 	$(BIN)/ruff format --check --quiet .
@@ -69,6 +69,18 @@ deploy-tools: $(LINTERS) $(if $(shell command -v go 2>/dev/null),$(CHARTS))
 
 check-deploy: $(ENV) deploy-tools
 	$(PYTEST) -q -p no:randomly -m "not slow" tests/deploy
+
+# What of the compiler's tools is missing is said, and its check is skipped; without cargo it is an error in CI.
+check-native:
+	@if ! command -v cargo >/dev/null; then \
+	  echo 'cargo is not installed: native/ is not checked' >&2; [ "$$CI" != true ] || exit 1; \
+	else \
+	  if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check --manifest-path native/Cargo.toml || exit 1; \
+	  else echo 'rustfmt is not installed: the format of native/ is not checked' >&2; fi; \
+	  if cargo clippy --version >/dev/null 2>&1; then \
+	    cargo clippy --quiet --release --locked --manifest-path native/Cargo.toml --target-dir .cache/native -- -D warnings || exit 1; \
+	  else echo 'clippy is not installed: native/ is not linted' >&2; fi; \
+	fi
 
 $(CHARTS): tools/deploy/main.go tools/deploy/go.mod tools/deploy/go.sum
 	@mkdir -p $(@D)
