@@ -472,8 +472,12 @@ impl Spec {
             }
             Kind::LastK { keyed: false, .. } => {
                 let count = groups_of(reader, 3)?;
-                let entries = (0..count).map(|_| read_entry(reader)).collect::<Known<Vec<_>>>()?;
                 let distinct = matches!(self.kind, Kind::LastK { distinct: true, .. });
+                let value = if distinct { Raw::read_key } else { Raw::read };
+                let one = |reader: &mut Reader<'_>| {
+                    Ok(Entry { at: reader.narrow()?, event: reader.u64()?, value: value(reader)? })
+                };
+                let entries = (0..count).map(|_| one(reader)).collect::<Known<Vec<_>>>()?;
                 in_order(&entries, Entry::place, |entry| distinct.then_some(&entry.value))?;
                 Acc::Entries(Box::new(entries))
             }

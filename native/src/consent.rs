@@ -22,14 +22,16 @@ impl Entry {
         if reader.array()? != 6 {
             return Err(Unknown);
         }
-        Ok(Entry {
+        let entry = Entry {
             at_ms: reader.i64()?,
             denied: reader.bool()?,
             event: reader.u64()?,
             source: texts.of(reader.str()?),
             basis_at_ms: reader.i64()?,
             basis: texts.of(reader.str()?),
-        })
+        };
+        // No basis has no time: as others merge, only Python knows.
+        if entry.basis.is_empty() && entry.basis_at_ms != 0 { Err(Unknown) } else { Ok(entry) }
     }
 
     pub fn write(&self, out: &mut Vec<u8>) {

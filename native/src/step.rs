@@ -133,7 +133,9 @@ impl Step {
         }
         let event = found.event_id;
         let job = text_at(bytes, &found.job);
-        let seen = leaf.ids.get(event).is_some_and(|tile| tile > self.tile - ID_TILES);
+        // What the leaf's clock has forgotten is not known, where stamps fall.
+        let clock_tile = self.tile.max(leaf.clock_ms.div_euclid(ID_TILE_MS));
+        let seen = leaf.ids.get(event).is_some_and(|tile| tile > clock_tile - ID_TILES);
         if seen || (!job.is_empty() && remembers(leaf, job, event)) {
             leaf.deduplicated += 1;
             if !job.is_empty() && !leaf.quarantined {

@@ -7,7 +7,7 @@ come back beside the bytes.
 
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
@@ -88,7 +88,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     format: int
     kind: int
     tenant: str
-    leaf: bytes
+    leaf: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     id_type: str
     event_id: int
     message_id: str

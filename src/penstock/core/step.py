@@ -142,19 +142,22 @@ class Step:
         leaf.offset = offset
         if not self._tile_from_ms <= logged_at_ms < self._tile_until_ms:
             self._enter_tile(logged_at_ms)
-        id_tile = self._tile
+        id_tile = clock_tile = self._tile
         clock_ms = leaf.clock_ms
         if logged_at_ms > clock_ms:
             leaf.clock_ms = logged_at_ms
             if clock_ms < self._tile_from_ms and leaf.size > SMALL_BYTES:
                 self.expire(leaf)
+        elif clock_ms >= self._tile_until_ms:
+            # Stamps fell: what the leaf's clock has forgotten is not known, still held here or not.
+            clock_tile = clock_ms // ID_TILE_MS
         if record.kind != _PRIMARY:
             return _SKIPPED if record.kind in _NOBODYS else self._fold_link(leaf, record)
         if leaf.value is None:
             _name(leaf, record)
         event, ids, job = record.event_id, leaf.ids, record.job
         seen = ids.get(event)
-        if (seen is not None and seen > id_tile - ID_TILES) or (
+        if (seen is not None and seen > clock_tile - ID_TILES) or (
             job and event in leaf.jobs.get(job, ())
         ):
             leaf.deduplicated += 1
