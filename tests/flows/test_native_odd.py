@@ -1,6 +1,7 @@
 """The native fold and the one in Python, by chance: plans, times, and bytes that are not as they should be."""
 
 import random
+from typing import Any
 
 import pytest
 from native_odd import Chance, odd_leaf, odd_record, odd_times, with_great_numbers
@@ -19,7 +20,7 @@ FEW = range(8)
 MANY = [*range(100, 200)]
 
 
-def attacks(test):
+def attacks(test: Any) -> Any:
     """Run a test a few times, and in the long tests many."""
     seeds = [*FEW, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MANY)]
     return pytest.mark.parametrize("seed", seeds)(test)
