@@ -243,3 +243,46 @@ def test_it_can_be_counted_and_read_while_it_folds() -> None:
         for thread in threads:
             thread.join()
     assert not raised
+
+
+def test_what_was_looked_up_beforehand_is_held_alike() -> None:
+    log, pair = World(4).log(400), Pair(PLANS[2], RULES)
+    pair.feed(log[:200])
+    pair.flush(10_000, None)
+    pair.folds = pair.opened()
+    for start in range(200, 400, 40):
+        some = log[start : start + 40]
+        for fold in pair.folds:
+            absent = fold.absent(some)
+            found, starts = fold.look_up(absent), fold.starts
+            fold.take_in(absent, found, starts - 1)
+            assert fold.absent(some) == absent
+            fold.take_in(absent, found, starts)
+            assert not fold.absent(some)
+        pair.same()
+        pair.feed(some)
+        pair.flush(3, None)
+    pair.flush(10_000, None)
+
+
+def test_quarters_of_an_hour_are_forgotten_and_asked_for_again() -> None:
+    log, pair = World(6).log(300), Pair(PLANS[1], RULES)
+    native = pair.folds[1]
+    assert isinstance(native, NativeFold)
+    for start in range(0, 300, 50):
+        pair.feed(log[start : start + 50])
+        for quarter in range(start << 20, (start << 20) + (1 << 17)):
+            native.native.tell(quarter, 0)
+        pair.flush(4, None)
+    pair.flush(1_000, None)
+    pair.same()
+
+
+def test_more_words_of_consent_than_are_remembered_give_the_same_bytes() -> None:
+    sources = [f"context{number % 10_200}" for number in range(10_500)]
+    log = [
+        event(offset, evidence=Evidence(source, granted=("personalisation",)), name="Never Declared",
+              message_id=f"m{offset}")
+        for offset, source in enumerate(sources)
+    ]  # fmt: skip
+    both(PLANS[0], log)
