@@ -70,10 +70,12 @@ deploy-tools: $(LINTERS) $(if $(shell command -v go 2>/dev/null),$(CHARTS))
 check-deploy: $(ENV) deploy-tools
 	$(PYTEST) -q -p no:randomly -m "not slow" tests/deploy
 
-# What of the compiler's tools is missing is said, and its check is skipped; without cargo it is an error in CI.
+# What of the compiler's tools is missing, or too old, is said, and its check is skipped; without cargo it is an error in CI.
 check-native:
 	@if ! command -v cargo >/dev/null; then \
 	  echo 'cargo is not installed: native/ is not checked' >&2; [ "$$CI" != true ] || exit 1; \
+	elif ! cargo fetch --quiet --locked --manifest-path native/Cargo.toml; then \
+	  echo 'cargo is older than native/Cargo.toml wants, or has no registry: native/ is not checked' >&2; \
 	else \
 	  if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check --manifest-path native/Cargo.toml || exit 1; \
 	  else echo 'rustfmt is not installed: the format of native/ is not checked' >&2; fi; \

@@ -732,9 +732,7 @@ fn add_session(acc: &mut Acc, at: i64, gap_ms: i64) {
         *acc = Acc::Sessions(Box::new(vec![(at, at, 1)]));
         return;
     };
-    if let Some(last) = sessions.last_mut()
-        && last.1 <= at
-    {
+    if let Some(last) = sessions.last_mut().filter(|last| last.1 <= at) {
         if at - last.1 < gap_ms {
             *last = (last.0, at, last.2 + 1);
         } else {

@@ -57,9 +57,7 @@ impl Held {
     }
 
     pub fn touch(&mut self, id: &LeafId, offset: i64) {
-        if let Some(slot) = self.slots.get_mut(id)
-            && slot.dirty_from < 0
-        {
+        if let Some(slot) = self.slots.get_mut(id).filter(|slot| slot.dirty_from < 0) {
             slot.dirty_from = offset;
             self.dirty.push_back((*id, offset));
         }

@@ -470,10 +470,9 @@ impl Leaf {
             pair(reader)?;
             let tile = i32::try_from(reader.i64()?).map_err(|_| Unknown)?;
             let count = reader.array()?;
-            if let Ids::Few(list) = &mut self.ids
-                && list.len() + count <= SMALL_IDS
-            {
-                list.reserve_exact(count);
+            match &mut self.ids {
+                Ids::Few(list) if list.len() + count <= SMALL_IDS => list.reserve_exact(count),
+                _ => {}
             }
             for _ in 0..count {
                 self.ids.put(reader.u64()?, tile);

@@ -437,9 +437,7 @@ impl Fold {
     }
 
     fn verdict(&mut self, raw: &[u8]) -> Option<Arc<Verdict>> {
-        if let Some((held, verdict)) = &self.latest
-            && held == raw
-        {
+        if let Some((_, verdict)) = self.latest.as_ref().filter(|(held, _)| held == raw) {
             return Some(verdict.clone());
         }
         let verdict = self.verdicts.get(raw)?.clone();

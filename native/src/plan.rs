@@ -330,9 +330,7 @@ impl Plan {
     ) -> Option<i64> {
         let cell = self.cells[program.cell].as_ref()?;
         let state = &mut states[program.cell];
-        if let Some(filter) = &program.filter
-            && filter.truth(fields) != Some(true)
-        {
+        if program.filter.as_ref().is_some_and(|filter| filter.truth(fields) != Some(true)) {
             return None;
         }
         let key = known(program.key.as_ref(), fields)?;

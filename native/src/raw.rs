@@ -144,12 +144,8 @@ impl PartialOrd for Raw {
 impl Ord for Raw {
     fn cmp(&self, other: &Raw) -> Ordering {
         let (one, two) = (self.bytes(), other.bytes());
-        let fix = |head: u8| head & 0xe0 == 0xa0;
-        if let (Some(&left), Some(&right)) = (one.first(), two.first())
-            && fix(left)
-            && fix(right)
-        {
-            return one[1..].cmp(&two[1..]);
+        if let ([0xa0..=0xbf, left @ ..], [0xa0..=0xbf, right @ ..]) = (one, two) {
+            return left.cmp(right);
         }
         match (self.text(), other.text()) {
             (Some(left), Some(right)) => left.cmp(right),

@@ -170,11 +170,12 @@ impl Step {
         } else {
             self.fold_person(leaf, bytes, found, &verdict.permitted, links);
             let id_type = text_at(bytes, &found.id_type);
-            if let Some(Folding::Here(event)) = self.plan.events.get(name)
-                && !ENTITY_TYPES.contains(&id_type)
-            {
-                leaf.size += self.fold_features(leaf, bytes, found, event, verdict.mask);
-                leaf.full = self.plan.weights.take_full();
+            match self.plan.events.get(name) {
+                Some(Folding::Here(event)) if !ENTITY_TYPES.contains(&id_type) => {
+                    leaf.size += self.fold_features(leaf, bytes, found, event, verdict.mask);
+                    leaf.full = self.plan.weights.take_full();
+                }
+                _ => {}
             }
             leaf.applied += 1;
             Outcome::Applied
