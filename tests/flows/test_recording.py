@@ -16,7 +16,7 @@ PARTITIONS = 3
 
 def event(number: int) -> Record:
     return Record(
-        RECORD_FORMAT, Kind.PRIMARY, "default", b"leaf", "user_id", number, f"m-{number}", "track",
+        RECORD_FORMAT, Kind.PRIMARY, "default", b"leaf" * 4, "user_id", number, f"m-{number}", "track",
         "Product Viewed", 0, 0, "backend", 0, True, Evidence("unknown"),
     )  # fmt: skip
 
