@@ -18,6 +18,7 @@ import uvloop
 from litestar import Litestar
 
 from benchmarks import sampling
+from penstock.adapters.accelerator.native import accelerate_intake
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.metrics.prometheus import PrometheusMetrics
 from penstock.cli.up import GC_THRESHOLDS
@@ -46,6 +47,7 @@ async def serve(folder: Path, port: int) -> None:
         identity=project.identity_rules(), consent=project.consent_rules(),
         identifier_key=stores.keys.get(IDENTIFIER_KEY), tenant=project.settings.project.tenant,
         appender=appender, suppressions=stores.suppressions, clock=clock, metrics=metrics,
+        accelerate=accelerate_intake() if project.settings.fold.accelerated else None,
     )  # fmt: skip
     server = project.settings.server
     keys = [

@@ -12,13 +12,19 @@ mod blake2b;
 mod cell;
 mod consent;
 mod edge;
+mod fields;
 mod hash;
 mod held;
+mod instant;
+mod intake;
+mod json;
 mod leaf;
 mod msgpack;
 mod plan;
 mod raw;
 mod record;
+mod routing;
+mod sha256;
 mod step;
 mod zone;
 
@@ -41,7 +47,7 @@ use record::{Found, part, text_at};
 use step::{Logged, Outcome, PREFERENCE_UPDATED, Rules, Step, Verdict};
 use zone::Zone;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const VERDICTS_MAX: usize = 10_000;
 
 /// One record of the slice at hand.
@@ -536,6 +542,7 @@ fn penstock_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("FORMAT", FORMAT)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<Fold>()?;
+    module.add_class::<intake::Intake>()?;
     let _ = (NIL, NO_VERSION, Reader::new(&[]));
     Ok(())
 }

@@ -14,6 +14,7 @@ from threading import Lock
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from penstock.adapters.accelerator.native import accelerate_intake
 from penstock.adapters.backup.data_folder import require_whole
 from penstock.adapters.clock import SystemClock
 from penstock.adapters.content.html_to_text import html_to_text
@@ -430,6 +431,7 @@ def make_node(
         identifier_key=identifier_key, tenant=tenant, appender=engine.appender,
         suppressions=stores.suppressions, clock=clock, metrics=metrics, find_item=engine.find,
         put_suppressions=lambda entries: register.submit([entries]),
+        accelerate=accelerate_intake() if settings.fold.accelerated else None,
     )  # fmt: skip
     decider: Grouper[tuple[DecisionKey, bytes], Decided] = Grouper(
         stores.decisions.put_if_absent, name="penstock-decide"

@@ -34,7 +34,8 @@ DOCS: Final[dict[str, str]] = {
     "fold.session_ms": "How long a worker may be silent before others get its partitions; with `consumer` the brokers' setting counts.",
     "fold.processes": "Processes that `penstock worker` starts, a core each; they share the partitions.",
     "fold.host": "Address on which a worker answers `/health`, `/ready` and `/metrics`.",
-    "fold.accelerated": "Fold by the native accelerator where it is installed; the leaves are the same byte for byte.",
+    "fold.accelerated": "Fold, and make records of requests, by the native accelerator where it is installed; leaves and records "
+    "are the same byte for byte.",
     "fold.port": "Port of it; each further process has the next one. 0 picks free ones.",
 }
 """What each setting means, as `penstock.settings.DOCS`."""

@@ -76,7 +76,7 @@ def events(data: bytes) -> None:
     row = ROWS[data[0] % len(ROWS)] if data else ROWS[0]
     body = inflate(data[1:], b"", row.body_bytes_max)
     read_envelope(body)
-    decoded = row.decode(body, "site")
+    decoded = row.reading.decode(body, "site")
     for refused in decoded.rejected:
         require_silent(refused.error)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from threading import Event as Gate
 
+import msgspec
 import pytest
 
 from penstock.adapters.log.memory import MemoryLog
@@ -17,6 +18,7 @@ from penstock.core.record import (
     LogRecord,
     Record,
     decode_record,
+    encode_record,
 )
 from penstock.ports.log import Appended
 from penstock.runtimes import appender as module
@@ -274,3 +276,22 @@ def test_a_fold_that_lags_too_far_takes_no_more_but_what_is_never_shed() -> None
 
     assert [decode_record(entry.value).message_id for entry in rig.told] == ["m2", "m3"]
     assert rig.metrics.value("penstock_requests_shed_total", reason="fold_lag") == 1
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_a_record_may_be_its_bytes_already(partitions: int) -> None:
+    async def story() -> MemoryLog:
+        clock = HandClock(NOW)
+        log = MemoryLog(clock, partitions=partitions)
+        appender = GroupAppender(log, clock, MemoryMetrics(), lambda _, records: None)
+        await appender.append([record(0), encode_record(record(1)), encode_record(elsewhere)])
+        await appender.close()
+        return log
+
+    elsewhere = msgspec.structs.replace(record(2), leaf=bytes(7) + b"\x02" + bytes(8))
+    log = asyncio.run(story())
+    read = [
+        [decode_record(entry.value).event_id for entry in log.read(partition, 0, 10)]
+        for partition in range(partitions)
+    ]
+    assert ([[0, 1, 2]] if partitions == 1 else [[0, 1], [], [2]]) == read

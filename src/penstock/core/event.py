@@ -196,7 +196,9 @@ def decode_single(
     return Decoded([(0, event)], [], [body], type_name)
 
 
-def decode_batch(body: bytes, limits: Limits, *, source: str = "") -> Decoded:
+def decode_batch(
+    body: bytes, limits: Limits, *, source: str = "", only: Sequence[int] | None = None
+) -> Decoded:
     """Return the events of a batch, and those that were refused, each by itself.
 
     Args:
@@ -204,6 +206,7 @@ def decode_batch(body: bytes, limits: Limits, *, source: str = "") -> Decoded:
             are for all events that have none of their own.
         limits: How much the body may hold.
         source: Distinguishes the derived message ids of different sources.
+        only: Places of the events to decode, in their order; None for all.
 
     Raises:
         EventRejected: The body is not JSON, not an object with `batch`, or too big (E300 to E304,
@@ -218,7 +221,8 @@ def decode_batch(body: bytes, limits: Limits, *, source: str = "") -> Decoded:
     events: list[tuple[int, Event]] = []
     rejected: list[Rejected] = []
     derived_id = ""
-    for index, raw in enumerate(bodies):
+    for index in range(len(bodies)) if only is None else only:
+        raw = bodies[index]
         try:
             if index >= limits.batch_events_max:
                 raise _too_many(limits.batch_events_max)

@@ -44,6 +44,11 @@ class Protector:
         # A device sends its id with every event. Typed: True, 1 and 1.0 are one key but three values.
         self._remembered = lru_cache(PSEUDONYMS_MAX, typed=True)(self.pseudonym)
 
+    @property
+    def key(self) -> bytes:
+        """The key of pseudonyms, for whoever makes them beside this."""
+        return self._key
+
     def apply(self, protection: str, value: Any, path: str, *, kind: str = "string") -> Any:
         """Return a normalised value as it is kept; None for `drop`.
 

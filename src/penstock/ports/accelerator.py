@@ -1,10 +1,13 @@
-"""What folds the log's bytes into leaves without Python, as far as it knows them: optional.
+"""What folds the log's bytes into leaves, and makes records of requests, without Python: optional.
 
 One object is the fold of one partition, for one thread. It holds leaves, and folds slices of records:
 `scan` looks them through and says what it lacks, `run` folds up to the first that it leaves to Python.
 What crosses are encoded records and leaves, so the codec of leaves is all that both sides share.
 
+`NativeIntake` makes records of a request's body, event by event, as far as it knows them.
+
 Laws:
+    The records of a body are those that `flows/collect.py` makes, byte for byte.
     After any history a leaf's bytes and version are those that `core/step.py` gives, however often it
     was handed over to Python and back.
 """
@@ -17,7 +20,7 @@ from typing import Final, Protocol, TypeAlias
 from penstock.core.ids import LeafId
 from penstock.core.record import LogRecord
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of these calls and of what is handed over; an accelerator of another one is not used."""
 
 At: TypeAlias = tuple[int, int]
@@ -25,6 +28,42 @@ At: TypeAlias = tuple[int, int]
 
 Accelerate: TypeAlias = Callable[[bytes, bytes], "Accelerator"]
 """(`Plan.handed_over`, the rules as msgpack) -> accelerator; ValueError if it does not read them."""
+
+AccelerateIntake: TypeAlias = Callable[[bytes, bytes, bytes], "NativeIntake"]
+"""(definitions as msgpack, key of leaf ids, key of pseudonyms) -> intake; ValueError if it does not read them."""
+
+
+class NativeIntake(Protocol):
+    """The intake of one set of definitions. It refuses nothing: what it does not know it leaves to Python."""
+
+    def judge(
+        self, source: str, gpc: bool, said: list[tuple[str, bool]], evidence: bytes, used: str
+    ) -> None:  # fmt: skip
+        """Tell what is done with what a source's events say of consent: `collect`, `bare`, or why nothing is kept."""
+        ...
+
+    def take(
+        self, body: bytes, kind: str | None, batch: bool, limits: tuple[int, int],
+        source: tuple[str, int, bool, bool], gpc: bool, received_at_ms: int,
+    ) -> tuple[list[bytes | None], list[int], list[tuple[int, str]], list[tuple[str, int]], int] | None:  # fmt: skip
+        """Make records of a body.
+
+        Args:
+            body: In plain.
+            kind: The type that the path says of its one event; None if the body does.
+            batch: It holds a list of events.
+            limits: Bytes of an event, and events of a batch.
+            source: Its name, rank, whether it is verified, and whether it has keys of identity tokens.
+            gpc: The request carried `Sec-GPC: 1`.
+            received_at_ms: When it was received.
+
+        Returns:
+            None if all of it is left to Python; else a record for each event, None of those without one;
+            places of events that are left to Python; places of those of which nothing is kept, and why;
+            numbers of fields that nothing declares, by the event that metrics name; the number of identifiers
+            that were left out.
+        """
+        ...
 
 
 class Accelerator(Protocol):

@@ -26,12 +26,16 @@ class Appender(Protocol):
     """
 
     async def append(
-        self, records: Sequence[Record], letters: Sequence[DeadLetter] = (), *, urgent: bool = False
+        self,
+        records: Sequence[Record | bytes],
+        letters: Sequence[DeadLetter] = (),
+        *,
+        urgent: bool = False,
     ) -> None:
         """Append records and dead letters; durable on return.
 
         Args:
-            records: Any partitions, in order.
+            records: Any partitions, in order; each may be its bytes already.
             letters: Dead letters of the same request.
             urgent: Consent, unsubscribe and complaint: never shed.
 

@@ -1,6 +1,7 @@
 """The log: append-only, partitioned, with offsets; it also keeps the dead letters."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count, repeat
 from typing import NamedTuple, Protocol
 
 from penstock.core.errors import SettingsError
@@ -22,7 +23,10 @@ class Appended(NamedTuple):
         if self.placed:
             return [LogRecord(*place, value) for place, value in zip(self.placed, values, strict=True)]  # fmt: skip
         first, logged_at_ms = self.first_offset, self.logged_at_ms
-        return [LogRecord(first + index, logged_at_ms, value) for index, value in enumerate(values)]
+        places = zip(count(first), repeat(logged_at_ms), values, strict=False)
+        # As the named tuple's own constructor, at half its cost.
+        new = tuple[int | bytes, ...].__new__
+        return [new(LogRecord, place) for place in places]
 
 
 class Truncation(NamedTuple):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from penstock.core.errors import Overloaded, PenstockError, Unavailable
-from penstock.core.record import DeadLetter, LogRecord, Record, encode_record
+from penstock.core.record import DeadLetter, LogRecord, Record, encode_record, leaf_of
 from penstock.ports.clock import Clock
 from penstock.ports.log import Log
 from penstock.ports.metrics import Metrics
@@ -113,7 +113,11 @@ class GroupAppender:
             self._spooler.begin()
 
     async def append(
-        self, records: Sequence[Record], letters: Sequence[DeadLetter] = (), *, urgent: bool = False
+        self,
+        records: Sequence[Record | bytes],
+        letters: Sequence[DeadLetter] = (),
+        *,
+        urgent: bool = False,
     ) -> None:
         """Append records and dead letters; durable on return. See `ports.appender.Appender`.
 
@@ -149,12 +153,12 @@ class GroupAppender:
         )
 
     async def _append(
-        self, records: Sequence[Record], letters: Sequence[DeadLetter], *, urgent: bool, owed: bool = False
+        self, records: Sequence[Record | bytes], letters: Sequence[DeadLetter], *, urgent: bool, owed: bool = False
     ) -> None:  # fmt: skip
         if self._closed:
             raise Unavailable("E401", "the log is closing", fix="retry; another process takes over")
         if self._log.partitions == 1:
-            values = [encode_record(record) for record in records]
+            values = [one if isinstance(one, bytes) else encode_record(one) for one in records]
             await self._enqueue(0, values, letters, urgent, owed)
             return
         shares: dict[int, list[bytes]] = {}
@@ -162,8 +166,9 @@ class GroupAppender:
         while len(self._lanes) < known.partitions:
             self._lanes.append(_Lane())
         for record in records:
-            partition = known.partition(record.leaf)
-            shares.setdefault(partition, []).append(encode_record(record))
+            value = record if isinstance(record, bytes) else encode_record(record)
+            partition = known.partition(leaf_of(value))
+            shares.setdefault(partition, []).append(value)
         if letters and not shares:
             shares[0] = []
         first = next(iter(shares), 0)

@@ -12,6 +12,7 @@ from litestar import Litestar
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 
+from penstock.adapters.accelerator.native import accelerate_intake
 from penstock.adapters.log.memory import MemoryLog
 from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.adapters.suppressions.memory import MemorySuppressions
@@ -123,6 +124,7 @@ async def _collecting(
             catalog=CATALOG, protector=Protector(b"p" * 32), identity=IdentityRules(),
             consent=ConsentRules(), identifier_key=b"k" * 32, tenant="default", appender=appender,
             suppressions=suppressions, clock=clock, metrics=metrics,
+            accelerate=accelerate_intake(),
         )
     )  # fmt: skip
     keys = [

@@ -391,7 +391,7 @@ async def test_requests_are_counted_and_logged_by_template_only(collecting, capl
 
 async def test_a_bug_is_answered_503_and_logged_by_place_only(collecting, caplog):
     class Broken:
-        async def take(self, *args, **kwargs):
+        async def take_body(self, *args, **kwargs):
             raise ValueError("bob@example.com")
 
     async with collecting(lambda collector: Broken()) as shop:

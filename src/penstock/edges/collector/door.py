@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from penstock.core.errors import EventRejected, PenstockError
-from penstock.core.event import SEGMENT, Decoded, Limits, decode_batch, decode_single
+from penstock.core.event import SEGMENT, Decoded, Limits
 from penstock.core.json_faults import syntax_fault
 from penstock.edges.asgi import Answer, json_answer
 from penstock.edges.collector.admission import Admission, never_shed, over_quota
@@ -20,6 +20,7 @@ from penstock.edges.collector.body import inflate, is_packed, plain_bytes_of
 from penstock.edges.collector.keys import KeyRing, WriteKey, require_origin
 from penstock.edges.route import Request
 from penstock.flows.collect import Collector, Intake, answer
+from penstock.flows.intake import Reading
 from penstock.ports.metrics import Metrics
 
 JOB = re.compile(r"[A-Za-z0-9._:/-]{1,64}")
@@ -31,9 +32,8 @@ class Row(NamedTuple):
     """One path of the collector's table: how its body is read and how large it may be."""
 
     path: str
-    decode: Callable[[bytes, str], Decoded]
-    """Makes events of the plain body and the source's name; raises EventRejected if there is
-    nothing to read in it."""
+    reading: Reading
+    """Makes events of the plain body."""
     body_bytes_max: int
     """Cap of the body, as sent and inflated."""
     batch: bool
@@ -49,21 +49,20 @@ def single_row(path: str, kind: str | None) -> Row:
         path: The path.
         kind: The event's type; None if its body says it.
     """
-
-    def decode(body: bytes, source: str) -> Decoded:
-        return decode_single(body, kind, SEGMENT, source=source)
-
-    return Row(path, decode, SEGMENT.event_bytes_max, batch=False,
+    return Row(path, Reading(False, kind, SEGMENT), SEGMENT.event_bytes_max, batch=False,
                summary=f"Take one `{kind}`" if kind else "Take one event, whose body says its type")  # fmt: skip
 
 
 def batch_row(path: str, summary: str, limits: Limits, *, imports: bool = False) -> Row:
     """Return the row of a path that takes a batch of events."""
-
-    def decode(body: bytes, source: str) -> Decoded:
-        return decode_batch(body, limits, source=source)
-
-    return Row(path, decode, limits.batch_bytes_max, batch=True, summary=summary, imports=imports)
+    return Row(
+        path,
+        Reading(True, None, limits),
+        limits.batch_bytes_max,
+        batch=True,
+        summary=summary,
+        imports=imports,
+    )
 
 
 class _Envelope(msgspec.Struct):
@@ -185,13 +184,17 @@ class Door:
         self, row: Row, request: Request, key: WriteKey, body: bytes, job: str, work: int
     ) -> Answer:
         try:
-            decoded = row.decode(body, key.source.name)
             gpc = request.headers.get(b"sec-gpc", b"").strip() == b"1"
-            intake = await self.collector.take(key.source, decoded, gpc=gpc, job=job)
+            if self.watch is None:
+                intake = await self.collector.take_body(
+                    key.source, row.reading, body, gpc=gpc, job=job
+                )
+            else:
+                decoded = row.reading.decode(body, key.source.name)
+                intake = await self.collector.take(key.source, decoded, gpc=gpc, job=job)
+                self.watch.took(key.source.name, decoded, intake)
         finally:
             self.admission.leave(len(body), work)
-        if self.watch is not None:
-            self.watch.took(key.source.name, decoded, intake)
         if intake.refused or intake.discarded:
             return json_answer(200, answer(intake))
         return _all_accepted(intake.accepted)

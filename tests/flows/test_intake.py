@@ -1,0 +1,160 @@
+"""The native intake differs in nothing from the one in Python: records, letters, answers and metrics."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from intake_world import MARKS, NOW, ODD, READINGS, SOURCES, WORLDS, Pair, Sender, Side
+
+from penstock.adapters.accelerator.native import accelerate_intake
+from penstock.core.event import SEGMENT
+from penstock.flows.collect import Intake
+from penstock.flows.intake import Reading
+
+pytestmark = pytest.mark.skipif(accelerate_intake() is None, reason="the accelerator is not built")
+
+SEEDS = st.integers(0, 1 << 40)
+BATCH, SINGLE = READINGS[0], READINGS[2]
+SITE, BACKEND = SOURCES[0], SOURCES[2]
+
+
+def play(seed: int, oddity: float, *, damage: bool = False) -> None:
+    """Send some requests to a pair."""
+    sender = Sender(seed, oddity)
+    dice = random.Random(seed)
+    pair = Pair(dice.randrange(len(WORLDS)))
+    for _ in range(3):
+        reading = dice.choice(READINGS)
+        body = sender.body(reading)
+        if damage:
+            body = sender.damaged(body)
+        pair.take(body, reading, dice.choice(SOURCES), gpc=dice.random() < 0.2)
+
+
+@given(SEEDS)
+@settings(max_examples=250, deadline=None)
+def test_ordinary_requests_come_to_the_same_bytes(seed: int) -> None:
+    play(seed, 0.0)
+
+
+@given(SEEDS, st.sampled_from([0.02, 0.1, 0.4]))
+@settings(max_examples=350, deadline=None)
+def test_odd_values_come_to_the_same_bytes_or_the_same_refusal(seed: int, oddity: float) -> None:
+    play(seed, oddity)
+
+
+@given(SEEDS)
+@settings(max_examples=400, deadline=None)
+def test_damaged_bodies_come_to_the_same_bytes_or_the_same_refusal(seed: int) -> None:
+    play(seed, 0.02, damage=True)
+
+
+@given(st.binary(max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_bytes_that_are_no_event_are_refused_alike(raw: bytes) -> None:
+    pair = Pair(0)
+    for reading in READINGS:
+        pair.take(raw, reading, SITE)
+    pair.take(b'{"batch":[' + raw + b"]}", BATCH, SITE)
+
+
+def good(**more: Any) -> dict[str, Any]:
+    return {
+        "type": "track", "event": "Product Viewed", "messageId": "m-1", "anonymousId": "d-1",
+        "timestamp": "2026-11-25T10:00:00.000Z", "properties": {"product_id": "p-1"}, **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [
+    "type", "event", "messageId", "anonymousId", "userId", "groupId", "previousId", "timestamp", "originalTimestamp",
+    "sentAt", "properties", "traits", "context", "name", "category", "else",
+])  # fmt: skip
+def test_every_odd_value_in_every_member_of_an_event_is_taken_alike(name: str) -> None:
+    pair = Pair(0)
+    for odd in ODD:
+        body = json.dumps({"batch": [good(), good(**{name: odd}), good(messageId="m-2")]}).encode()
+        pair.take(body, BATCH, SITE)
+        pair.take(body, BATCH, BACKEND)
+
+
+@pytest.mark.parametrize("name", [
+    "product_id", "category", "price", "currency", "weight", "stock", "sale", "listed", "tags", "label", "colour",
+])  # fmt: skip
+def test_every_odd_value_of_every_kind_of_field_is_taken_alike(name: str) -> None:
+    pair = Pair(0)
+    for odd in ODD:
+        properties = {"product_id": "p-1", "price": 1.5, name: odd}
+        pair.take(json.dumps(good(properties=properties)).encode(), SINGLE, SITE)
+        pair.take(json.dumps(good(properties={**properties, name: [odd]})).encode(), SINGLE, SITE)
+
+
+@pytest.mark.parametrize("mark", MARKS, ids=repr)
+def test_every_mark_at_every_place_of_an_event_is_taken_alike(mark: bytes) -> None:
+    pair = Pair(0)
+    body = json.dumps(good(userId="u-1", properties={"product_id": "p", "price": 1.5})).encode()
+    for at in range(len(body) + 1):
+        pair.take(body[:at] + mark + body[at:], SINGLE, SITE)
+
+
+def test_limits_are_the_same() -> None:
+    pair = Pair(0)
+    for chars in (99, 100, 101, 200, 201, 511, 512, 513):
+        for name in ("messageId", "anonymousId", "userId", "event", "previousId"):
+            for letter in ("x", "ü"):
+                pair.take(json.dumps(good(**{name: letter * chars})).encode(), SINGLE, BACKEND)
+    for size in (SEGMENT.event_bytes_max - 1, SEGMENT.event_bytes_max, SEGMENT.event_bytes_max + 1):
+        body = json.dumps(good(else_=""), separators=(",", ":"))
+        padded = body.replace('"else_":""', f'"else_":"{"x" * (size - len(body))}"').encode()
+        assert size == len(padded)
+        pair.take(padded, SINGLE, SITE)
+        pair.take(b'{"batch":[' + padded + b", " + padded + b"]}", BATCH, SITE)
+    few = Reading(True, None, SEGMENT._replace(batch_events_max=3))
+    for count in (0, 1, 3, 4, 12, 13):
+        pair.take(json.dumps({"batch": [good()] * count}).encode(), few, SITE)
+
+
+@pytest.mark.parametrize("depth", [1, 10, 22, 23, 24, 25, 31, 32, 33, 500])
+def test_depth_is_the_same(depth: int) -> None:
+    pair = Pair(0)
+    inner = b'{"a":' * depth + b"1" + b"}" * depth
+    event = json.dumps(good()).encode().replace(b'"p-1"', b'"p-1", "deep": ' + inner)
+    pair.take(event, SINGLE, SITE)
+    pair.take(b'{"batch":[' + event + b"," + json.dumps(good()).encode() + b"]}", BATCH, SITE)
+
+
+def test_a_path_says_the_type_of_its_event() -> None:
+    pair = Pair(0)
+    for kind in ("identify", "track", "page", "screen", "group", "alias", "other"):
+        for said in ("track", "page", "nonsense", None, 5):
+            body = json.dumps(good(type=said, userId="u-1", groupId="g", previousId="p")).encode()
+            pair.take(body, Reading(False, kind, SEGMENT), BACKEND)
+
+
+def test_new_definitions_are_taken_by() -> None:
+    pair = Pair(0)
+    body = json.dumps(good(userId="u-1")).encode()
+    for world in (1, 2, 0):
+        pair.take(body, SINGLE, SITE)
+        for side in (pair.python, pair.native):
+            side.collector.adopt(*WORLDS[world])
+    pair.take(body, SINGLE, SITE)
+
+
+def test_events_that_are_accepted_are_mostly_not_left_to_python() -> None:
+    side, sender = Side(0, native=True), Sender(7)
+    left = accepted = 0
+    for _ in range(1_000):
+        body = sender.body(SINGLE)
+        answers = [side.take(body, SINGLE, BACKEND, gpc=False) for _ in range(2)]
+        if isinstance(answers[1], Intake) and answers[1].accepted:
+            fast = side.collector._native  # how an event was taken shows in nothing else
+            assert fast is not None
+            taken = fast.take(body, SINGLE, ("backend", 5, True, False), NOW, gpc=False)
+            accepted += 1
+            left += taken is None
+    # Half of what the sender makes has in it, on purpose, something that is left.
+    assert 600 < accepted
+    assert left < 0.55 * accepted
