@@ -1,8 +1,8 @@
 """Definitions of every kind and requests of every kind, for two intakes that must not differ."""
 
-import asyncio
 import json
 import random
+from collections.abc import Coroutine
 from typing import Any
 
 from penstock.adapters.accelerator.native import accelerate_intake
@@ -130,7 +130,7 @@ class Side:
     def take(self, body: bytes, reading: Reading, source: Source, *, gpc: bool) -> Any:
         """Return the answer to a body, or what was refused."""
         try:
-            return asyncio.run(self.collector.take_body(source, reading, body, gpc=gpc))
+            return _done(self.collector.take_body(source, reading, body, gpc=gpc))
         except EventRejected as error:
             return (error.code, error.what, error.where, error.fix)
 
@@ -362,13 +362,22 @@ class Sender:
         return bytes(raw)
 
 
+def _done(taking: Coroutine[Any, Any, Any]) -> Any:
+    """Return what comes of something that has nothing to wait for: a loop for each body would cost more."""
+    try:
+        taking.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("an appender of tests never waits")
+
+
 def _compact(one: Any) -> str:
     return json.dumps(one, separators=(",", ":"), ensure_ascii=False)
 
 
 ODD: list[Any] = [
-    None, True, False, 0, -1, 2**53, 2**63, 2**64, 10**30, -(2**63), 1e300, 1e-9, 0.1 + 0.2, 5e-324, "", " ", "x" * 600,
-    "y" * 1_001, "nan", "1e5", "+7", ".5", "5.", "0x10", "\uff11\uff12", "1_000", "-0", "\u0663", "\u0000", "a\u0000b", "\u2028", "\ufeffid", "\u200bid",
+    None, True, False, 0, -1, 2**53, 2**53 - 1, 1 - 2**53, -(2**53), 2**63, 2**64, 10**30, -(2**63), 1e300, 1e-9, 0.1 + 0.2, 5e-324, "", " ", "x" * 600,
+    "y" * 1_000, "y" * 1_001, "ü" * 1_001, "9007199254740991", "9007199254740992", "90071992547409.91", "90071992547409.92", "1.005", "-1.005", "0.00499", "nan", "1e5", "+7", ".5", "5.", "0x10", "\uff11\uff12", "1_000", "-0", "\u0663", "\u0000", "a\u0000b", "\u2028", "\ufeffid", "\u200bid",
     "\ufb01", "e\u0301", "İ", "ß", [], {}, [[[[]]]], {"": {}}, {"a": {"a": {"a": 1}}}, [None], [1, "x", {}], ["a", 1, 2.5],
     "2026-02-30T10:00:00Z", "2026-11-25T24:00:00Z", "20261125T100000Z", "2026-W48-3", "0001-01-01T00:00:00+01:00",
     "9999-12-31T23:59:59.999Z", "1969-12-31T23:59:59Z", "2026-11-25T10:00:00.1234567Z", "2026-11-25T10:00Z",

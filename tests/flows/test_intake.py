@@ -11,6 +11,7 @@ from intake_world import MARKS, NOW, ODD, READINGS, SOURCES, WORLDS, Pair, Sende
 
 from penstock.adapters.accelerator.native import accelerate_intake
 from penstock.core.event import SEGMENT
+from penstock.core.time import format_instant
 from penstock.flows.collect import Intake
 from penstock.flows.intake import Reading
 
@@ -99,6 +100,49 @@ def test_every_mark_at_every_place_of_an_event_is_taken_alike(mark: bytes) -> No
         pair.take(body[:at] + mark + body[at:], SINGLE, SITE)
 
 
+MANY = ",".join(f'"k{number}": {number}' for number in range(40))
+
+
+@pytest.mark.parametrize("said", [
+    '"type": "track", "type": "track"', '"messageId": "m-1", "messageId": "m-1"', '"else": 1, "else": 1', '"else": {"a": 1, "b": 2, "a": 1}',
+    '"else": [{"a": {"b": 1, "b": 1}}]', '"context": {"a": 1, "a": 2}', '"context": {}, "context": {}',
+    '"else": {"": 1, "": 2}', '"else": {"ab": 1, "cab": 2, "ab": 3}', f'"else": {{{MANY}}}', f'"else": {{{MANY}, "k39": 1}}',
+    f'"else": {{{MANY}, "k0": 1}}', '"else": {"a": 1, "\\u0061": 1}', '"else": {"a": 1, "\\u0062": 1}', '"\\u0065lse": 1',
+    '"\\u0075serId": "u-1"', '"userId": "\\u0061\\ud83d\\ude00"', '"userId": "\\/x\\b"', '"else": "a\\u003ab", "b": 1',
+    '"else": -0', '"userId": -0', '"userId": 0', '"userId": 1.0', '"userId": 01', '"userId": 123456789012345678',
+    '"userId": 1234567890123456789', '"userId": 99999999999999999999', '"else": 1e999', '"else": 1.7976931348623159e308',
+    '"timestamp": "2026-11-25T10:00:00.1Z"', '"timestamp": "2026-11-25T10:00:00.12345Z"',
+    '"timestamp": "2026-11-25T10:00:00.9999999Z"', '"timestamp": "2024-02-29"', '"timestamp": "2100-02-29"',
+    '"timestamp": "2026-11-25T10:00:00,5Z"', '"timestamp": "2026-11-25x10:00:00"', '"timestamp": "2026-11-25T10:00:00+23:59"',
+    '"timestamp": "2026-11-25T10:00:00+24:00"', '"timestamp": "2026-11-25T10:00:00-00:00"', '"timestamp": "2026-11-25T10:00:00z"',
+    '"timestamp": "2026-11-25T10:00:00 Z"', '"timestamp": "2026-11-25T10:00:00+0100"', '"timestamp": "1970-01-01T00:00:00+00:01"',
+])  # fmt: skip
+def test_what_no_encoder_writes_is_taken_alike(said: str) -> None:
+    pair = Pair(0)
+    event = json.dumps(good()).encode()
+    for place in (b"{", b'"properties": {'):
+        members = {key: one for key, one in good().items() if f'"{key}"' not in said}
+        odd = json.dumps(members).encode().replace(place, place + said.encode() + b", ", 1)
+        pair.take(odd, SINGLE, SITE)
+        pair.take(
+            b'{"batch": [' + event + b"," + odd + b"], " + said.encode() + b"}", BATCH, BACKEND
+        )
+        pair.take(b'{"batch": [' + event + b"," + odd + b"]}", BATCH, BACKEND)
+
+
+@pytest.mark.parametrize(
+    "number", ["-0", "0", "-0.0", "1E2", "1e-2", "00", "1.", "1.50", "123456789012345678", "1" * 40]
+)
+def test_numbers_are_texts_in_the_same_digits(number: str) -> None:
+    pair = Pair(0)
+    for name in ("product_id", "price", "weight", "stock", "label"):
+        properties = f'{{"product_id": "p", "{name}": {number}}}'.replace(
+            '"product_id": "p", "product_id"', '"product_id"'
+        )
+        event = json.dumps(good()).replace('{"product_id": "p-1"}', properties)
+        pair.take(event.encode(), SINGLE, SITE)
+
+
 def test_limits_are_the_same() -> None:
     pair = Pair(0)
     for chars in (99, 100, 101, 200, 201, 511, 512, 513):
@@ -123,6 +167,47 @@ def test_depth_is_the_same(depth: int) -> None:
     event = json.dumps(good()).encode().replace(b'"p-1"', b'"p-1", "deep": ' + inner)
     pair.take(event, SINGLE, SITE)
     pair.take(b'{"batch":[' + event + b"," + json.dumps(good()).encode() + b"]}", BATCH, SITE)
+
+
+def test_clocks_are_corrected_alike() -> None:
+    pair = Pair(0)
+    for sent_ms in (0, 29_999, 30_000, 30_001, -29_999, -30_000, -30_001, 10**9, NOW, NOW + 1):
+        for claimed_ms in (0, 1, 299_999, -300_000, -300_001, -400_000, NOW - 1, NOW):
+            sent, claimed = format_instant(NOW - sent_ms), format_instant(NOW - claimed_ms)
+            times = {"sentAt": sent, "timestamp": claimed}
+            pair.take(json.dumps(good(**times)).encode(), SINGLE, SITE)
+            whole = {"batch": [good(timestamp=times["timestamp"])], "sentAt": times["sentAt"]}
+            pair.take(json.dumps(whole).encode(), BATCH, SITE)
+
+
+def test_edges_are_stated_in_the_same_order() -> None:
+    pair = Pair(0)
+    said = {"userId": "u-1", "anonymousId": "d-1", "groupId": "g-1", "previousId": "u-0"}
+    for kind in ("identify", "track", "page", "screen", "group", "alias"):
+        for left_out in (None, *said):
+            for value in ("guest", "", "same", "  same "):
+                ids = said | ({left_out: value} if left_out else dict.fromkeys(said, "same"))
+                for email in ("jo@shop.example", "same", None):
+                    event = good(
+                        type=kind,
+                        traits={"email": email},
+                        context={"traits": {"email": "c@d.example"}},
+                        **ids,
+                    )
+                    for source in (SITE, BACKEND):
+                        pair.take(json.dumps(event).encode(), SINGLE, source)
+
+
+def test_the_first_instant_and_what_is_missing_are_taken_alike() -> None:
+    pair = Pair(0)
+    for event in (
+        good(timestamp="1970-01-01T00:00:00.000Z", userId="u-1"),
+        good(properties={}), good(properties={"product_id": None}), good(event="Order Completed", properties={"products": [{}]}),
+        good(event="Order Completed"), good(type="page"), good(type="page", properties=None, name="n", category=""),
+    ):  # fmt: skip
+        without = {key: value for key, value in event.items() if key != "properties"}
+        for one in (event, without):
+            pair.take(json.dumps(one).encode(), SINGLE, SITE)
 
 
 def test_a_path_says_the_type_of_its_event() -> None:
