@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use crate::hash::Named;
+use crate::hashes::Keyed;
 use crate::instant;
 use crate::json::{Kind, Tree};
 use crate::msgpack::{Known, NIL, Unknown, Value, put_array, put_bool, put_int, put_str};
-use crate::sha256::Hmac;
 
 const NUMBER_MAX: i128 = (1 << 53) - 1;
 const INSTANT_BYTES_MAX: usize = 64;
@@ -56,7 +56,7 @@ pub struct Fields {
 
 /// What all fields of a catalog share.
 pub struct Keeper {
-    pseudonyms: Hmac,
+    pseudonyms: Keyed,
     currencies: HashMap<[u8; 3], u32, Named>,
 }
 
@@ -83,7 +83,7 @@ impl Keeper {
             let [code, exponent] = pair.list()? else { return Err(Unknown) };
             known.insert(code_of(code.str()?).ok_or(Unknown)?, power_of(exponent)?);
         }
-        Ok(Keeper { pseudonyms: Hmac::new(pseudonym_key), currencies: known })
+        Ok(Keeper { pseudonyms: Keyed::new(pseudonym_key), currencies: known })
     }
 
     fn currency(&self, named: &str) -> Option<Currency> {

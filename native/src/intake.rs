@@ -11,9 +11,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::blake2b;
 use crate::fields::{Fields, Keeper, longer_than};
 use crate::hash::Named;
+use crate::hashes;
 use crate::instant;
 use crate::json::{Kind, Node, Parser, Tree};
 use crate::msgpack::{
@@ -585,7 +585,7 @@ fn plans_of(value: &Value) -> Known<HashMap<String, Plan, Named>> {
 fn derived_id(request: &Request<'_>) -> String {
     let key = request.source.as_bytes();
     let key = &key[..key.len().min(SOURCE_KEY_BYTES_MAX)];
-    let digest = u128::from_be_bytes(blake2b::keyed_16(key, request.body.as_bytes()));
+    let digest = u128::from_be_bytes(hashes::keyed_16(key, request.body.as_bytes()));
     format!("body-{digest:032x}")
 }
 

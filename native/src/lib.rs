@@ -8,12 +8,12 @@
 #![allow(clippy::box_collection)]
 
 mod acc;
-mod blake2b;
 mod cell;
 mod consent;
 mod edge;
 mod fields;
 mod hash;
+mod hashes;
 mod held;
 mod instant;
 mod intake;
@@ -24,7 +24,6 @@ mod plan;
 mod raw;
 mod record;
 mod routing;
-mod sha256;
 mod step;
 mod zone;
 

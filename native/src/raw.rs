@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::blake2b;
+use crate::hashes;
 use crate::msgpack::{self, Known, Reader, Unknown};
 
 const INLINE: usize = 22;
@@ -113,13 +113,13 @@ impl Raw {
             Some(0xa0..=0xbf | 0xd9..=0xdb) => format!("str:{}", reader.str().unwrap_or("")),
             _ => return rank_of_int(reader.int().unwrap_or(0)),
         };
-        blake2b::rank(text.as_bytes())
+        hashes::rank(text.as_bytes())
     }
 }
 
 /// As `Raw::rank`, of a number of any size.
 pub fn rank_of_int(number: i128) -> u64 {
-    blake2b::rank(format!("int:{number}").as_bytes())
+    hashes::rank(format!("int:{number}").as_bytes())
 }
 
 impl PartialEq for Raw {

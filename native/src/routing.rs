@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use crate::blake2b;
 use crate::fields::{Guard, Keeper};
 use crate::hash::Named;
+use crate::hashes;
+use crate::hashes::Keyed;
 use crate::held::LeafId;
 use crate::msgpack::{Known, Unknown, Value, put_array, put_bin, put_bool, put_int, put_str, put_uint};
-use crate::sha256::Hmac;
 
 const VALUE_BYTES_MAX: usize = 512;
 const EMAIL_BYTES_MAX: usize = 254;
@@ -40,7 +40,7 @@ impl Type {
 
 /// What makes leaves of identifiers, and what joins nobody.
 pub struct Rules {
-    key: Hmac,
+    key: Keyed,
     /// What stands before the value in what is hashed, by type.
     before: [Vec<u8>; 5],
     priorities: [i64; 5],
@@ -79,7 +79,7 @@ impl Rules {
         let priorities = value.get("priorities")?;
         let guards = value.get("guards")?;
         let mut rules = Rules {
-            key: Hmac::new(identifier_key),
+            key: Keyed::new(identifier_key),
             before: Type::ALL.map(|kind| [tenant.as_bytes(), b"\0", kind.name().as_bytes(), b"\0"].concat()),
             priorities: [0; 5],
             blocked: HashSet::default(),
@@ -265,7 +265,7 @@ pub struct Statement<'a> {
 
 impl<'a> Statement<'a> {
     pub fn new(leaf: &LeafId, message_id: &str, at_ms: i64, rule: &'a str, verified: bool) -> Self {
-        Statement { at_ms, event_id: blake2b::event_id(leaf, message_id.as_bytes()), rule, verified }
+        Statement { at_ms, event_id: hashes::event_id(leaf, message_id.as_bytes()), rule, verified }
     }
 }
 
