@@ -389,7 +389,7 @@ def test_replay_gives_the_same_bytes(loaded: Path) -> None:
 def findings(text: str) -> str:
     """What doctor printed, without what differs from machine to machine."""
     text = re.sub(r"python [\d.]+, penstock [\d.]+\w*", "python X, penstock X", text)
-    text = re.sub(r"fold: (by|in) .*", "fold: by one of the two", text)
+    text = re.sub(r"fold and intake: (by|in) .*", "fold and intake: by one of the two", text)
     return re.sub(r"in \d+ ms", "in N ms", text)
 
 

@@ -233,16 +233,16 @@ async def _probe(project: Project) -> str:
 
 def _accelerator(project: Project) -> Finding:
     if not project.settings.fold.accelerated:
-        return Finding("ok", "fold: in Python, as `fold.accelerated` says")
+        return Finding("ok", "fold and intake: in Python, as `fold.accelerated` says")
     installed = native.found()
     if installed is None:
-        return Finding("ok", "fold: in Python, as `penstock-native` is not installed")
+        return Finding("ok", "fold and intake: in Python, as `penstock-native` is not installed")
     if native.accelerate() is None:
         return Finding(
             "skip",
-            f"fold: in Python, as {installed} is of another version; install the one that came with this",
+            f"fold and intake: in Python, as {installed} is of another version; install the one that came with this",
         )
-    return Finding("ok", f"fold: by {installed}")
+    return Finding("ok", f"fold and intake: by {installed}")
 
 
 def _disk(project: Project) -> Finding:
