@@ -41,7 +41,7 @@ from penstock.core.ids import LeafId, event_id, leaf_id
 from penstock.core.leaf import Leaf
 from penstock.core.protect import Protector
 from penstock.core.record import RECORD_FORMAT, DeadLetter, Evidence, Identifier, Kind, Record
-from penstock.flows.intake import Reading, fast_intake
+from penstock.flows.intake import EVIDENCES_MAX, Reading, fast_intake, is_short
 from penstock.flows.minimise import NOTHING, minimised
 from penstock.ports.accelerator import AccelerateIntake
 from penstock.ports.appender import Appender
@@ -49,10 +49,7 @@ from penstock.ports.clock import Clock
 from penstock.ports.metrics import Metrics
 from penstock.ports.suppressions import Suppressions
 
-EVIDENCES_MAX = 10_000
-
 _decoder = msgspec.json.Decoder()
-
 LEAF_CACHE_MAX = 200_000
 
 
@@ -459,7 +456,11 @@ class Collector:
         if found is None:
             evidence = consent_evidence.stamp(preferences, gpc, source.basis, self.consent)
             found = (evidence, consent_evidence.useful(evidence, self.consent))
-            if plain and len(self._evidences) < EVIDENCES_MAX:
+            if plain and is_short(said):
+                if len(self._evidences) >= EVIDENCES_MAX:
+                    # No sender may fill it for good, at the cost of all others: both sides begin again.
+                    self._evidences.clear()
+                    self._native = self._native_of(catalog=self.catalog, identity=self.identity)
                 self._evidences[key] = found
                 if self._native is not None:
                     use = found[1]

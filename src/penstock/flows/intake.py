@@ -32,6 +32,16 @@ from penstock.ports.metrics import Metrics
 
 _TYPES = (USER, ANONYMOUS, EMAIL, GROUP, CLAIMED_USER)
 
+EVIDENCES_MAX = 10_000
+PREFERENCES_MAX = 64
+PREFERENCES_CHARS_MAX = 1_000
+
+
+def is_short(said: Sequence[tuple[str, object]]) -> bool:
+    """Return whether what an event says of consent is remembered: senders choose its names, and their length."""
+    chars = sum(len(category) for category, _ in said)
+    return len(said) <= PREFERENCES_MAX and chars <= PREFERENCES_CHARS_MAX
+
 
 class Reading(NamedTuple):
     """How a request's body is read.
