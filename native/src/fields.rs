@@ -14,6 +14,8 @@ const INSTANT_BYTES_MAX: usize = 64;
 const WHOLE_DIGITS_MAX: usize = 15;
 const FRACTION_DIGITS_MAX: usize = 15;
 const TEXT_CHARS_KEPT: usize = 3;
+/// Members of an object in which amounts look for their currency.
+const SCOPE_KEYS_MAX: usize = 256;
 /// The greatest text that a trait keeps that nobody declared.
 const TRAIT_CHARS_MAX: usize = 1_000;
 
@@ -68,11 +70,15 @@ struct Scope<'s> {
 }
 
 impl Scope<'_> {
-    fn get(&self, tree: &Tree<'_>, name: &str) -> Option<u32> {
-        tree.get(Some(self.object), name.as_bytes()).or_else(|| {
-            let (lent, outer) = self.around?;
-            if lent.iter().any(|one| one == name) { outer.get(tree, name) } else { None }
-        })
+    fn get(&self, tree: &Tree<'_>, name: &str) -> Known<Option<u32>> {
+        // Each amount looks through its object: of a great one, and many amounts, that would be too long.
+        if tree.inside(self.object).nth(SCOPE_KEYS_MAX).is_some() {
+            return Err(Unknown);
+        }
+        match (tree.get(Some(self.object), name.as_bytes()), self.around) {
+            (None, Some((lent, outer))) if lent.iter().any(|one| one == name) => outer.get(tree, name),
+            (found, _) => Ok(found),
+        }
     }
 }
 
@@ -384,7 +390,7 @@ impl Field {
                 put_int(out, bounded(amount(tree, place, *scale)?.0)?);
             }
             FieldKind::Money { currency_field, scale, fallback } => {
-                let named = scope.get(tree, currency_field).filter(|found| tree.kind(*found) != Kind::Null);
+                let named = scope.get(tree, currency_field)?.filter(|found| tree.kind(*found) != Kind::Null);
                 let (code, exponent) = match named {
                     None => (*fallback).ok_or(Unknown)?,
                     Some(found) if tree.kind(found) == Kind::Text => {

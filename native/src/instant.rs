@@ -86,7 +86,8 @@ fn days_of(year: i64, month: i64, day: i64) -> i64 {
 /// The first millisecond of an instant's month in UTC.
 pub fn month_of(at_ms: i64) -> i64 {
     let days = at_ms.div_euclid(DAY_MS);
-    let mut year = 1970 + days.div_euclid(366);
+    // Not later than it is: years are counted as longer than they are after 1970, and as shorter before.
+    let mut year = 1970 + days.div_euclid(if days < 0 { 365 } else { 366 });
     while days_of(year + 1, 1, 1) <= days {
         year += 1;
     }

@@ -32,6 +32,10 @@ const FUTURE_MS_MAX: i64 = 300_000;
 const YEAR_9999_MS: i64 = 253_370_764_800_000;
 const SOURCE_KEY_BYTES_MAX: usize = 64;
 const PURPOSES_SAID_MAX: usize = 64;
+/// Members beside the events of a batch, each of which is compared with all before it.
+const BESIDE_MAX: usize = 32;
+/// Room for nodes that is kept from one body to the next.
+const NODES_KEPT: usize = 1 << 16;
 
 /// What the evidence of an event has it be, as Python has judged.
 struct Judged {
@@ -265,10 +269,7 @@ impl Intake {
     ) -> Known<Taken<'py>> {
         let mut nodes = std::mem::take(&mut self.nodes);
         nodes.clear();
-        let opened = open(request.body, batch, bytes_max, &mut nodes)?;
-        if opened.roots.len() > events_max {
-            return Err(Unknown);
-        }
+        let opened = open(request.body, batch, (bytes_max, events_max), &mut nodes)?;
         let tree = Tree { body: request.body, nodes };
         if let Some(place) = opened.sent_at {
             request.sent_at = Some(tree.text(place)?);
@@ -296,7 +297,9 @@ impl Intake {
             };
             add.map_err(|_| Unknown)?;
         }
-        self.nodes = tree.nodes;
+        if tree.nodes.capacity() <= NODES_KEPT {
+            self.nodes = tree.nodes;
+        }
         if rest.len() == opened.roots.len() {
             return Err(Unknown);
         }
@@ -500,12 +503,12 @@ fn text_at<'a>(tree: &Tree<'a>, place: Option<u32>) -> Known<Option<Cow<'a, str>
     place.map(|place| tree.text(place)).transpose()
 }
 
-fn open(body: &str, batch: bool, bytes_max: usize, nodes: &mut Vec<Node>) -> Known<Opened> {
+fn open(body: &str, batch: bool, limits: (usize, usize), nodes: &mut Vec<Node>) -> Known<Opened> {
     let mut parser = Parser::new(body)?;
     if !batch {
         parser.value(nodes)?;
         parser.done()?;
-        if parser.odd || body.len() > bytes_max {
+        if parser.odd || body.len() > limits.0 {
             return Err(Unknown);
         }
         return Ok(Opened { roots: vec![Some(0)], sent_at: None });
@@ -517,11 +520,11 @@ fn open(body: &str, batch: bool, bytes_max: usize, nodes: &mut Vec<Node>) -> Kno
         parser.odd = false;
         let (start, end) = parser.key()?;
         let key = body.as_bytes().get(start as usize..end as usize).ok_or(Unknown)?;
-        if parser.odd || beside.contains(&key) {
+        if parser.odd || beside.len() == BESIDE_MAX || beside.contains(&key) {
             return Err(Unknown);
         }
         if key == b"batch" {
-            roots = Some(open_events(&mut parser, bytes_max, nodes)?);
+            roots = Some(open_events(&mut parser, limits, nodes)?);
         } else {
             let place = nodes.len() as u32;
             parser.value(nodes)?;
@@ -547,13 +550,20 @@ fn open(body: &str, batch: bool, bytes_max: usize, nodes: &mut Vec<Node>) -> Kno
     Ok(Opened { roots: roots.ok_or(Unknown)?, sent_at })
 }
 
-fn open_events(parser: &mut Parser<'_>, bytes_max: usize, nodes: &mut Vec<Node>) -> Known<Vec<Option<u32>>> {
+fn open_events(
+    parser: &mut Parser<'_>,
+    (bytes_max, events_max): (usize, usize),
+    nodes: &mut Vec<Node>,
+) -> Known<Vec<Option<u32>>> {
     let mut roots = Vec::new();
     parser.require(b'[')?;
     if parser.takes(b']') {
         return Ok(roots);
     }
     loop {
+        if roots.len() == events_max {
+            return Err(Unknown);
+        }
         parser.odd = false;
         let (start, place) = (parser.at(), nodes.len() as u32);
         parser.value(nodes)?;

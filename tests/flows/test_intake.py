@@ -13,7 +13,7 @@ from penstock.adapters.accelerator.native import accelerate_intake
 from penstock.core.event import SEGMENT
 from penstock.core.time import format_instant
 from penstock.flows.collect import Intake
-from penstock.flows.intake import Reading
+from penstock.flows.intake import EVIDENCES_MAX, Reading
 
 pytestmark = pytest.mark.skipif(accelerate_intake() is None, reason="the accelerator is not built")
 
@@ -226,6 +226,102 @@ def test_new_definitions_are_taken_by() -> None:
         for side in (pair.python, pair.native):
             side.collector.adopt(*WORLDS[world])
     pair.take(body, SINGLE, SITE)
+
+
+def taken_natively(side: Side, body: bytes, reading: Reading) -> bool:
+    """Say how a body of `SITE` is taken, which shows in nothing that comes out."""
+    fast = side.collector._native
+    assert fast is not None
+    return (
+        fast.take(body, reading, (SITE.name, SITE.rank, False, False), NOW, gpc=False) is not None
+    )
+
+
+@pytest.mark.parametrize("shape", [
+    '{"events": [%a], "batch": [%b]}', '{"batch": [%b], "events": [%a]}', '{"events": [%a]}', '{"Batch": [%a]}', '{"batches": [%a], "batch": []}',
+    '{"": [%a], "batch": [%b]}', '{"batch ": [%a], "batch": [%b]}', '{"x": {"batch": [%a]}, "batch": [%b]}', '{"x": {"batch": [%a]}}',
+    '{"batch": {"batch": [%a]}}', '{"batch": [[%a]]}', '{"batch": [{"batch": [%a]}, %b]}', "[%a]", '{"batch": "[%b]"}', '{"batch": null}',
+    '{"\\u0062atch": [%a], "batch": [%b]}', '{"\\u0062atch": [%a]}', '{"batch": [%a], "batch": [%b]}',
+])  # fmt: skip
+def test_a_batch_is_read_from_its_own_key_alone(shape: str) -> None:
+    pair = Pair(0)
+    event, other = json.dumps(good()), json.dumps(good(messageId="m-2", anonymousId="d-2"))
+    body = shape.replace("%a", event).replace("%b", other).encode()
+    for reading in READINGS:
+        pair.take(body, reading, SITE)
+
+
+def test_months_of_all_years_are_cut_alike() -> None:
+    pair = Pair(0)
+    days = [f"{month:02}-{day:02}" for month in (1, 2, 3, 6, 12) for day in (1, 2, 15, 28)]
+    days += ["01-31", "11-30", "12-30", "12-31"]
+    for year in (1, 2, 4, 100, 399, 400, 1486, 1582, 1752, 1900, 1960, 1965, 1968, 1969, 1970, 1972, 2000, 2038, 9998, 9999):  # fmt: skip
+        months = [f"{year:04}-{day}{clock}" for day in days for clock in ("", "T23:59:59.999Z", "T00:00:00+14:00")]  # fmt: skip
+        events = [
+            good(event="Guarded", messageId=month, properties={"month": month}) for month in months
+        ]
+        pair.take(json.dumps({"batch": events}).encode(), BATCH, SITE)
+
+
+def test_many_members_beside_a_batch_are_left_to_python() -> None:
+    pair = Pair(0)
+    for count in (31, 32, 33, 5_000):
+        beside = {f"k{number}": number for number in range(count)}
+        for body in ({**beside, "batch": [good()]}, {"batch": [good()], **beside}):
+            raw = json.dumps(body).encode()
+            pair.take(raw, BATCH, SITE)
+            # A comparison of each with all before it takes minutes of what is sent in a second.
+            assert taken_natively(pair.native, raw, BATCH) == (count < 32)
+
+
+def test_amounts_among_many_members_find_their_currency_alike() -> None:
+    pair = Pair(0)
+    for count in (250, 260, 2_000):
+        many = {f"k{number}": 1 for number in range(count)}
+        products = [{"product_id": "p", "price": 1.5}, {"product_id": "p", "price": 1.5, **many}]
+        for first, last in (({"currency": "GBP"}, {}), ({}, {"currency": "JPY"}), ({}, {})):
+            properties = {**first, "total": 2, "products": products[:1], **many, **last}
+            pair.take(json.dumps(good(event="Order Completed", properties=properties)).encode(), SINGLE, SITE)  # fmt: skip
+            properties = {**first, "total": 2, "products": products, **last}
+            pair.take(json.dumps(good(event="Order Completed", properties=properties)).encode(), SINGLE, SITE)  # fmt: skip
+
+
+def test_what_says_much_of_consent_is_judged_alike_and_not_remembered() -> None:
+    pair = Pair(0)
+    for count, chars in ((1, 999), (1, 1_000), (1, 1_001), (64, 3), (65, 3), (200, 100)):
+        said = {f"{number:03}".ljust(chars, "x"): number != 1 for number in range(count)}
+        event = good(context={"consent": {"categoryPreferences": said}})
+        body = json.dumps(event).encode()
+        pair.take(body, SINGLE, SITE)
+        short = count <= 64 and count * max(chars, 3) <= 1_000
+        assert taken_natively(pair.native, body, SINGLE) == short
+
+
+def test_senders_cannot_fill_the_memory_of_what_is_said_of_consent() -> None:
+    side = Side(0, native=True)
+    ordinary = json.dumps(good()).encode()
+    for start in range(0, EVIDENCES_MAX, 1_000):
+        said = [{"consent": {"categoryPreferences": {f"c{start + number}": True}}} for number in range(1_000)]  # fmt: skip
+        events = [good(messageId=f"m-{number}", context=one) for number, one in enumerate(said)]
+        side.take(json.dumps({"batch": events}).encode(), READINGS[1], SITE, gpc=False)
+    side.take(ordinary, SINGLE, SITE, gpc=False)
+    assert taken_natively(side, ordinary, SINGLE)
+
+
+def test_space_around_an_event_of_the_greatest_size_counts_alike() -> None:
+    pair = Pair(0)
+    for size in (SEGMENT.event_bytes_max - 1, SEGMENT.event_bytes_max, SEGMENT.event_bytes_max + 1):
+        body = json.dumps(good(else_=""), separators=(",", ":"))
+        event = body.replace('"else_":""', f'"else_":"{"x" * (size - len(body))}"')
+        for shape in (
+            "[ %s ]",
+            "[%s ]",
+            "[\t\r\n%s]",
+            "[%s\n,%s  ]",
+            "[ %s , 5]",
+            '[ %s , "\\ud800" ]',
+        ):
+            pair.take(f'{{"batch":{shape.replace("%s", event)}}}'.encode(), BATCH, SITE)
 
 
 def test_events_that_are_accepted_are_mostly_not_left_to_python() -> None:
