@@ -14,8 +14,6 @@ const INSTANT_BYTES_MAX: usize = 64;
 const WHOLE_DIGITS_MAX: usize = 15;
 const FRACTION_DIGITS_MAX: usize = 15;
 const TEXT_CHARS_KEPT: usize = 3;
-/// Members of an object in which amounts look for their currency.
-const SCOPE_KEYS_MAX: usize = 256;
 /// The greatest text that a trait keeps that nobody declared.
 const TRAIT_CHARS_MAX: usize = 1_000;
 
@@ -62,23 +60,17 @@ pub struct Keeper {
     currencies: HashMap<[u8; 3], u32, Named>,
 }
 
-/// Where an amount looks for its currency: in its object, then in those around it, as far as they lend theirs.
+/// Where an amount looks for its currency: in its object, then among what those around it lend.
 #[derive(Clone, Copy)]
 struct Scope<'s> {
     object: u32,
-    around: Option<(&'s [String], &'s Scope<'s>)>,
+    lent: &'s [(&'s str, u32)],
 }
 
 impl Scope<'_> {
-    fn get(&self, tree: &Tree<'_>, name: &str) -> Known<Option<u32>> {
-        // Each amount looks through its object: of a great one, and many amounts, that would be too long.
-        if tree.inside(self.object).nth(SCOPE_KEYS_MAX).is_some() {
-            return Err(Unknown);
-        }
-        match (tree.get(Some(self.object), name.as_bytes()), self.around) {
-            (None, Some((lent, outer))) if lent.iter().any(|one| one == name) => outer.get(tree, name),
-            (found, _) => Ok(found),
-        }
+    fn get(&self, tree: &Tree<'_>, name: &str) -> Option<u32> {
+        let own = tree.get(Some(self.object), name.as_bytes());
+        own.or_else(|| self.lent.iter().find(|(lent, _)| *lent == name).map(|(_, place)| *place))
     }
 }
 
@@ -163,13 +155,13 @@ impl Fields {
             let mut kept = Kept::default();
             for (name, place) in before {
                 // Nothing is around that could name a currency; Python knows what to say to it.
-                let none = Scope { object: *place, around: None };
+                let none = Scope { object: *place, lent: &[] };
                 self.keep(keeper, tree, (name.as_bytes(), *place), none, out, undeclared, &mut kept)?;
             }
             close_map(out, opened, kept.count);
             return if kept.required == self.required { Ok(()) } else { Err(Unknown) };
         };
-        self.apply_within(keeper, tree, Scope { object, around: None }, before, out, undeclared)
+        self.apply_within(keeper, tree, Scope { object, lent: &[] }, before, out, undeclared)
     }
 
     fn apply_within(
@@ -234,7 +226,7 @@ impl Fields {
         let opened = open_map(out);
         let mut count = 0;
         if let Some(object) = object {
-            let scope = Scope { object, around: None };
+            let scope = Scope { object, lent: &[] };
             for place in tree.inside(object) {
                 let name = tree.key(place);
                 let found = self.by_name.get(name);
@@ -390,7 +382,7 @@ impl Field {
                 put_int(out, bounded(amount(tree, place, *scale)?.0)?);
             }
             FieldKind::Money { currency_field, scale, fallback } => {
-                let named = scope.get(tree, currency_field)?.filter(|found| tree.kind(*found) != Kind::Null);
+                let named = scope.get(tree, currency_field).filter(|found| tree.kind(*found) != Kind::Null);
                 let (code, exponent) = match named {
                     None => (*fallback).ok_or(Unknown)?,
                     Some(found) if tree.kind(found) == Kind::Text => {
@@ -438,11 +430,16 @@ impl Field {
             FieldKind::Objects { fields, currencies, items_max } => {
                 let count = count_of(tree, place, *items_max)?;
                 put_array(out, count);
+                // Looked for once a list: its items may be many, and what is around them great.
+                let mut lent = Vec::new();
+                for name in currencies {
+                    lent.extend(scope.get(tree, name).map(|found| (name.as_str(), found)));
+                }
                 for item in tree.inside(place) {
                     if tree.kind(item) != Kind::Object {
                         return Err(Unknown);
                     }
-                    let inner = Scope { object: item, around: Some((currencies, &scope)) };
+                    let inner = Scope { object: item, lent: &lent };
                     fields.apply_within(keeper, tree, inner, &[], out, undeclared)?;
                 }
             }
