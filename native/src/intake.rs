@@ -144,7 +144,9 @@ type Taken<'py> = (Bound<'py, PyList>, Vec<usize>, Vec<(usize, &'static str)>, V
 impl Intake {
     #[new]
     fn new(definitions: &[u8], identifier_key: &[u8], pseudonym_key: &[u8]) -> PyResult<Intake> {
-        Intake::parse(definitions, identifier_key, pseudonym_key)
+        // What Python sees of a panic is no exception that anybody catches.
+        catch_unwind(|| Intake::parse(definitions, identifier_key, pseudonym_key))
+            .unwrap_or(Err(Unknown))
             .map_err(|_| PyValueError::new_err("definitions that the native intake does not read"))
     }
 

@@ -10,7 +10,7 @@ from penstock.adapters.metrics.memory import MemoryMetrics
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.core.catalog.schema import Catalog
 from penstock.core.consent.purpose import ConsentRules
-from penstock.core.errors import EventRejected
+from penstock.core.errors import PenstockError
 from penstock.core.event import RUDDERSTACK, SEGMENT
 from penstock.core.identity.identifier import IdentityRules
 from penstock.core.protect import Protector
@@ -102,8 +102,11 @@ class Kept:
         self.records: list[bytes] = []
         self.letters: list[DeadLetter] = []
         self.urgent: list[bool] = []
+        self.fault: PenstockError | None = None
 
     async def append(self, records: Any, letters: Any = (), *, urgent: bool = False) -> None:
+        if self.fault is not None:
+            raise self.fault
         for record in records:
             self.records.append(encode_record(record) if isinstance(record, Record) else record)
         self.letters += letters
@@ -131,7 +134,7 @@ class Side:
         """Return the answer to a body, or what was refused."""
         try:
             return _done(self.collector.take_body(source, reading, body, gpc=gpc))
-        except EventRejected as error:
+        except PenstockError as error:
             return (error.code, error.what, error.where, error.fix)
 
     def seen(self) -> list[Any]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from intake_world import MARKS, NOW, ODD, READINGS, SOURCES, WORLDS, Pair, Sender, Side
 
 from penstock.adapters.accelerator.native import accelerate_intake
+from penstock.core.errors import Unavailable
 from penstock.core.event import SEGMENT
 from penstock.core.time import format_instant
 from penstock.flows.collect import Intake
@@ -306,6 +307,22 @@ def test_senders_cannot_fill_the_memory_of_what_is_said_of_consent() -> None:
         side.take(json.dumps({"batch": events}).encode(), READINGS[1], SITE, gpc=False)
     side.take(ordinary, SINGLE, SITE, gpc=False)
     assert taken_natively(side, ordinary, SINGLE)
+
+
+def test_what_the_log_does_not_take_is_counted_alike() -> None:
+    pair = Pair(0)
+    events = [
+        good(userId="guest", properties={"product_id": "p", "more": 1}), good(properties={}), good(event="Not Declared"), 5,
+        good(context={"consent": {"categoryPreferences": {"all": False}}}), good(event="Unsubscribed"),
+    ]  # fmt: skip
+    body = json.dumps({"batch": events}).encode()
+    fault = Unavailable("E401", "the log failed", fix="retry")
+    for fails in (None, fault, fault, None):
+        for side in (pair.python, pair.native):
+            side.appended.fault = fails
+        for source in (SITE, BACKEND):
+            pair.take(body, BATCH, source)
+    assert pair.native.appended.records
 
 
 def test_space_around_an_event_of_the_greatest_size_counts_alike() -> None:

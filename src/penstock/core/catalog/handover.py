@@ -61,16 +61,16 @@ def _plan(fields: Mapping[str, Field], currency: str) -> dict[str, Any]:
     # Compiled as it is for Python, so that one function says which names are kept.
     plan = compile_fields(fields, "$", Protector(bytes(16)), currency)
     return {
-        "fields": [_field(fields[name], currency) for name in plan.converters],
+        "fields": [_field(name, fields[name], currency) for name in plan.converters],
         "silent": sorted(plan.silent.difference(plan.converters)),
         "required": len(plan.required),
     }
 
 
-def _field(field: Field, currency: str) -> dict[str, Any]:
+def _field(name: str, field: Field, currency: str) -> dict[str, Any]:
     declared = {part.name: part for part in field.fields}
     return {
-        "name": field.name,
+        "name": name,
         "kind": field.kind,
         "protection": "plain" if field.kind in ("money", "objects") else field.privacy.protection,
         "required": field.required,
