@@ -101,18 +101,21 @@ impl Keeper {
             .collect()
     }
 
-    /// A text as a protection leaves it, one of those that identifiers have.
-    pub fn guarded<'t>(&self, guard: Guard, text: &'t str) -> Known<Cow<'t, str>> {
+    /// Write an identifier's text as a protection leaves it.
+    pub fn put_guarded(&self, guard: Guard, text: &str, out: &mut Vec<u8>) -> Known<()> {
         match guard {
-            Guard::Truncate => truncated(text),
-            Guard::Pseudonym => Ok(Cow::Owned(self.pseudonym(text))),
+            Guard::Drop => out.push(NIL),
+            Guard::Truncate => put_str(out, &truncated(text)?),
+            Guard::Pseudonym => put_str(out, &self.pseudonym(text)),
         }
+        Ok(())
     }
 }
 
 /// A protection of a trait whose name is that of an identifier's type.
 #[derive(Clone, Copy)]
 pub enum Guard {
+    Drop,
     Truncate,
     Pseudonym,
 }

@@ -89,6 +89,7 @@ impl Rules {
             rules.priorities[kind as usize] = priorities.get(kind.name())?.i64()?;
             rules.guards[kind as usize] = match guards.get(kind.name())?.str()? {
                 "plain" => None,
+                "drop" => Some(Guard::Drop),
                 "truncate" => Some(Guard::Truncate),
                 "pseudonym" => Some(Guard::Pseudonym),
                 _ => return Err(Unknown),
@@ -216,7 +217,7 @@ impl Rules {
             put_bin(out, &one.leaf);
             match self.guards[one.kind as usize] {
                 None => put_str(out, one.value),
-                Some(guard) => put_str(out, &keeper.guarded(guard, one.value)?),
+                Some(guard) => keeper.put_guarded(guard, one.value, out)?,
             }
         }
         put_array(out, edges.len());

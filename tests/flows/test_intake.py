@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from intake_world import MARKS, NOW, ODD, READINGS, SOURCES, WORLDS, Pair, Sender, Side
+from intake_world import EVENTS, MARKS, NOW, ODD, READINGS, SOURCES, WORLDS, Pair, Sender, Side
 
 from penstock.adapters.accelerator.native import accelerate_intake
+from penstock.core.catalog.schema import Catalog
 from penstock.core.errors import Unavailable
 from penstock.core.event import SEGMENT
 from penstock.core.time import format_instant
+from penstock.dsl.events import private, string, traits
 from penstock.flows.collect import Intake
 from penstock.flows.intake import EVIDENCES_MAX, Reading
 
@@ -339,6 +341,22 @@ def test_space_around_an_event_of_the_greatest_size_counts_alike() -> None:
             '[ %s , "\\ud800" ]',
         ):
             pair.take(f'{{"batch":{shape.replace("%s", event)}}}'.encode(), BATCH, SITE)
+
+
+@pytest.mark.parametrize("protection", ["drop", "truncate", "pseudonym", "plain"])
+def test_identifiers_are_as_protected_as_the_trait_of_their_name(protection: str) -> None:
+    pair = Pair(0)
+    names = ("email", "user_id", "anonymous_id", "group_id", "claimed_user_id")
+    guarded = traits({name: string(privacy=private(protection=protection)) for name in names})
+    _, identity, consent = WORLDS[0]
+    for side in (pair.python, pair.native):
+        side.collector.adopt(Catalog(EVENTS, guarded), identity, consent)
+    said = {"userId": "u-1", "groupId": "1.2.3.4", "traits": {"email": "jo@shop.example"}}
+    for kind in ("identify", "track", "group"):
+        body = json.dumps(good(type=kind, **said)).encode()
+        for source in (SITE, BACKEND):
+            pair.take(body, SINGLE, source)
+        assert taken_natively(pair.native, body, SINGLE)
 
 
 def test_events_that_are_accepted_are_mostly_not_left_to_python() -> None:
