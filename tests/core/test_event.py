@@ -204,10 +204,11 @@ def test_what_is_wrong_is_refused_with_its_place_and_the_rest_goes_on(
     assert event.encode() == decoded.rejected[0].raw
 
 
-def test_bytes_that_are_no_utf8_reject_their_event_only() -> None:
-    raw = (
-        b'{"batch":[{"type":"track","event":"\xff"},{"type":"track","event":"E","messageId":"ok"}]}'
-    )
+@pytest.mark.parametrize("odd", [
+    b'"event":"\xff"', b'"event":"E","else":"\xff"', b'"event":"E","else":"\xff\\u003a"', b'"event":"\\u003a","\xff":1',
+])  # fmt: skip
+def test_bytes_that_are_no_utf8_reject_their_event_only(odd: bytes) -> None:
+    raw = b'{"batch":[{"type":"track",%s},{"type":"track","event":"E","messageId":"ok"}]}' % odd
     decoded = decode_batch(raw, SEGMENT)
     assert [1] == [index for index, _ in decoded.events]
     assert ["E314"] == [one.error.code for one in decoded.rejected]

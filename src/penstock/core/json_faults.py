@@ -64,7 +64,8 @@ def check_text(raw: bytes, *, depth_max: int, unique_keys: bool) -> None:
         unique_keys: Whether a key may be only once in an object.
 
     Raises:
-        EventRejected: It nests too deep (E304), holds a NUL (E307), or a key twice (E309).
+        EventRejected: It nests too deep (E304), holds a NUL (E307), a key twice (E309), or a text that
+            is not UTF-8 (E314).
     """
     if raw.count(b"{") + raw.count(b"[") > depth_max and _deeper_than(raw, depth_max):
         raise _too_deep(depth_max)
@@ -190,7 +191,12 @@ def _may_repeat_a_key(raw: bytes, escaped: bool) -> bool:
 
 
 def _check_keys(raw: bytes) -> None:
-    for place, value in _parts(_parse_pairs(raw)):
+    try:
+        pairs = _parse_pairs(raw)
+    except UnicodeDecodeError as error:
+        # The fast decoder reads no text of a member that it does not know.
+        raise syntax_fault(raw, error) from None
+    for place, value in _parts(pairs):
         if isinstance(value, _Pairs):
             seen: set[str] = set()
             for index, (key, _) in enumerate(value):
