@@ -119,7 +119,7 @@ class KilledShop:
     def kill_once_it_has(self, events: int) -> None:
         """Kill its process group with SIGKILL, as soon as it has taken in so many events."""
         pause = threading.Event()
-        for _ in range(2_000):
+        for _ in range(12_000):
             if self.accepted() >= events:
                 break
             pause.wait(0.005)
