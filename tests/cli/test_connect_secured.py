@@ -86,8 +86,11 @@ def test_what_a_connector_lacks_is_named_and_refused_and_allowed_it_copies(
     assert f"{RECORDS} records behind" in waiting["what"], waiting
 
     process: subprocess.Popen[str] = request.getfixturevalue("connecting")
+    # Until it has the data folder: the doctor, too, takes it for a moment, and who comes second is refused (E407).
+    assert process.stdout is not None
+    assert "copying" in process.stdout.readline()
     while "nothing is behind" not in only(folder, "connector orders")["what"]:
-        assert process.poll() is None, process.stdout and process.stdout.read()
+        assert process.poll() is None, process.stdout.read()
     process.send_signal(signal.SIGTERM)
     assert 0 == process.wait(60)
     log = open_log_alone(load_project(folder))
