@@ -131,7 +131,7 @@ $(ENV): requirements.lock tools/boot.lock tools/environment.sh pyproject.toml
 	@mkdir -p .cache && touch $(ENV)
 
 # The accelerator of the fold, where there is a compiler; without it the same leaves are folded in Python.
-$(NATIVE): $(ENV) native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs) tools/native.sh
+$(NATIVE): $(ENV) native/Cargo.toml native/Cargo.lock native/build.rs $(wildcard native/src/*.rs) tools/native.sh
 	@tools/native.sh
 	@touch $(NATIVE)
 

@@ -3,11 +3,13 @@
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
 from penstock.adapters.log.sqlite import TAIL_BYTES, SqliteLog
+from penstock.adapters.sqlite import OWNER_POLL_S
 from penstock.core.errors import DataCorrupt, Unavailable
 from penstock.core.record import DeadLetter
 from penstock.testing.clock import HandClock
@@ -44,6 +46,16 @@ def test_a_second_owner_is_refused_until_the_first_is_gone(path):
     with pytest.raises(Unavailable, match="E407"):
         SqliteLog(path, CLOCK)
     second.close()
+
+
+def test_who_comes_while_a_command_looks_waits_for_it(path):
+    looks = SqliteLog(path, CLOCK)
+    with ThreadPoolExecutor() as pool:
+        comes = pool.submit(SqliteLog, path, CLOCK)
+        # Held until the other has had time to be refused, if it would be.
+        assert not wait([comes], timeout=5 * OWNER_POLL_S).done
+        looks.close()
+        comes.result().close()
 
 
 def test_another_process_is_refused_and_takes_over_after_a_kill(path):

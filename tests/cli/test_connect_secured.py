@@ -86,7 +86,7 @@ def test_what_a_connector_lacks_is_named_and_refused_and_allowed_it_copies(
     assert f"{RECORDS} records behind" in waiting["what"], waiting
 
     process: subprocess.Popen[str] = request.getfixturevalue("connecting")
-    # Until it has the data folder: the doctor, too, takes it for a moment, and who comes second is refused (E407).
+    # Until it has the data folder, which the doctor takes for a moment, too.
     assert process.stdout is not None
     assert "copying" in process.stdout.readline()
     while "nothing is behind" not in only(folder, "connector orders")["what"]:

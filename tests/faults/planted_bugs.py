@@ -116,7 +116,7 @@ class TakesWhateverComes(Wrapped):
 
     def write(self, epoch, writes, *, partition, applied):
         store: RedisStore = self._inner
-        commands = [("SET", store._leaf(epoch, one.leaf), leaf_value(one)) for one in writes]
+        commands = [("SET", store.key_of(epoch, one.leaf), leaf_value(one)) for one in writes]
         if commands:
             store.server.run(commands)
         store.write(epoch, [], partition=partition, applied=applied)
@@ -187,10 +187,12 @@ def copies_not_known() -> None:
 
 
 def wait_skipped() -> None:
-    run = on_redis.RedisServer._run
-    on_redis.RedisServer._run = lambda self, commands, era, *, confirm: run(
-        self, commands, era, confirm=False
-    )
+    run = on_redis.RedisServer.run
+
+    def unconfirmed(self: Any, commands: Any, *, confirm: bool = False, **rest: Any) -> list[Any]:
+        return run(self, commands, **rest)
+
+    on_redis.RedisServer.run = unconfirmed
 
 
 def era_ignored() -> None:

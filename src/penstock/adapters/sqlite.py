@@ -5,6 +5,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,6 +18,11 @@ BUSY_TIMEOUT_S: Final = 5.0
 
 WAL_BYTES_MAX: Final = 64 * 1024 * 1024
 """A write-ahead log that grew beyond this in a burst is cut back at the next checkpoint."""
+
+OWNER_WAIT_S: Final = 2.0
+"""A command that looks, such as `penstock doctor`, owns a data folder for a moment: whoever comes meanwhile waits so long."""
+
+OWNER_POLL_S: Final = 0.02
 
 READ_CHUNKS: Final = (1, 16, 256)
 """Sizes of `IN (…)` lists. Few sizes keep few statements in the connection's cache."""
@@ -150,16 +156,24 @@ class Ownership:
             self._descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise folder_failure(kind, path, error) from error
+        until_s = time.monotonic() + OWNER_WAIT_S
+        while not self._locked():
+            if time.monotonic() >= until_s:
+                self.release()
+                raise Unavailable(
+                    "E407",
+                    f"another process owns this data folder: {kind.what} is open for writing",
+                    fix="stop the other `penstock up`, or ask it over HTTP",
+                    where=str(path),
+                )
+            time.sleep(OWNER_POLL_S)
+
+    def _locked(self) -> bool:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self.release()
-            raise Unavailable(
-                "E407",
-                f"another process owns this data folder: {kind.what} is open for writing",
-                fix="stop the other `penstock up`, or ask it over HTTP",
-                where=str(path),
-            ) from error
+        except OSError:
+            return False
+        return True
 
     def release(self) -> None:
         """Let another process have the file; a second call does nothing."""
