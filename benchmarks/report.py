@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from benchmarks.measure import CEILINGS, Row
 from benchmarks.workload import Sizes
+from penstock.adapters.accelerator import native as accelerator
 
 PARTS = ("msgspec", "uvicorn", "uvloop", "litestar", "fastapi", "pydantic", "duckdb")
 HEADINGS = ("work", "people", "rate", "min - max", "CPU µs", "floor", "goal", "beside", "note")
@@ -70,7 +71,9 @@ def machine() -> Machine:
         cpu=cpu, cores=os.cpu_count() or 1, memory_gib=round(memory / 2**30),
         system=f"{platform.system()} {platform.release().split('-')[0]}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
-        sqlite=sqlite3.sqlite_version, versions={part: version(part) for part in PARTS},
+        sqlite=sqlite3.sqlite_version,
+        versions={"accelerator": accelerator.found() or "not built: all of it in Python"}
+        | {part: version(part) for part in PARTS},
         load_before=round(os.getloadavg()[0], 2),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from penstock.adapters.log.memory import MemoryLog
 from penstock.adapters.store.memory import MemoryStore
 from penstock.adapters.suppressions.memory import MemorySuppressions
 from penstock.compose import make_keys
+from penstock.connectors import group_of
 from penstock.core.errors import SettingsError, Unavailable
 from penstock.core.record import Version
 from penstock.flows.replay import EPOCHS, tell_epochs
@@ -70,6 +71,25 @@ def test_a_group_of_workers_is_called_by_the_prefix_of_the_topics(
     project = a_project(tmp_path, on_kafka)
     assert begins == group_begins(project.settings)
     assert f"{begins}-default-1-3" == group_of_workers(project, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "group", "named"),
+    [("penstock.", "", "penstock-views"), ("shop.", "", "shop.penstock-views"), ("shop.", "mine", "mine")],
+)  # fmt: skip
+def test_connectors_of_two_projects_that_are_called_alike_share_no_group(
+    tmp_path: Path, prefix: str, group: str, named: str
+):
+    connector = f"""
+[sources.views]
+kind = "server"
+[connect.views]
+topics = ["views"]
+format = "segment-json"
+group = "{group}"
+"""
+    on_kafka = ON_KAFKA.replace("[fold]", f'prefix = "{prefix}"\n[fold]')
+    assert named == group_of(a_project(tmp_path, on_kafka, connector), "views")
 
 
 def test_workers_do_not_write_into_their_own_memory(tmp_path: Path):

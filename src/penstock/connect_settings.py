@@ -64,7 +64,7 @@ DOCS: dict[str, str] = {
     "connect.*.source": "The declared source whose events they are, with its basis, rank and trust; by default the one of the connector's name.",
     "connect.*.brokers": "Brokers of these topics, `HOST:PORT` each; by default those of the log on Kafka.",
     "connect.*.client": 'More of what librdkafka is told to reach them, such as `{ "security.protocol" = "SASL_SSL" }`. Values may be `env:NAME`.',
-    "connect.*.group": "Consumer group; by default `penstock-` and the connector's name. `GROUP.copied` notes a second time what was copied.",
+    "connect.*.group": "Consumer group; by default `penstock-` and the connector's name, behind `log.kafka.prefix` if that is your own. `GROUP.copied` notes a second time what was copied.",
     "connect.*.begin": "Where a topic begins that was never copied: `earliest` (its first record) or `latest` (what comes from now on).",
     "connect.*.park_after_ms": "How long a record waits for a schema that is not known, before it is parked.",
     "connect.*.job": "Name under which message ids are remembered for good, not for 72 hours, where topics are copied again on purpose.",

@@ -23,6 +23,7 @@ from penstock.ports.topics import Topics
 from penstock.project import Project
 from penstock.registries import make_registry
 from penstock.runtimes.connector import Connector
+from penstock.workers import default_begin
 
 SCHEMAS_FOLDER: Final = "schemas"
 STOP_S: Final = 10.0
@@ -137,7 +138,7 @@ def topics_of(project: Project, name: str, settings: ConnectSettings) -> Callabl
     except ImportError as error:
         raise SettingsError("E235", "Kafka needs an extra that is not installed", where=f"connect.{name}",
                             fix="pip install 'penstock[kafka]'") from error  # fmt: skip
-    return partial(KafkaTopics, client_for(project, settings), settings.topics, group_of(name, settings),
+    return partial(KafkaTopics, client_for(project, settings), settings.topics, group_of(project, name),
                    from_beginning=settings.begin == "earliest")  # fmt: skip
 
 
@@ -149,9 +150,10 @@ def client_for(project: Project, settings: ConnectSettings) -> dict[str, Any]:
     return {**client_of(project), **settings.client}
 
 
-def group_of(name: str, settings: ConnectSettings) -> str:
-    """Return the group that reads a connector's topics."""
-    return settings.group or f"penstock-{name}"
+def group_of(project: Project, name: str) -> str:
+    """Return the group that reads a connector's topics: no other project's, whose topics have another prefix."""
+    settings = project.settings
+    return settings.connect[name].group or f"{default_begin(settings.log.kafka.prefix)}-{name}"
 
 
 async def stop_all(connectors: Sequence[Connector], running: Sequence[asyncio.Task[None]]) -> None:

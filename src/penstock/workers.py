@@ -120,9 +120,11 @@ def group_begins(settings: Settings) -> str:
 
     No two prefixes have the same: one group would share out the partitions of two projects.
     """
-    if settings.fold.group:
-        return settings.fold.group
-    prefix = settings.log.kafka.prefix
+    return settings.fold.group or default_begin(settings.log.kafka.prefix)
+
+
+def default_begin(prefix: str) -> str:
+    """Return what the names of a project's groups begin with, unless they are given."""
     return DEFAULT_BEGIN if prefix == KafkaSettings().prefix else f"{prefix}{DEFAULT_BEGIN}"
 
 

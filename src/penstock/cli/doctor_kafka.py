@@ -262,7 +262,7 @@ def _connector(project: Project, name: str) -> Iterator[Finding]:
                                    fix="correct its name, or have it made by whoever writes to it"))
         for topic in settings.topics if topic not in seen
     ]  # fmt: skip
-    group = group_of(name, settings)
+    group = group_of(project, name)
     groups = [group, f"{group}{COPIED}"]
     faults += [
         fault(title, _denied(lacking, GROUP, group, group, brokers, exact=True))

@@ -248,6 +248,14 @@ class Collector:
         if taken is None:
             return await self.take(source, reading.decode(body, source.name), gpc=gpc, job=job,
                                    received_at_ms=at_ms)  # fmt: skip
+        if not (taken.rest or taken.discarded):
+            # The commonest: all of it is records, and nobody is told more than how many.
+            taken.tally(self.metrics)
+            records, kept = cast("list[Record | bytes]", taken.records), len(taken.records)
+            if kept:
+                await self.appender.append(records)
+                self._count_accepted(kept)
+            return Intake(kept, [], [])
         shaped = _Shaped([], [], [], [], [], [], urgent=False, accepted=0)
         if taken.rest:
             decoded = reading.decode(body, source.name, taken.rest)

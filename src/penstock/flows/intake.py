@@ -8,7 +8,7 @@ for all that say the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import msgspec
 
@@ -97,8 +97,6 @@ class Taken(NamedTuple):
         self, places: Sequence[int], records: Sequence[Record | bytes]
     ) -> list[Record | bytes]:
         """Return all records of the body in its order, given those that Python made and their places."""
-        if not self.rest and not self.discarded:
-            return cast("list[Record | bytes]", self.records)
         by_place: list[Record | bytes | None] = [*self.records]
         for place, record in zip(places, records, strict=True):
             by_place[place] = record
