@@ -16,14 +16,13 @@ from penstock.core.errors import SettingsError
 from penstock.core.foreign import KINDS, SEGMENT_JSON, EventMapping, Foreign, Mapper, compile_mapper
 from penstock.flows.copying import Copier, PlainReader, Reader
 from penstock.flows.decoding import Schemas, compile_json
-from penstock.logs import client_of
+from penstock.logs import client_of, default_begin
 from penstock.ports.decoder import Compile
 from penstock.ports.registry import Registry
 from penstock.ports.topics import Topics
 from penstock.project import Project
 from penstock.registries import make_registry
 from penstock.runtimes.connector import Connector
-from penstock.workers import default_begin
 
 SCHEMAS_FOLDER: Final = "schemas"
 STOP_S: Final = 10.0

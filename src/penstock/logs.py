@@ -17,6 +17,7 @@ from penstock.ports.clock import Clock
 from penstock.ports.log import Log
 from penstock.ports.store import Store
 from penstock.project import Project
+from penstock.service_settings import KafkaSettings
 from penstock.settings import Settings, keep_ms
 
 if TYPE_CHECKING:
@@ -137,6 +138,14 @@ def require_shared(settings: Settings) -> None:
 
 
 # -- a log that is not in the data folder
+
+DEFAULT_BEGIN = "penstock"
+"""What groups of a project with the default prefix of topics begin with."""
+
+
+def default_begin(prefix: str) -> str:
+    """Return what the names of a project's groups begin with, unless they are given."""
+    return DEFAULT_BEGIN if prefix == KafkaSettings().prefix else f"{prefix}{DEFAULT_BEGIN}"
 
 
 def own_folder(project: Project) -> Callable[[], None]:

@@ -12,7 +12,7 @@ from penstock.adapters.suppressions.sqlite import SqliteSuppressions
 from penstock.core.errors import SettingsError, Unavailable
 from penstock.core.step import Step
 from penstock.flows.replay import covered_by_live, told_epochs
-from penstock.logs import connection_of, open_log, require_known_log, require_shared
+from penstock.logs import connection_of, default_begin, open_log, require_known_log, require_shared
 from penstock.ports.clock import Clock
 from penstock.ports.consumer import Consumer
 from penstock.ports.log import Log
@@ -21,12 +21,8 @@ from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 from penstock.project import Project
 from penstock.runtimes.worker import Worker
-from penstock.service_settings import KafkaSettings
 from penstock.settings import Settings
 from penstock.stores import open_register, open_store, registers_on_server
-
-DEFAULT_BEGIN = "penstock"
-"""What the group of a project with the default prefix of topics begins with."""
 
 STORE_FILE, REGISTER_FILE = "store.db", "suppressions.db"
 """Of the data folder: what workers write too, unless it is on a server."""
@@ -121,11 +117,6 @@ def group_begins(settings: Settings) -> str:
     No two prefixes have the same: one group would share out the partitions of two projects.
     """
     return settings.fold.group or default_begin(settings.log.kafka.prefix)
-
-
-def default_begin(prefix: str) -> str:
-    """Return what the names of a project's groups begin with, unless they are given."""
-    return DEFAULT_BEGIN if prefix == KafkaSettings().prefix else f"{prefix}{DEFAULT_BEGIN}"
 
 
 def _make_consumer(parts: WorkerParts, epoch: int, number: int) -> Consumer:
