@@ -16,7 +16,8 @@ from penstock.core.leaf import Leaf
 from penstock.core.protect import Protector
 from penstock.core.record import Record
 from penstock.dsl.events import event, stamped, string, traits
-from penstock.flows.collect import Collector, Discarded, answer, source_of
+from penstock.edges.collector.door import answer
+from penstock.flows.collect import Collector, Discarded, source_of
 from penstock.testing.clock import HandClock
 
 GRANTED = {"consent": {"categoryPreferences": {"personalisation": True}}}

@@ -586,23 +586,3 @@ def source_of(
                             fix=f"give each at least {vouch.KEY_CHARS_MIN} random characters, and keep "
                             f"at most {vouch.KEYS_MAX}")  # fmt: skip
     return Source(name, kind == "server", rank, dict(basis), keys)
-
-
-def answer(intake: Intake) -> dict[str, Any]:
-    """Return the body of the 200 that a collector request gets."""
-    body: dict[str, Any] = {"success": True, "accepted": intake.accepted}
-    if intake.refused:
-        body["rejected"] = [
-            {
-                "index": r.index,
-                "messageId": r.message_id,
-                "code": r.code,
-                "what": r.what,
-                "path": r.path,
-            }
-            for r in intake.refused
-        ]
-    if intake.discarded:
-        body["discarded"] = len(intake.discarded)
-        body["discarded_by_reason"] = by_reason(intake.discarded)
-    return body

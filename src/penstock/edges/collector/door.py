@@ -19,7 +19,7 @@ from penstock.edges.collector.admission import Admission, never_shed, over_quota
 from penstock.edges.collector.body import inflate, is_packed, plain_bytes_of
 from penstock.edges.collector.keys import KeyRing, WriteKey, require_origin
 from penstock.edges.route import Request
-from penstock.flows.collect import Collector, Intake, answer
+from penstock.flows.collect import Collector, Intake, by_reason
 from penstock.flows.intake import Reading
 from penstock.ports.metrics import Metrics
 
@@ -198,6 +198,26 @@ class Door:
         if intake.refused or intake.discarded:
             return json_answer(200, answer(intake))
         return _all_accepted(intake.accepted)
+
+
+def answer(intake: Intake) -> dict[str, Any]:
+    """Return the body of the 200 that a collector request gets."""
+    body: dict[str, Any] = {"success": True, "accepted": intake.accepted}
+    if intake.refused:
+        body["rejected"] = [
+            {
+                "index": r.index,
+                "messageId": r.message_id,
+                "code": r.code,
+                "what": r.what,
+                "path": r.path,
+            }
+            for r in intake.refused
+        ]
+    if intake.discarded:
+        body["discarded"] = len(intake.discarded)
+        body["discarded_by_reason"] = by_reason(intake.discarded)
+    return body
 
 
 @lru_cache(maxsize=4_096)
