@@ -46,7 +46,7 @@ use record::{Found, part, text_at};
 use step::{Logged, Outcome, PREFERENCE_UPDATED, Rules, Step, Verdict};
 use zone::Zone;
 
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const VERDICTS_MAX: usize = 10_000;
 
 /// One record of the slice at hand.
@@ -99,14 +99,17 @@ impl Fold {
 
     /// Take a slice of records to be folded: `(leaves that are not held, records for Python to read,
     /// records whose evidence is to be judged, quarters of an hour whose offset is to be told)`.
+    /// The list is of records, or of their bytes alone, with the offset of its first and the stamp of all.
+    #[pyo3(signature = (records, start, stop, at=None))]
     fn scan<'py>(
         &mut self,
         py: Python<'py>,
         records: &Bound<'py, PyList>,
         start: usize,
         stop: usize,
+        at: Option<(i64, i64)>,
     ) -> PyResult<Scanned<'py>> {
-        self.guarded(|fold| fold.scan_slice(py, records, start, stop))
+        self.guarded(|fold| fold.scan_slice(py, records, start, stop, at))
     }
 
     /// Whether calendar periods are folded, so that offsets are to be told.
@@ -373,6 +376,7 @@ impl Fold {
         records: &Bound<'py, PyList>,
         start: usize,
         stop: usize,
+        at: Option<(i64, i64)>,
     ) -> PyResult<Scanned<'py>> {
         self.slice.clear();
         let (mut unread, mut missing, mut judged) = (Vec::new(), Vec::new(), Vec::new());
@@ -381,10 +385,14 @@ impl Fold {
         // No list of the slice is made: garbage that Python collects then could ask for this fold while it is lent.
         for place in start..stop {
             let record = records.get_item(place)?;
-            let record = record.cast::<PyTuple>()?;
-            let offset = record.get_item(0)?.extract()?;
-            let logged_at_ms: i64 = record.get_item(1)?.extract()?;
-            let bytes: PyBackedBytes = record.get_item(2)?.extract()?;
+            let (offset, logged_at_ms, bytes): (i64, i64, PyBackedBytes) = match at {
+                Some((first, stamp)) => (first + place as i64, stamp, record.extract()?),
+                None => {
+                    let record = record.cast::<PyTuple>()?;
+                    let offset = record.get_item(0)?.extract()?;
+                    (offset, record.get_item(1)?.extract()?, record.get_item(2)?.extract()?)
+                }
+            };
             let place = self.slice.len();
             let mut found = self.readable(&bytes, logged_at_ms);
             let mut verdict = None;

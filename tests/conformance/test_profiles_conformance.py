@@ -108,7 +108,7 @@ class TestReadingEngine(ProfilesConformance):
             for record in records:
                 log.append(partition_of(record.leaf, self.partitions), [encode_record(record)])
             for partition, fold in enumerate(folds):
-                catch_up(fold, partial(log.read, partition), keep=lambda _: None)
+                catch_up(fold, partial(log.batches, partition), keep=lambda _: None)
                 flush_all(fold)
             await engine.looked()
             await engine.looked()  # the one that was under way may have begun before

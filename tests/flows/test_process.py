@@ -88,6 +88,9 @@ class World:
     def read(self, offset: int, limit: int) -> list[LogRecord]:
         return self.log.read(0, offset, limit)
 
+    def batches(self, offset: int, limit: int) -> list[Sequence[LogRecord]]:
+        return self.log.batches(0, offset, limit)
+
     def keep(self, folded: Folded) -> None:
         """Links go into the log, as a runtime does."""
         self.append(folded.links)
@@ -110,7 +113,7 @@ def test_a_batch_becomes_leaves_and_the_applied_offset() -> None:
     world = World()
     world.append([view(1), view(2), view(1), view(3, "u2")])
     fold = world.fold()
-    assert catch_up(fold, world.read, keep=world.keep) == 4
+    assert catch_up(fold, world.batches, keep=world.keep) == 4
     flush_all(fold)
     assert (world.views("u1"), world.views("u2")) == (2, 1)
     assert world.store.applied(1, 0) == Version(1, 3)
@@ -142,7 +145,7 @@ def test_after_a_stop_between_two_writes_nothing_counts_twice() -> None:
     assert flush is not None
     fold.write(flush)
     again = world.fold()
-    catch_up(again, world.read, keep=world.keep)
+    catch_up(again, world.batches, keep=world.keep)
     flush_all(again)
     assert (world.views("u1"), world.views("u2")) == (2, 2)
     assert again.tally.skipped == 1
@@ -152,7 +155,7 @@ def test_records_that_change_no_leaf_move_the_applied_offset() -> None:
     world = World()
     world.append([view(1)])
     fold = world.fold()
-    catch_up(fold, world.read, keep=world.keep)
+    catch_up(fold, world.batches, keep=world.keep)
     flush_all(fold)
     # A second worker that has written u1 already: for this one the record is old.
     fold.next_offset = fold.noted = 0
@@ -179,7 +182,7 @@ def test_a_batch_from_before_is_folded_by_what_the_store_holds() -> None:
     world = World()
     world.append([view(number) for number in range(4)])
     fold = world.fold()
-    catch_up(fold, world.read, keep=world.keep)
+    catch_up(fold, world.batches, keep=world.keep)
     flush_all(fold)
     fold.feed(world.read(1, 2))
     flush_all(fold)
@@ -195,10 +198,10 @@ def test_a_refused_write_fences_the_worker() -> None:
     slow.feed(world.read(0, 1))
     flush = slow.take(10)
     assert flush is not None
-    catch_up(fast, world.read, keep=world.keep)
+    catch_up(fast, world.batches, keep=world.keep)
     flush_all(fast)
     world.append([view(2)])
-    catch_up(fast, world.read, keep=world.keep)
+    catch_up(fast, world.batches, keep=world.keep)
     flush_all(fast)
     # It is not known to be wrong: the store is past it.
     assert slow.write(flush) == [Verdict.ALREADY]
@@ -222,7 +225,7 @@ def test_a_small_cache_changes_nothing(cached_max: int, *, empty: bool) -> None:
     fold = world.fold(cached_max=cached_max, empty=empty)
     for start in range(0, 200, 10):
         world.append(records[start : start + 10])
-        catch_up(fold, world.read, keep=world.keep)
+        catch_up(fold, world.batches, keep=world.keep)
         flush_all(fold)
     assert world.views("u0") == 50
     assert all(world.views(f"u{number}") == 1 for number in range(200) if number % 4)
@@ -301,7 +304,7 @@ def test_leaves_of_other_definitions_are_not_read_as_these() -> None:
     world = World()
     world.append([view(1)])
     fold = world.fold()
-    catch_up(fold, world.read, keep=world.keep)
+    catch_up(fold, world.batches, keep=world.keep)
     flush_all(fold)
 
     class Other(Profile):

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.core.batch import Batch
 from penstock.core.consent.suppression import PERMISSION_EVENTS, suppression_of
 from penstock.core.errors import DataCorrupt, Fenced, Unavailable
 from penstock.core.feature.window import QUARTER_MS
@@ -129,8 +130,14 @@ class NativeFold(PartitionFold):
         if self.in_python:
             super()._fold_slice(batch, folded)
             return
-        native, batch = self.native, batch if type(batch) is list else [*batch]
-        missing, unread, judged, quarters = native.scan(batch, 0, len(batch))
+        native = self.native
+        if type(batch) is Batch:
+            at = (batch.first_offset, batch.logged_at_ms)
+            scanned = native.scan(batch.values, batch.start, batch.stop, at)
+        else:
+            batch = batch if type(batch) is list else [*batch]
+            scanned = native.scan(batch, 0, len(batch))
+        missing, unread, judged, quarters = scanned
         records = {place: decode_record(batch[place].value) for place in unread}
         for place in judged:
             verdict = self.step.verdict(decode_record(batch[place].value).evidence)

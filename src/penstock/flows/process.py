@@ -390,22 +390,23 @@ def flush_all(fold: PartitionFold, limit: int = 5_000) -> None:
 
 
 def catch_up(
-    fold: PartitionFold, read: Callable[[int, int], list[LogRecord]], *, keep: Callable[[Folded], None],
+    fold: PartitionFold, read: Callable[[int, int], Sequence[Sequence[LogRecord]]], *, keep: Callable[[Folded], None],
     batch: int = 5_000, dirty_max: int = 50_000,
 ) -> int:  # fmt: skip
     """Fold from the fold's next offset to the head; return how many records were read.
 
     Args:
         fold: The partition's fold.
-        read: `read(offset, limit)` of the partition.
+        read: `batches(offset, limit)` of the partition.
         keep: Makes links, letters and suppressions of a batch durable, or drops them on replay.
         batch: Records a read.
         dirty_max: Changed leaves held before they are written.
     """
     count = 0
-    while records := read(fold.next_offset, batch):
-        keep(fold.feed(records))
-        count += len(records)
+    while pieces := read(fold.next_offset, batch):
+        for records in pieces:
+            keep(fold.feed(records))
+            count += len(records)
         if len(fold.dirty) > dirty_max:
             flush_all(fold)
     return count

@@ -166,10 +166,10 @@ def replay(
         def read(offset: int, limit: int, partition: int = partition, end: int = end) -> list:
             if offset <= end:
                 limit = min(limit, end - offset + 1)
-            batch = log.read(partition, offset, limit)
-            if batch and progress is not None:
-                progress(len(batch))
-            return batch
+            pieces = log.batches(partition, offset, limit)
+            if pieces and progress is not None:
+                progress(sum(map(len, pieces)))
+            return pieces
 
         def keep_tail(folded: Folded, fold: PartitionFold = fold, end: int = end) -> None:
             if fold.next_offset > end + 1:

@@ -77,6 +77,13 @@ class TieredLog:
                 found += batch
         return found
 
+    def batches(self, partition: int, offset: int, limit: int) -> list[Sequence[LogRecord]]:
+        """Return what `read` does; of the log itself as it gives it."""
+        try:
+            return self.inner.batches(partition, offset, limit)
+        except SettingsError:
+            return [self.read(partition, offset, limit)]
+
     def first(self, partition: int) -> int:
         """Return the lowest offset that can be read, from either tier."""
         named = self.inner.archived(partition)

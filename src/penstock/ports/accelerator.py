@@ -20,7 +20,7 @@ from typing import Final, Protocol, TypeAlias
 from penstock.core.ids import LeafId
 from penstock.core.record import LogRecord
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of these calls and of what is handed over; an accelerator of another one is not used."""
 
 At: TypeAlias = tuple[int, int]
@@ -80,9 +80,15 @@ class Accelerator(Protocol):
         ...
 
     def scan(
-        self, records: Sequence[LogRecord], start: int, stop: int
-    ) -> tuple[list[LeafId], list[int], list[int], list[int]]:
+        self, records: Sequence[LogRecord | bytes], start: int, stop: int, at: tuple[int, int] | None = None
+    ) -> tuple[list[LeafId], list[int], list[int], list[int]]:  # fmt: skip
         """Take a slice of a list of records.
+
+        Args:
+            records: As they are read, or their bytes alone.
+            start: The first of the slice.
+            stop: Its end.
+            at: Of bytes alone, the offset of the list's first and the stamp of all.
 
         Returns:
             Leaves that are not held; places of records that Python must read; places of records whose

@@ -124,6 +124,14 @@ class Log(Protocol):
         """
         ...
 
+    def batches(self, partition: int, offset: int, limit: int) -> list[Sequence[LogRecord]]:
+        """Return what `read` does, in pieces that may be cheaper to have: at least one record, or none at the head.
+
+        Raises:
+            As `read`.
+        """
+        ...
+
     def first(self, partition: int) -> int:
         """Return the lowest offset that can be read; 0 in a log that was never truncated."""
         ...

@@ -75,6 +75,11 @@ class MemoryLog:
                 raise truncated(partition, first)
             return self._records[partition][offset - first : offset - first + limit]
 
+    def batches(self, partition: int, offset: int, limit: int) -> list[Sequence[LogRecord]]:
+        """Return what `read` does, in one piece."""
+        records = self.read(partition, offset, limit)
+        return [records] if records else []
+
     def first(self, partition: int) -> int:
         """Return the lowest offset that can be read."""
         return self._firsts[partition]

@@ -4,7 +4,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,9 +39,21 @@ def a_letter(name: str, reason: str = "E301", replayed_at_ms: int = 0) -> DeadLe
 
 def read(log: Log, partition: int, offset: int, limit: int) -> list[LogRecord]:
     """Read on until the limit or the head: a log may return less than was asked at a time."""
+    found = _read_on(lambda at, left: [log.read(partition, at, left)], offset, limit)
+    by_batches = _read_on(lambda at, left: log.batches(partition, at, left), offset, limit)
+    assert found == by_batches, "batches are what is read"
+    return found
+
+
+def _read_on(
+    ask: Callable[[int, int], Sequence[Sequence[LogRecord]]], offset: int, limit: int
+) -> list[LogRecord]:
     found: list[LogRecord] = []
-    while piece := log.read(partition, offset + len(found), limit - len(found)):
-        found += piece
+    while pieces := [one for one in ask(offset + len(found), limit - len(found)) if one]:
+        for piece in pieces:
+            assert list(piece) == [piece[place] for place in range(len(piece))]
+            assert list(piece[1:]) == list(piece)[1:]
+            found += piece
         assert len(found) <= limit, "more than was asked"
         if len(found) == limit:
             break

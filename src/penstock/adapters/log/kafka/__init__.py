@@ -319,6 +319,11 @@ class KafkaLog:
             for index, message in enumerate(messages)
         ]
 
+    def batches(self, partition: int, offset: int, limit: int) -> list[Sequence[LogRecord]]:
+        """Return what `read` does, in one piece."""
+        records = self.read(partition, offset, limit)
+        return [records] if records else []
+
     def first(self, partition: int) -> int:
         """Return the lowest offset that can be read."""
         with self._lock:

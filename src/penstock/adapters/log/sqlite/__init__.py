@@ -5,7 +5,6 @@ import sqlite3
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import repeat
 from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -14,8 +13,10 @@ import msgspec
 import zstandard
 
 from penstock.adapters.log.sqlite import truncation as marks
+from penstock.adapters.log.sqlite.rows import Row, cut, pieces, records, split
 from penstock.adapters.log.sqlite.truncation import PARTITION_SHIFT, position_of
 from penstock.adapters.sqlite import FileKind, Ownership, Session
+from penstock.core.batch import Batch
 from penstock.core.errors import DataCorrupt, Unavailable
 from penstock.core.generations import Generations
 from penstock.core.record import DeadLetter, LogRecord
@@ -25,8 +26,6 @@ from penstock.ports.log import Appended, Archived, Truncation, truncated
 PLAIN_BYTES_MAX: Final = 256 * 1024 * 1024
 """Of a batch before it is compressed: no damaged length makes a reader ask for more memory."""
 
-CHUNK_BYTES: Final = 4 * 1024 * 1024
-"""A batch of more bytes becomes several rows of one transaction: a reader decodes a row at a time."""
 
 TAIL_BYTES: Final = 8 * 1024 * 1024
 """The newest records are kept decoded up to this size a partition, for the fold right behind."""
@@ -89,14 +88,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
-class _Batch(NamedTuple):
-    """One row of the log, decoded."""
-
-    first_offset: int
-    logged_at_ms: int
-    values: Sequence[bytes]
-
-
 class _End(NamedTuple):
     """Where a partition stands: the next offset and the newest stamp."""
 
@@ -116,12 +107,12 @@ class _Tail:
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
-        self._batches: list[_Batch] = []
+        self._batches: list[Row] = []
         self._sizes: list[int] = []
         self._size_bytes = 0
         self._lock = threading.Lock()
 
-    def add(self, batch: _Batch, size_bytes: int) -> None:
+    def add(self, batch: Row, size_bytes: int) -> None:
         """Add the batch that follows the newest one."""
         with self._lock:
             self._firsts.append(batch.first_offset)
@@ -136,7 +127,7 @@ class _Tail:
         with self._lock:
             self._firsts, self._batches, self._sizes, self._size_bytes = [], [], [], 0
 
-    def read(self, offset: int, limit: int) -> list[_Batch] | None:
+    def read(self, offset: int, limit: int) -> list[Row] | None:
         """Return the batches that hold `limit` records from `offset` on; None if it is not here."""
         with self._lock:
             if not self._firsts or offset < self._firsts[0]:
@@ -201,7 +192,7 @@ class SqliteLog:
         self._compress = zstandard.ZstdCompressor(level=1).compress
         self._decompress = zstandard.ZstdDecompressor().decompress
         self._tails = [_Tail() for _ in range(partitions)]
-        self._last_read: tuple[int, _Batch] | None = None
+        self._last_read: tuple[int, Row] | None = None
         self._reader = Session(path, KIND, read_only=read_only)
         self._writer = self._reader if read_only else Session(path, KIND, on_open=self._settle)
         try:
@@ -270,6 +261,13 @@ class SqliteLog:
 
     def read(self, partition: int, offset: int, limit: int) -> list[LogRecord]:
         """Return up to `limit` records from `offset` on."""
+        return records(self._batches(partition, offset, limit))
+
+    def batches(self, partition: int, offset: int, limit: int) -> list[Sequence[LogRecord]]:
+        """Return what `read` does, by the batch where batches are large."""
+        return pieces(self._batches(partition, offset, limit))
+
+    def _batches(self, partition: int, offset: int, limit: int) -> list[Batch]:
         assert 0 <= partition < self.partitions, "a partition of this log"
         assert offset >= 0, "offsets count from 0"
         if self._closed:
@@ -279,10 +277,10 @@ class SqliteLog:
             limit = min(limit, self._good.ends[partition].head - offset)
         if limit <= 0:
             return []
-        batches = self._tails[partition].read(offset, limit)
-        if batches is None:
-            batches = self._read_rows(partition, offset, limit)
-        return _records(batches, offset, limit)
+        found = self._tails[partition].read(offset, limit)
+        if found is None:
+            found = self._read_rows(partition, offset, limit)
+        return cut(found, offset, limit)
 
     def first(self, partition: int) -> int:
         """Return the lowest offset that can be read."""
@@ -400,21 +398,21 @@ class SqliteLog:
 
     def _chunks(
         self, partition: int, first: int, stamp_ms: int, values: Sequence[bytes]
-    ) -> list[tuple[tuple[int, int, int, int, int, bytes], _Batch, int]]:
+    ) -> list[tuple[tuple[int, int, int, int, int, bytes], Row, int]]:
         """Return a row, the decoded batch and its size for every chunk of some records."""
-        chunks: list[tuple[tuple[int, int, int, int, int, bytes], _Batch, int]] = []
-        for part in _split(values):
+        chunks: list[tuple[tuple[int, int, int, int, int, bytes], Row, int]] = []
+        for part in split(values):
             framed = _encode(part)
             blob = self._compress(framed)
             position = position_of(partition, first)
             crc = checksum(position, len(part), stamp_ms, CODEC_ZSTD, blob)
             row = (position, len(part), stamp_ms, CODEC_ZSTD, crc, blob)
-            chunks.append((row, _Batch(first, stamp_ms, part), len(framed)))
+            chunks.append((row, Row(first, stamp_ms, part), len(framed)))
             first += len(part)
         return chunks
 
-    def _read_rows(self, partition: int, offset: int, limit: int) -> list[_Batch]:
-        batches: list[_Batch] = []
+    def _read_rows(self, partition: int, offset: int, limit: int) -> list[Row]:
+        batches: list[Row] = []
         with self._reader.use() as connection:
             wanted = offset
             cached = self._last_read
@@ -448,7 +446,7 @@ class SqliteLog:
                         break
         return batches
 
-    def _decode_row(self, row: tuple[int, int, int, int, int, bytes], partition: int) -> _Batch:
+    def _decode_row(self, row: tuple[int, int, int, int, int, bytes], partition: int) -> Row:
         position, count, stamp_ms, codec, crc, blob = row
         first = position & ((1 << PARTITION_SHIFT) - 1)
         if crc != checksum(position, count, stamp_ms, codec, blob):
@@ -463,7 +461,7 @@ class SqliteLog:
             raise self._corrupt(partition, first, "does not decode") from error
         if len(values) != count:
             raise self._corrupt(partition, first, "holds another number of records than it says")
-        return _Batch(first, stamp_ms, values)
+        return Row(first, stamp_ms, values)
 
     def _corrupt(self, partition: int, first: int, what: str) -> DataCorrupt:
         return DataCorrupt(
@@ -477,41 +475,6 @@ class SqliteLog:
 def checksum(position: int, count: int, stamp_ms: int, codec: int, blob: bytes) -> int:
     """Return the checksum of a batch: over its place, stamp and bytes."""
     return crc32(blob, crc32(b"%d %d %d %d" % (position, count, stamp_ms, codec)))
-
-
-def _split(values: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Yield values in chunks of at most CHUNK_BYTES, or of one larger value."""
-    total = sum(map(len, values))
-    if total <= CHUNK_BYTES:
-        if values:
-            yield list(values)
-        return
-    chunk: list[bytes] = []
-    size = 0
-    for value in values:
-        if chunk and size + len(value) > CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(value)
-        size += len(value)
-    yield chunk
-
-
-def _records(batches: list[_Batch], offset: int, limit: int) -> list[LogRecord]:
-    """Return the records of consecutive batches from `offset` on, at most `limit`."""
-    records: list[LogRecord] = []
-    for batch in batches:
-        start = max(offset - batch.first_offset, 0)
-        stop = min(offset + limit - batch.first_offset, len(batch.values))
-        if start >= stop:
-            continue
-        if start == 0 and stop == len(batch.values):
-            values = batch.values
-        else:
-            values = batch.values[start:stop]
-        offsets = range(batch.first_offset + start, batch.first_offset + stop)
-        records.extend(map(LogRecord, offsets, repeat(batch.logged_at_ms), values))
-    return records
 
 
 def _end_of(connection: sqlite3.Connection, partition: int) -> _End:
