@@ -93,7 +93,8 @@ class NativeFold(PartitionFold):
         """The accelerator has failed, and is not used any more."""
         self.kept: dict[LeafId, Leaf] = {}
         """Leaves that only Python knows, decoded."""
-        self.cache = _Cache(self)
+        self._held = _Cache(self)
+        self.cache = self._held
         self.dirty = _Dirty(self)
 
     # -- fold
@@ -258,6 +259,19 @@ class NativeFold(PartitionFold):
         if not self.native.put(leaf_id, stored.version, stored.parts[0]):
             self.kept[leaf_id] = leaf
 
+    def peek(self, leaves: Sequence[LeafId]) -> list[Leaf | None]:
+        """Return leaves for reading, as `PartitionFold.peek` does; nearly all of them have been shown before."""
+        if self.in_python or self.kept:
+            return super().peek(leaves)
+        find = self._held.find
+        try:
+            found = [find(leaf_id) for leaf_id in leaves]
+        except RuntimeError:
+            return super().peek(leaves)  # which says what has failed
+        if None in found:
+            return super().peek(leaves)
+        return found
+
     def look_up(self, leaves: Sequence[LeafId]) -> Sequence[Any]:
         """Return leaves from the store as their bytes, which the accelerator reads."""
         return super().look_up(leaves) if self.in_python else self.store.read(self.epoch, leaves)
@@ -338,13 +352,17 @@ class _Cache(MutableMapping[LeafId, Leaf]):
         if kept is not None:
             return kept
         with fold.guarded():
-            return self._decoded(leaf_id)
+            found = self.find(leaf_id)
+        if found is None:
+            raise KeyError(leaf_id)
+        return found
 
-    def _decoded(self, leaf_id: LeafId) -> Leaf:
+    def find(self, leaf_id: LeafId) -> Leaf | None:
+        """Return a leaf that the accelerator has; None if it holds none of that id."""
         fold = self._fold
         version = fold.native.version(leaf_id)
         if version is None:
-            raise KeyError(leaf_id)
+            return None
         shown = self._shown.get(leaf_id)
         if shown is None or (shown.generation, shown.offset) != version:
             shown = fold.decoded(leaf_id)
