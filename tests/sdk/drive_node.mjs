@@ -33,7 +33,7 @@ async function rudderstack() {
   const { default: Analytics } = await import("@rudderstack/rudder-sdk-node");
   const analytics = new Analytics(writeKey, {
     dataPlaneUrl: url, flushAt: Number(flushAt), flushInterval: 50, gzip: true,
-    retryCount: 20, axiosRetryConfig: { retryDelay: () => 250 },
+    retryCount: 240, axiosRetryConfig: { retryDelay: () => 250 },
     errorHandler: (error) => errors.push(String(error.response?.status ?? error.code ?? error)),
   });
   return {
