@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NoReturn
 
@@ -35,6 +36,9 @@ WATCH_S: Final = 1.0
 """How often the ends of the partitions are asked for: others append too."""
 
 WATCH_TIMEOUT_S: Final = 2.0
+
+NEW_TOPIC_S: Final = 2.0
+"""A topic that was made a moment ago is not known to all brokers yet: so long it is looked for."""
 
 SHORT_LOOKS: Final = 5
 """A leader that was just elected may not know yet how far the records go that all have."""
@@ -111,12 +115,18 @@ class KafkaLog:
     def _require_topics(self, partitions: int) -> tuple[Generations, str]:
         """Check all topics, and return which generations there are and which log this is."""
         cluster = self._admin.cluster_id()
-        logs = log_topics(self._admin, self._connection)
-        found = self._admin.look([self._letters_topic])
-        for name in (self._connection.log_topic(1), self._letters_topic):
-            if name not in found and name not in logs:
-                raise SettingsError("E280", f"there is no topic {name}", where="log.kafka.prefix",
+        until_s = time.monotonic() + NEW_TOPIC_S
+        while True:
+            logs = log_topics(self._admin, self._connection)
+            found = self._admin.look([self._letters_topic])
+            wanted = (self._connection.log_topic(1), self._letters_topic)
+            missing = [name for name in wanted if name not in found and name not in logs]
+            if not missing:
+                break
+            if time.monotonic() >= until_s:
+                raise SettingsError("E280", f"there is no topic {missing[0]}", where="log.kafka.prefix",
                                     fix="run `penstock apply`, which makes it; or correct the prefix")  # fmt: skip
+            time.sleep(0.1)
         letters, (newest, log) = found[self._letters_topic], [*logs.items()][-1]
         # A process that has the settings of before a generation was opened goes on with it.
         if partitions not in (0, *(one.partitions for one in logs.values())):
