@@ -351,7 +351,7 @@ class Reads:
     def fold(self, values: Sequence[bytes]) -> None:
         """Append events, fold them and write their leaves, as a worker does."""
         self.log.append(0, values)
-        catch_up(self._fold, partial(self.log.read, 0), keep=lambda _: None)
+        catch_up(self._fold, partial(self.log.batches, 0), keep=lambda _: None)
         flush_all(self._fold)
 
     def take(self, engine: ReadingEngine, count: int, turns: Iterator[int], at_once: int) -> Sample:

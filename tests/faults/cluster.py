@@ -200,6 +200,15 @@ class Primary:
         self._keep_role(self.number)
         self.proxy.lead_to(self.port_of(self.number))
 
+    def switch_over(self) -> None:
+        """Let the replica take over at the address, and only then kill the primary: nobody finds it away."""
+        old = self.server
+        self.servers.promote(self.other)
+        self.number = self.other
+        self._keep_role(self.number)
+        self.proxy.lead_to(self.port_of(self.number))
+        old.kill()
+
     def follow(self) -> None:
         """Let the one that is not the primary follow it, and wait until it does."""
         if not self.servers.servers[self.other].alive():
