@@ -29,8 +29,8 @@ mod zone;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -46,7 +46,7 @@ use record::{Found, part, text_at};
 use step::{Logged, Outcome, PREFERENCE_UPDATED, Rules, Step, Verdict};
 use zone::Zone;
 
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 const VERDICTS_MAX: usize = 10_000;
 
 /// One record of the slice at hand.
@@ -61,8 +61,18 @@ struct Item {
 }
 
 /// The fold of one partition; one thread at a time.
-#[pyclass(module = "penstock_native")]
+///
+/// Its state is lent to Rust alone: what Python allocates, for arguments and results, may collect garbage, and a
+/// finalizer or another thread may then call for this fold. So arguments are read before, results made after.
+#[pyclass(module = "penstock_native", frozen)]
 struct Fold {
+    state: Mutex<State>,
+    /// `Plan::calendar`, which does not change.
+    calendar: bool,
+    broken: AtomicBool,
+}
+
+struct State {
     step: Step,
     words: WordsTable,
     verdicts: HashMap<Vec<u8>, Arc<Verdict>>,
@@ -70,7 +80,6 @@ struct Fold {
     held: Held,
     slice: Vec<Item>,
     tally: [i64; 6],
-    broken: AtomicBool,
 }
 
 type Taken<'py> = (Bound<'py, PyBytes>, Version, Version, Option<Bound<'py, PyBytes>>);
@@ -85,7 +94,8 @@ impl Fold {
         let unknown = |_| PyValueError::new_err("definitions that the native fold does not read");
         let plan = Plan::parse(plan).map_err(unknown)?;
         let rules = Rules::parse(rules).map_err(unknown)?;
-        Ok(Fold {
+        let calendar = plan.calendar;
+        let state = State {
             step: Step::new(plan, rules),
             words: WordsTable::default(),
             verdicts: HashMap::new(),
@@ -93,8 +103,8 @@ impl Fold {
             held: Held::default(),
             slice: Vec::new(),
             tally: [0; 6],
-            broken: AtomicBool::new(false),
-        })
+        };
+        Ok(Fold { state: Mutex::new(state), calendar, broken: AtomicBool::new(false) })
     }
 
     /// Take a slice of records to be folded: `(leaves that are not held, records for Python to read,
@@ -102,7 +112,7 @@ impl Fold {
     /// The list is of records, or of their bytes alone, with the offset of its first and the stamp of all.
     #[pyo3(signature = (records, start, stop, at=None))]
     fn scan<'py>(
-        &mut self,
+        &self,
         py: Python<'py>,
         records: &Bound<'py, PyList>,
         start: usize,
@@ -115,11 +125,11 @@ impl Fold {
     /// Whether calendar periods are folded, so that offsets are to be told.
     #[getter]
     fn calendar(&self) -> bool {
-        self.step.plan.calendar
+        self.calendar
     }
 
     /// Tell the offset of local time in a quarter of an hour; None if it changes within it.
-    fn tell(&mut self, quarter: i64, offset_ms: Option<i64>) -> PyResult<()> {
+    fn tell(&self, quarter: i64, offset_ms: Option<i64>) -> PyResult<()> {
         self.guarded(|fold| {
             if fold.step.plan.zone.is_full() {
                 // The clocks of the leaves are needed to write them; all else is asked for again.
@@ -143,7 +153,7 @@ impl Fold {
 
     /// Tell what the evidence of a record of the slice permits and says.
     fn judge(
-        &mut self,
+        &self,
         place: usize,
         mask: u64,
         permitted: Vec<String>,
@@ -154,12 +164,12 @@ impl Fold {
 
     /// Fold the slice from a place on, up to its end or to a record that Python has to fold:
     /// `(that place, links, letters, words of permission)`.
-    fn run(&mut self, start: usize, generation: i64) -> PyResult<Ran> {
+    fn run(&self, start: usize, generation: i64) -> PyResult<Ran> {
         self.guarded(|fold| fold.run_slice(start, generation))
     }
 
     /// Hold a leaf: a new one, or one of its bytes; False if Python has to keep it.
-    fn put(&mut self, leaf: &[u8], version: Version, raw: Option<&[u8]>) -> PyResult<bool> {
+    fn put(&self, leaf: &[u8], version: Version, raw: Option<&[u8]>) -> PyResult<bool> {
         let leaf = id_of(leaf)?;
         self.guarded(|fold| {
             let body = match raw {
@@ -175,7 +185,7 @@ impl Fold {
 
     /// Take back a leaf that Python has folded into; None for one that it keeps.
     fn replace(
-        &mut self,
+        &self,
         leaf: &[u8],
         version: Version,
         raw: Option<&[u8]>,
@@ -197,32 +207,39 @@ impl Fold {
 
     /// A leaf's version, base and bytes; the bytes are None if Python has it, and all is None if it is not held.
     fn leaf<'py>(&self, py: Python<'py>, leaf: &[u8]) -> PyResult<Option<Shown<'py>>> {
-        self.watched(|| {
-            let slot = self.held.find(leaf)?;
+        self.guarded(|fold| {
+            let Some(slot) = fold.held.find(leaf) else { return Ok(None) };
             let raw = match &slot.body {
                 Body::Here(body) => {
                     let mut out = Vec::with_capacity(1024);
-                    body.encode(&self.step.plan, &mut out);
+                    body.encode(&fold.step.plan, &mut out);
                     Some(PyBytes::new(py, &out))
                 }
                 Body::InPython(_) => None,
             };
-            Some((slot.version(), slot.base, raw))
+            Ok(Some((slot.version(), slot.base, raw)))
         })
     }
 
     fn version(&self, leaf: &[u8]) -> PyResult<Option<Version>> {
-        self.watched(|| self.held.find(leaf).map(Slot::version))
+        self.guarded(|fold| Ok(fold.held.find(leaf).map(Slot::version)))
+    }
+
+    /// The versions of some leaves; None of one that is not held.
+    fn versions(&self, leaves: Vec<PyBackedBytes>) -> PyResult<Vec<Option<Version>>> {
+        self.guarded(|fold| Ok(leaves.iter().map(|leaf| fold.held.find(leaf).map(Slot::version)).collect()))
     }
 
     /// The leaves of some records that are not held, each once.
-    fn absent<'py>(&self, py: Python<'py>, leaves: Vec<PyBackedBytes>) -> Vec<Bound<'py, PyBytes>> {
-        let missing = leaves.iter().filter(|leaf| !self.held.holds(leaf));
-        missing.map(|leaf| PyBytes::new(py, leaf)).collect()
+    fn absent<'py>(&self, py: Python<'py>, leaves: Vec<PyBackedBytes>) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        self.lent(|fold| {
+            let missing = leaves.iter().filter(|leaf| !fold.held.holds(leaf));
+            missing.map(|leaf| PyBytes::new(py, leaf)).collect()
+        })
     }
 
     /// Take changed leaves, oldest change first: `(leaf, base, version, bytes or None if Python has it)`.
-    fn take<'py>(&mut self, py: Python<'py>, limit: usize, before: Option<i64>) -> PyResult<Vec<Taken<'py>>> {
+    fn take<'py>(&self, py: Python<'py>, limit: usize, before: Option<i64>) -> PyResult<Vec<Taken<'py>>> {
         self.guarded(|fold| {
             let mut taken = Vec::new();
             let mut out = Vec::with_capacity(4096);
@@ -249,78 +266,89 @@ impl Fold {
     }
 
     /// Note what the store holds of some leaves.
-    fn written(&mut self, writes: Vec<(PyBackedBytes, Version)>) {
-        for (leaf, version) in writes {
-            if let Some(slot) = self.held.find_mut(&leaf) {
-                slot.base = version;
+    fn written(&self, writes: Vec<(PyBackedBytes, Version)>) -> PyResult<()> {
+        self.lent(|fold| {
+            for (leaf, version) in writes {
+                if let Some(slot) = fold.held.find_mut(&leaf) {
+                    slot.base = version;
+                }
             }
-        }
+        })
     }
 
     /// The first record that is not written, of the leaf that changed first.
-    fn oldest(&self) -> Option<i64> {
-        self.held.dirty.front().map(|(_, offset)| *offset)
+    fn oldest(&self) -> PyResult<Option<i64>> {
+        self.lent(|fold| fold.held.dirty.front().map(|(_, offset)| *offset))
     }
 
-    fn evict<'py>(&mut self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+    fn evict<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyBytes>>> {
         self.guarded(|fold| Ok(fold.held.evict(most).iter().map(|leaf| PyBytes::new(py, leaf)).collect()))
     }
 
     /// Let go of some leaves, whatever of them is not written.
-    fn drop(&mut self, leaves: Vec<PyBackedBytes>) {
-        for leaf in leaves {
-            if let Ok(leaf) = <&LeafId>::try_from(&leaf[..]) {
-                self.held.remove(leaf);
+    fn drop(&self, leaves: Vec<PyBackedBytes>) -> PyResult<()> {
+        self.lent(|fold| {
+            for leaf in leaves {
+                if let Ok(leaf) = <&LeafId>::try_from(&leaf[..]) {
+                    fold.held.remove(leaf);
+                }
             }
-        }
+        })
     }
 
-    fn clear(&mut self) {
-        self.held.clear();
+    fn clear(&self) -> PyResult<()> {
+        self.lent(|fold| fold.held.clear())
     }
 
-    fn clear_dirty(&mut self) {
-        self.held.clear_dirty();
+    fn clear_dirty(&self) -> PyResult<()> {
+        self.lent(|fold| fold.held.clear_dirty())
     }
 
-    fn __len__(&self) -> usize {
-        self.held.slots.len()
+    fn __len__(&self) -> PyResult<usize> {
+        self.lent(|fold| fold.held.slots.len())
     }
 
-    fn __contains__(&self, leaf: &[u8]) -> bool {
-        self.held.holds(leaf)
+    fn __contains__(&self, leaf: &[u8]) -> PyResult<bool> {
+        self.lent(|fold| fold.held.holds(leaf))
     }
 
-    fn leaves<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
-        self.held.slots.keys().map(|leaf| PyBytes::new(py, leaf)).collect()
+    fn leaves<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        self.lent(|fold| fold.held.slots.keys().map(|leaf| PyBytes::new(py, leaf)).collect())
     }
 
-    fn dirty<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, i64)> {
-        self.held.dirty.iter().map(|(leaf, offset)| (PyBytes::new(py, leaf), *offset)).collect()
+    fn dirty<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyBytes>, i64)>> {
+        self.lent(|fold| {
+            fold.held.dirty.iter().map(|(leaf, offset)| (PyBytes::new(py, leaf), *offset)).collect()
+        })
     }
 
-    fn dirty_count(&self) -> usize {
-        self.held.dirty.len()
+    fn dirty_count(&self) -> PyResult<usize> {
+        self.lent(|fold| fold.held.dirty.len())
     }
 
     /// Records by what became of them since the last call, in the order of `Outcome`.
-    fn counted(&mut self) -> [i64; 6] {
-        std::mem::take(&mut self.tally)
+    fn counted(&self) -> PyResult<[i64; 6]> {
+        self.lent(|fold| std::mem::take(&mut fold.tally))
     }
 }
 
 impl Fold {
     /// Run something; a bug in it is an error, and nothing of this fold is used after that.
-    fn guarded<T>(&mut self, run: impl FnOnce(&mut Fold) -> PyResult<T>) -> PyResult<T> {
+    fn guarded<T>(&self, run: impl FnOnce(&mut State) -> PyResult<T>) -> PyResult<T> {
         self.require_whole()?;
-        let done = catch_unwind(AssertUnwindSafe(|| run(self)));
-        done.unwrap_or_else(|_| Err(self.failed()))
+        self.lent(|state| catch_unwind(AssertUnwindSafe(|| run(state))))?
+            .unwrap_or_else(|_| Err(self.failed()))
     }
 
-    /// As `guarded`, of what only looks.
-    fn watched<T>(&self, look: impl FnOnce() -> T) -> PyResult<T> {
-        self.require_whole()?;
-        catch_unwind(AssertUnwindSafe(look)).map_err(|_| self.failed())
+    /// Run something that cannot fail, which may be done with a fold that is broken.
+    fn lent<T>(&self, run: impl FnOnce(&mut State) -> T) -> PyResult<T> {
+        match self.state.try_lock() {
+            Ok(mut state) => Ok(run(&mut state)),
+            Err(TryLockError::Poisoned(state)) => Ok(run(&mut state.into_inner())),
+            Err(TryLockError::WouldBlock) => {
+                Err(PyRuntimeError::new_err("the native fold called for itself"))
+            }
+        }
     }
 
     fn require_whole(&self) -> PyResult<()> {
@@ -331,7 +359,9 @@ impl Fold {
         self.broken.store(true, Ordering::Relaxed);
         PyRuntimeError::new_err("the native fold failed, and is not used any more")
     }
+}
 
+impl State {
     fn take_verdict(
         &mut self,
         place: usize,
@@ -339,7 +369,7 @@ impl Fold {
         permitted: Vec<String>,
         words: Option<Vec<(String, bool, String)>>,
     ) -> PyResult<()> {
-        let Fold { step, words: table, slice, verdicts, .. } = self;
+        let State { step, words: table, slice, verdicts, .. } = self;
         let item = slice.get_mut(place).ok_or_else(|| PyValueError::new_err("no such record"))?;
         let Some(found) = &item.found else { return Ok(()) };
         let raw = &item.bytes[found.evidence.clone()];
@@ -366,7 +396,7 @@ impl Fold {
     }
 
     fn decoded(&mut self, raw: &[u8], version: Version) -> Option<Leaf> {
-        let Fold { step, words, .. } = self;
+        let State { step, words, .. } = self;
         Leaf::decode(raw, version, &step.plan, &mut step.texts, words).ok()
     }
 
@@ -382,7 +412,7 @@ impl Fold {
         let (mut unread, mut missing, mut judged) = (Vec::new(), Vec::new(), Vec::new());
         let mut asked: Vec<Vec<u8>> = Vec::new();
         let mut quarters = Vec::new();
-        // No list of the slice is made: garbage that Python collects then could ask for this fold while it is lent.
+        // No list of the slice is made: see `Fold`.
         for place in start..stop {
             let record = records.get_item(place)?;
             let (offset, logged_at_ms, bytes): (i64, i64, PyBackedBytes) = match at {
@@ -486,7 +516,7 @@ impl Fold {
                 Some(verdict) => Some(verdict.clone()),
                 None => self.verdict(&item.bytes[found.evidence.clone()]),
             };
-            let Fold { step, held, tally, .. } = self;
+            let State { step, held, tally, .. } = self;
             let Some(slot) = held.slots.get_mut(&found.leaf) else { break };
             let Body::Here(leaf) = &mut slot.body else { break };
             if leaf.full {

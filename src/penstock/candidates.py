@@ -309,7 +309,7 @@ def make_candidate(
     )  # fmt: skip
 
 
-class NoLeaves:
+class NoLeaves(Profiles):
     """Reads for an edition that is only looked at: it knows nobody."""
 
     async def read(self, leaves: Sequence[LeafId]) -> LeafRead:

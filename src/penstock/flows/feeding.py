@@ -27,7 +27,7 @@ from penstock.flows.track import DECIDED, INTERNAL_SOURCE
 from penstock.ports.clock import Clock
 from penstock.ports.feed import Message
 from penstock.ports.log import Log
-from penstock.ports.profiles import LeafRead
+from penstock.ports.profiles import LeafRead, Profiles
 from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 
@@ -178,7 +178,7 @@ class ProfileRules(NamedTuple):
     """How values are written."""
 
 
-class StoredLeaves:
+class StoredLeaves(Profiles):
     """Leaves as the store has them, each read once. Implements `ports.profiles.Profiles`.
 
     Args:

@@ -13,7 +13,7 @@ from penstock.core.segment import buckets_of, next_segment
 from penstock.core.step import Step
 from penstock.ports.leaf_index import LeafIndex
 from penstock.ports.log import Log
-from penstock.ports.profiles import LeafRead
+from penstock.ports.profiles import LeafRead, Profiles
 
 READ_RECORDS = 5_000
 
@@ -144,7 +144,7 @@ class History:
                 return
 
 
-class PastProfiles:
+class PastProfiles(Profiles):
     """The read path as it was at a point of the log: leaves folded from their own records.
 
     Implements `ports.profiles.Profiles`, so that whatever reads the present can read the past. A

@@ -24,6 +24,7 @@ from penstock.core.record import NO_VERSION, Kind, LogRecord, Record, Version, d
 from penstock.core.step import Outcome, Step
 from penstock.flows.process import Flush, Folded, PartitionFold, letter_of
 from penstock.ports.accelerator import Accelerator
+from penstock.ports.profiles import Versions
 from penstock.ports.store import LeafWrite, Store, StoredLeaf, Verdict
 
 SLICE_RECORDS = 128
@@ -271,6 +272,13 @@ class NativeFold(PartitionFold):
         if None in found:
             return super().peek(leaves)
         return found
+
+    def versions(self, leaves: Sequence[LeafId]) -> Versions:
+        """Return the versions of leaves that are held, as `PartitionFold.versions` does."""
+        if self.in_python:
+            return super().versions(leaves)
+        with self.guarded():
+            return self.native.versions(leaves)
 
     def look_up(self, leaves: Sequence[LeafId]) -> Sequence[Any]:
         """Return leaves from the store as their bytes, which the accelerator reads."""

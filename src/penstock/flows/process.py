@@ -33,6 +33,7 @@ from penstock.core.record import (
 )
 from penstock.core.step import Outcome, Step
 from penstock.flows.generations import note_seal, seal_of
+from penstock.ports.profiles import Versions, versions_of
 from penstock.ports.store import LeafWrite, Store, Verdict
 
 QUARANTINE_CODE = "E360"
@@ -299,6 +300,10 @@ class PartitionFold:
             stored = iter(self.fetch(cold))
             found = [leaf if leaf is not None else next(stored) for leaf in found]
         return found
+
+    def versions(self, leaves: Sequence[LeafId]) -> Versions:
+        """Return the versions of leaves that are held; None of the others, which may be in the store."""
+        return versions_of([*map(self.cache.get, leaves)])
 
     def _evict(self, keep: Container[LeafId]) -> None:
         # Oldest loaded first; a dirty leaf was used lately, so it goes to the back instead.

@@ -20,7 +20,7 @@ from penstock.core.profile import Profile
 from penstock.core.record import position_of
 from penstock.flows.person import Definitions, find_person, lasting_profile_of, register_leaves
 from penstock.ports.clock import Clock
-from penstock.ports.profiles import Profiles
+from penstock.ports.profiles import Profiles, Versions, versions_of
 from penstock.ports.suppressions import Suppressions
 
 RECALLED_MAX = 20_000
@@ -62,9 +62,7 @@ class Recalled:
         self.from_ms = profile.as_of_ms
         self.until_ms = until_ms
         self.leaves = tuple(known)
-        self.versions = tuple(
-            None if leaf is None else (leaf.generation, leaf.offset) for leaf in known.values()
-        )
+        self.versions = versions_of([*known.values()])
         self.register = register
         self.register_leaves = tuple(register_leaves)
         self.found = found
@@ -72,16 +70,6 @@ class Recalled:
         self.known_at = known_at
         self.reflects_ms = reflects_ms
         self.shown: Any = None
-
-    def stands(self, leaves: Sequence[Leaf | None]) -> bool:
-        """Return whether the leaves are those that were read, at the versions they had."""
-        for leaf, version in zip(leaves, self.versions):  # noqa: B905 - strict costs as much as the rest
-            if leaf is None or version is None:
-                if leaf is not version:
-                    return False
-            elif leaf.offset != version[1] or leaf.generation != version[0]:
-                return False
-        return True
 
 
 class Seen(NamedTuple):
@@ -194,9 +182,9 @@ class Recall:
         try:
             if len(starts) == 1 and (one := self._people.get(starts[0])) is not None:
                 # The commonest by far: one person, remembered, nothing changed.
-                read = await self._profiles.read(one.leaves)
+                read = await self._profiles.versions(one.leaves)
                 now_ms = self._clock.now_ms()
-                seen = self._seen(one, read.leaves, now_ms, read.as_of_ms)
+                seen = self._seen(one, read.versions, now_ms, read.as_of_ms)
                 if seen is not None:
                     return Look([seen], now_ms, read.as_of_ms, read.live)
                 if hurry and isinstance(known := self._last_known(starts[0], hurry), Seen):
@@ -222,9 +210,9 @@ class Recall:
         self._use(definitions)
         one = self._people.get(start)
         if one is not None:
-            read = await self._profiles.read(one.leaves)
+            read = await self._profiles.versions(one.leaves)
             now_ms = self._clock.now_ms()
-            seen = self._seen(one, read.leaves, now_ms, read.as_of_ms)
+            seen = self._seen(one, read.versions, now_ms, read.as_of_ms)
             if seen is not None:
                 return Read(seen, now_ms, read.as_of_ms, read.live)
         now_ms = self._clock.now_ms()
@@ -246,9 +234,9 @@ class Recall:
     async def _look(self, starts: Sequence[LeafId], definitions: Definitions) -> Look:
         remembered = [self._people.get(start) for start in starts]
         known = [one for one in remembered if one is not None]
-        read = await self._profiles.read([leaf for one in known for leaf in one.leaves])
+        read = await self._profiles.versions([leaf for one in known for leaf in one.leaves])
         now_ms = self._clock.now_ms()
-        standing = self._all_seen(known, read.leaves, now_ms, read.as_of_ms)
+        standing = self._all_seen(known, read.versions, now_ms, read.as_of_ms)
         found: list[Seen | Unread | None] = [
             None if one is None else next(standing) for one in remembered
         ]
@@ -295,11 +283,11 @@ class Recall:
             self._definitions = definitions
 
     def _seen(
-        self, one: Recalled, leaves: Sequence[Leaf | None], now_ms: int, log_as_of_ms: int
+        self, one: Recalled, versions: Versions, now_ms: int, log_as_of_ms: int
     ) -> Seen | None:
         """Return a remembered person as of now, or None if anything has changed."""
         as_of_ms = max(one.clock_ms, now_ms)
-        if not one.from_ms <= as_of_ms < one.until_ms or not one.stands(leaves):
+        if not one.from_ms <= as_of_ms < one.until_ms or versions != one.versions:
             return None
         if self._suppressions.get(one.register_leaves) != one.register:
             return None
@@ -308,13 +296,13 @@ class Recall:
         return Seen(one, as_of_ms, [later(as_of_ms) for later in one.later])
 
     def _all_seen(
-        self, people: Sequence[Recalled], leaves: Sequence[Leaf | None], now_ms: int, log_as_of_ms: int
+        self, people: Sequence[Recalled], versions: Versions, now_ms: int, log_as_of_ms: int
     ) -> Iterator[Seen | None]:  # fmt: skip
         """Yield what `_seen` returns of each of several people, of whom the register is asked once.
 
         Args:
             people: Who is remembered.
-            leaves: Theirs, one after the other.
+            versions: Of their leaves, one after the other.
             now_ms: The present instant.
             log_as_of_ms: Up to when the log is reflected.
         """
@@ -324,18 +312,16 @@ class Recall:
         place = 0
         for one in people:
             start = place
+            place += len(one.leaves)
             as_of_ms = max(one.clock_ms, now_ms)
-            stands = one.from_ms <= as_of_ms < one.until_ms
-            for version in one.versions:
-                leaf = leaves[place]
-                place += 1
-                if leaf is None or version is None:
-                    stands = stands and leaf is version
-                elif leaf.offset != version[1] or leaf.generation != version[0]:
-                    stands = False
+            stands = (
+                one.from_ms <= as_of_ms < one.until_ms and versions[start:place] == one.versions
+            )
             if named or one.register:
                 # Rare: nearly nobody has an entry.
-                yield self._seen(one, leaves[start:place], now_ms, log_as_of_ms) if stands else None
+                yield (
+                    self._seen(one, versions[start:place], now_ms, log_as_of_ms) if stands else None
+                )
             elif stands:
                 one.reflects_ms = reflects_ms
                 # Now, while the leaves are what they are: after the next await they may not be.

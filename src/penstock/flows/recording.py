@@ -23,7 +23,7 @@ from penstock.flows.person import Person
 from penstock.flows.serve import Who
 from penstock.flows.track import INTERNAL_SOURCE
 from penstock.ports.log import Log
-from penstock.ports.profiles import LeafRead
+from penstock.ports.profiles import LeafRead, Profiles
 from penstock.ports.suppressions import Suppressions
 
 RECORDS_MAX = 10_000
@@ -140,7 +140,7 @@ class Recording:
             yield from ((one.logged_at_ms, decode_record(one.value)) for one in batch)
 
 
-class _Leaves:
+class _Leaves(Profiles):
     """The read path over leaves at hand. Implements `ports.profiles.Profiles`."""
 
     def __init__(self, leaves: dict[LeafId, Leaf], as_of_ms: int) -> None:

@@ -20,7 +20,7 @@ from typing import Final, Protocol, TypeAlias
 from penstock.core.ids import LeafId
 from penstock.core.record import LogRecord
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Of these calls and of what is handed over; an accelerator of another one is not used."""
 
 At: TypeAlias = tuple[int, int]
@@ -131,6 +131,10 @@ class Accelerator(Protocol):
 
     def version(self, leaf: LeafId) -> At | None:
         """Return a leaf's version; None if it is not held."""
+        ...
+
+    def versions(self, leaves: Sequence[LeafId]) -> list[At | None]:
+        """Return the versions of leaves, in their order; None of those that are not held."""
         ...
 
     def absent(self, leaves: Sequence[bytes]) -> list[LeafId]:

@@ -1,7 +1,7 @@
 """The read path: a person's leaves in one round trip, asynchronous."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf
@@ -20,6 +20,18 @@ class LeafRead(NamedTuple):
     live: bool
 
 
+Versions: TypeAlias = list[tuple[int, int] | None]
+"""Of leaves, in the order asked: generation and offset; None where nothing is known."""
+
+
+class VersionRead(NamedTuple):
+    """What a read of the versions of several leaves returned; the others as of `LeafRead`."""
+
+    versions: Versions
+    as_of_ms: int
+    live: bool
+
+
 class Profiles(Protocol):
     """Reads leaves for serving. The leaves returned are snapshots in effect: use them before the next await.
 
@@ -33,3 +45,17 @@ class Profiles(Protocol):
             Unavailable: The store did not answer (E402); serving then degrades to its fallback.
         """
         ...
+
+    async def versions(self, leaves: Sequence[LeafId]) -> VersionRead:
+        """Return the versions of leaves in the order asked, which may be had for less than the leaves.
+
+        Raises:
+            Unavailable: As `read`.
+        """
+        found, as_of_ms, live = await self.read(leaves)
+        return VersionRead(versions_of(found), as_of_ms, live)
+
+
+def versions_of(leaves: Sequence[Leaf | None]) -> Versions:
+    """Return the versions of leaves."""
+    return [None if leaf is None else (leaf.generation, leaf.offset) for leaf in leaves]

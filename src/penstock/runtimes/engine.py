@@ -11,7 +11,7 @@ from penstock.core.step import Step
 from penstock.ports.appender import Waits
 from penstock.ports.clock import Clock
 from penstock.ports.log import Log
-from penstock.ports.profiles import LeafRead, Profiles
+from penstock.ports.profiles import LeafRead, Profiles, VersionRead
 from penstock.ports.store import Store
 from penstock.runtimes.appender import GroupAppender
 
@@ -49,6 +49,10 @@ class Engine(Protocol):
 
     async def read(self, leaves: Sequence[LeafId]) -> LeafRead:
         """Return leaves as of now; see `ports.profiles.Profiles`."""
+        ...
+
+    async def versions(self, leaves: Sequence[LeafId]) -> VersionRead:
+        """Return the versions of leaves; see `ports.profiles.Profiles`."""
         ...
 
     def find(self, leaf: LeafId) -> Leaf | None:

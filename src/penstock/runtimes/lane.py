@@ -12,6 +12,7 @@ from penstock.core.ids import LeafId, partition_of
 from penstock.core.leaf import Leaf
 from penstock.flows.process import PartitionFold
 from penstock.ports.log import Log, LogRecord
+from penstock.ports.profiles import Versions, versions_of
 
 READ_RECORDS = 2_000
 """Records read from the log at once, where they are not handed over by who appended them."""
@@ -113,6 +114,19 @@ async def peek(
         cache[leaf] if leaf in cache else stored.get(leaf)
         for leaf, cache in zip(leaves, caches, strict=True)
     ]
+
+
+async def versions(
+    folds: Sequence[PartitionFold], leaves: Sequence[LeafId], reads: Executor, *, astray: bool
+) -> Versions:
+    """Return the versions of leaves; see `peek`, which is what is asked where one is not held."""
+    if len(folds) == 1:
+        found = folds[0].versions(leaves)
+    else:
+        found = [folds[partition_of(leaf, len(folds))].versions([leaf])[0] for leaf in leaves]
+    if None in found:
+        return versions_of(await peek(folds, leaves, reads, astray=astray))
+    return found
 
 
 def without_gaps(records: list[LogRecord]) -> list[LogRecord]:

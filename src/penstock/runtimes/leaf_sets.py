@@ -13,7 +13,7 @@ from penstock.core.step import Step
 from penstock.flows.native import new_fold
 from penstock.flows.process import PartitionFold
 from penstock.ports.log import LogRecord
-from penstock.ports.profiles import LeafRead
+from penstock.ports.profiles import LeafRead, VersionRead
 from penstock.runtimes.embedded import FLUSH_LEAVES, LIVE_LAG_MS, SLICE_RECORDS, EmbeddedEngine
 from penstock.runtimes.engine import Commit
 
@@ -79,15 +79,23 @@ class LeafSet:
 
     async def read(self, leaves: Sequence[LeafId]) -> LeafRead:
         """Return leaves as this set has them; behind what serves it says how far."""
+        found = await self.engine.peek(self.folds, leaves)
+        return LeafRead(found, *self._standing())
+
+    async def versions(self, leaves: Sequence[LeafId]) -> VersionRead:
+        """Return the versions of leaves as this set has them; see `read`."""
+        found = await self.engine.held(self.folds, leaves)
+        return VersionRead(found, *self._standing())
+
+    def _standing(self) -> tuple[int, bool]:
         engine, folds = self.engine, self.folds
-        found = await engine.peek(folds, leaves)
         as_of_ms, live = engine.standing()
         if not engine.serves(folds[0]) and self.lag():
             behind = [fold.last_logged_at_ms for first, fold in zip(engine.folds, folds, strict=True)
                       if fold.next_offset < first.next_offset]  # fmt: skip
             as_of_ms = min(as_of_ms, *behind)
             live = live and engine.clock.now_ms() - as_of_ms <= LIVE_LAG_MS
-        return LeafRead(found, as_of_ms, live)
+        return as_of_ms, live
 
 
 class Follower:

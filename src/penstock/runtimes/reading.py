@@ -15,7 +15,7 @@ from penstock.ports.appender import Waits
 from penstock.ports.clock import Clock
 from penstock.ports.log import Log
 from penstock.ports.metrics import Metrics
-from penstock.ports.profiles import LeafRead
+from penstock.ports.profiles import LeafRead, Profiles, VersionRead
 from penstock.ports.store import LeafCache, Store, StoredLeaf
 from penstock.runtimes.appender import GroupAppender
 from penstock.runtimes.embedded import LIVE_LAG_MS
@@ -67,7 +67,7 @@ def _least(partitions: Sequence[_Partition]) -> int | None:
     return None if None in known else min(known, default=None)  # type: ignore[type-var] - none is None
 
 
-class WrittenLeaves:
+class WrittenLeaves(Profiles):
     """The leaves of one epoch as workers have written them; implements `ports.profiles.Profiles`.
 
     Args:
@@ -110,6 +110,17 @@ class WrittenLeaves:
             found.append(leaf)
         self._require_era()
         return LeafRead(found, as_of_ms, live)
+
+    async def versions(self, leaves: Sequence[LeafId]) -> VersionRead:
+        """Return the versions of leaves as they are written; see `read`."""
+        self._require_era()
+        as_of_ms, live = self.standing()
+        cache = self.engine.cache
+        stored = None if cache is None else cache.at_hand(self.epoch, leaves)
+        if stored is None:
+            return await super().versions(leaves)
+        self._require_era()
+        return VersionRead([None if one is None else one.version for one in stored], as_of_ms, live)
 
     def _at_hand(self, leaves: Sequence[LeafId]) -> list[Leaf | None] | None:
         cache = self.engine.cache
@@ -333,6 +344,10 @@ class ReadingEngine:
     async def read(self, leaves: Sequence[LeafId]) -> LeafRead:
         """Return leaves as workers have written them. See `ports.profiles.Profiles`."""
         return await self.leaves.read(leaves)
+
+    async def versions(self, leaves: Sequence[LeafId]) -> VersionRead:
+        """Return the versions of leaves as workers have written them. See `ports.profiles.Profiles`."""
+        return await self.leaves.versions(leaves)
 
     def find(self, leaf: LeafId) -> Leaf | None:
         """Return an item's leaf as it was at most a second ago.

@@ -14,7 +14,7 @@ from tests_serving import READ, Shop, identify, opened, view
 from penstock.core.errors import Unavailable
 from penstock.core.ids import LeafId
 from penstock.edges.serving.asks import RECIPIENTS_MAX
-from penstock.ports.profiles import LeafRead
+from penstock.ports.profiles import LeafRead, Profiles
 
 
 async def read_many(shop: Shop, *people: dict[str, str]) -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ def test_a_user_id_may_hold_any_sign(play, user: str) -> None:
     assert (found["found"], found["identifiers"]) == (True, {"user_id": [user]})
 
 
-class Slow:
+class Slow(Profiles):
     """A read path that can be told to fail."""
 
     def __init__(self, inner: Any) -> None:

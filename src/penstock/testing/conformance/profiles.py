@@ -68,6 +68,24 @@ class ProfilesConformance:
 
         self.play(story)
 
+    def test_the_versions_are_those_of_the_leaves(self):
+        async def story(r: Reading) -> None:
+            leaves = [r.make_leaf(user) for user in ("u1", "nobody", "u2", "u1")]
+            told: list[tuple[int, int] | None] = []
+            for number, user in enumerate(("u1", "u2", "u1"), 1):
+                await r.append([r.make_record(user, number)])
+                read = await r.profiles.read(leaves)
+                as_said = await r.profiles.versions(leaves)
+                assert [None if one is None else one.version for one in read.leaves] == (
+                    as_said.versions
+                )
+                assert (read.as_of_ms, read.live) == (as_said.as_of_ms, as_said.live)
+                assert [] == (await r.profiles.versions([])).versions
+                told.append(as_said.versions[0])
+            assert told[0] == told[1] != told[2]
+
+        self.play(story)
+
     def test_what_is_appended_and_folded_is_read_at_once(self):
         async def story(r: Reading) -> None:
             for number in range(1, 6):
