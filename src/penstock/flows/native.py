@@ -275,10 +275,7 @@ class NativeFold(PartitionFold):
 
     def versions(self, leaves: Sequence[LeafId]) -> Versions:
         """Return the versions of leaves that are held, as `PartitionFold.versions` does."""
-        if self.in_python:
-            return super().versions(leaves)
-        with self.guarded():
-            return self.native.versions(leaves)
+        return super().versions(leaves) if self.in_python else self.native.versions(leaves)
 
     def look_up(self, leaves: Sequence[LeafId]) -> Sequence[Any]:
         """Return leaves from the store as their bytes, which the accelerator reads."""

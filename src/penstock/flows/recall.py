@@ -20,7 +20,7 @@ from penstock.core.profile import Profile
 from penstock.core.record import position_of
 from penstock.flows.person import Definitions, find_person, lasting_profile_of, register_leaves
 from penstock.ports.clock import Clock
-from penstock.ports.profiles import Profiles, Versions, versions_of
+from penstock.ports.profiles import Profiles, VersionRead, Versions, read_versions, versions_of
 from penstock.ports.suppressions import Suppressions
 
 RECALLED_MAX = 20_000
@@ -164,6 +164,28 @@ class Recall:
         self._people: dict[LeafId, Recalled] = {}
         self._definitions: Definitions | None = None
 
+    def now(self, start: LeafId, definitions: Definitions) -> Look | None:
+        """Return one person as of now, if that takes no wait: remembered, and nothing has changed since.
+
+        It is the commonest by far. None of anybody else, and where anything fails: `look` says what.
+        """
+        self._use(definitions)
+        one = self._people.get(start)
+        if one is None:
+            return None
+        read = self._profiles.at_hand(one.leaves)
+        if read is None:
+            return None
+        try:
+            return self._look_at(one, read)
+        except Unavailable:
+            return None
+
+    def _look_at(self, one: Recalled, read: VersionRead) -> Look | None:
+        now_ms = self._clock.now_ms()
+        seen = self._seen(one, read.versions, now_ms, read.as_of_ms)
+        return None if seen is None else Look([seen], now_ms, read.as_of_ms, read.live)
+
     async def look(
         self, starts: Sequence[LeafId], definitions: Definitions, *, hurry: str = ""
     ) -> Look:
@@ -181,13 +203,12 @@ class Recall:
         self._use(definitions)
         try:
             if len(starts) == 1 and (one := self._people.get(starts[0])) is not None:
-                # The commonest by far: one person, remembered, nothing changed.
-                read = await self._profiles.versions(one.leaves)
-                now_ms = self._clock.now_ms()
-                seen = self._seen(one, read.versions, now_ms, read.as_of_ms)
-                if seen is not None:
-                    return Look([seen], now_ms, read.as_of_ms, read.live)
+                read = await read_versions(self._profiles, one.leaves)
+                look = self._look_at(one, read)
+                if look is not None:
+                    return look
                 if hurry and isinstance(known := self._last_known(starts[0], hurry), Seen):
+                    now_ms = self._clock.now_ms()
                     return Look([known], now_ms, now_ms, live=False)
             return await self._look(starts, definitions)
         except Unavailable as error:
@@ -210,7 +231,7 @@ class Recall:
         self._use(definitions)
         one = self._people.get(start)
         if one is not None:
-            read = await self._profiles.versions(one.leaves)
+            read = await read_versions(self._profiles, one.leaves)
             now_ms = self._clock.now_ms()
             seen = self._seen(one, read.versions, now_ms, read.as_of_ms)
             if seen is not None:
@@ -234,7 +255,7 @@ class Recall:
     async def _look(self, starts: Sequence[LeafId], definitions: Definitions) -> Look:
         remembered = [self._people.get(start) for start in starts]
         known = [one for one in remembered if one is not None]
-        read = await self._profiles.versions([leaf for one in known for leaf in one.leaves])
+        read = await read_versions(self._profiles, [leaf for one in known for leaf in one.leaves])
         now_ms = self._clock.now_ms()
         standing = self._all_seen(known, read.versions, now_ms, read.as_of_ms)
         found: list[Seen | Unread | None] = [

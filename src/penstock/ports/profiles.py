@@ -46,14 +46,22 @@ class Profiles(Protocol):
         """
         ...
 
-    async def versions(self, leaves: Sequence[LeafId]) -> VersionRead:
-        """Return the versions of leaves in the order asked, which may be had for less than the leaves.
+    def at_hand(self, leaves: Sequence[LeafId]) -> VersionRead | None:
+        """Return the versions of leaves, in the order asked; None where that means to wait, or to fail."""
+        return None
 
-        Raises:
-            Unavailable: As `read`.
-        """
-        found, as_of_ms, live = await self.read(leaves)
-        return VersionRead(versions_of(found), as_of_ms, live)
+
+async def read_versions(profiles: Profiles, leaves: Sequence[LeafId]) -> VersionRead:
+    """Return the versions of leaves, for less than the leaves where they are at hand.
+
+    Raises:
+        Unavailable: As `Profiles.read`.
+    """
+    found = profiles.at_hand(leaves)
+    if found is None:
+        read = await profiles.read(leaves)
+        found = VersionRead(versions_of(read.leaves), read.as_of_ms, read.live)
+    return found
 
 
 def versions_of(leaves: Sequence[Leaf | None]) -> Versions:

@@ -19,11 +19,11 @@ from penstock.ports.appender import Waits
 from penstock.ports.clock import Clock
 from penstock.ports.log import Log
 from penstock.ports.metrics import Metrics
-from penstock.ports.profiles import LeafRead, VersionRead, Versions
+from penstock.ports.profiles import LeafRead, VersionRead
 from penstock.ports.store import Store
 from penstock.ports.suppressions import Suppressions
 from penstock.runtimes.appender import GroupAppender
-from penstock.runtimes.lane import READ_RECORDS, Lane, away, peek, versions, without_gaps
+from penstock.runtimes.lane import READ_RECORDS, Lane, away, held, peek, without_gaps
 
 SLICE_RECORDS = 250
 """Records folded before the loop may serve a request: about 2 ms."""
@@ -481,14 +481,10 @@ class EmbeddedEngine:
         """Return leaves as of now, from memory or the store. See `ports.profiles.Profiles`."""
         return LeafRead(await self.peek(self.folds, leaves), *self.standing())
 
-    async def versions(self, leaves: Sequence[LeafId]) -> VersionRead:
-        """Return the versions of leaves as of now. See `ports.profiles.Profiles`."""
-        return VersionRead(await self.held(self.folds, leaves), *self.standing())
-
-    async def held(self, folds: Sequence[PartitionFold], leaves: Sequence[LeafId]) -> Versions:
-        """Return the versions of leaves as some folds of this log have them; see `lane.versions`."""
-        astray = any(lane.astray for lane in self._lanes)
-        return await versions(folds, leaves, self._reads, astray=astray)
+    def at_hand(self, leaves: Sequence[LeafId]) -> VersionRead | None:
+        """Return the versions of leaves that are held. See `ports.profiles.Profiles`."""
+        found = held(self.folds, leaves)
+        return None if found is None else VersionRead(found, *self.standing())
 
     async def peek(
         self, folds: Sequence[PartitionFold], leaves: Sequence[LeafId]

@@ -51,8 +51,8 @@ class Engine(Protocol):
         """Return leaves as of now; see `ports.profiles.Profiles`."""
         ...
 
-    async def versions(self, leaves: Sequence[LeafId]) -> VersionRead:
-        """Return the versions of leaves; see `ports.profiles.Profiles`."""
+    def at_hand(self, leaves: Sequence[LeafId]) -> VersionRead | None:
+        """Return the versions of leaves that are at hand; see `ports.profiles.Profiles`."""
         ...
 
     def find(self, leaf: LeafId) -> Leaf | None:

@@ -12,7 +12,7 @@ from penstock.core.ids import LeafId, partition_of
 from penstock.core.leaf import Leaf
 from penstock.flows.process import PartitionFold
 from penstock.ports.log import Log, LogRecord
-from penstock.ports.profiles import Versions, versions_of
+from penstock.ports.profiles import Versions
 
 READ_RECORDS = 2_000
 """Records read from the log at once, where they are not handed over by who appended them."""
@@ -116,17 +116,16 @@ async def peek(
     ]
 
 
-async def versions(
-    folds: Sequence[PartitionFold], leaves: Sequence[LeafId], reads: Executor, *, astray: bool
-) -> Versions:
-    """Return the versions of leaves; see `peek`, which is what is asked where one is not held."""
-    if len(folds) == 1:
-        found = folds[0].versions(leaves)
-    else:
-        found = [folds[partition_of(leaf, len(folds))].versions([leaf])[0] for leaf in leaves]
-    if None in found:
-        return versions_of(await peek(folds, leaves, reads, astray=astray))
-    return found
+def held(folds: Sequence[PartitionFold], leaves: Sequence[LeafId]) -> Versions | None:
+    """Return the versions of leaves as the folds of a log hold them; None if one is not held."""
+    try:
+        if len(folds) == 1:
+            found = folds[0].versions(leaves)
+        else:
+            found = [folds[partition_of(leaf, len(folds))].versions([leaf])[0] for leaf in leaves]
+    except RuntimeError:
+        return None  # the accelerator has failed: to peek says so
+    return None if None in found else found
 
 
 def without_gaps(records: list[LogRecord]) -> list[LogRecord]:

@@ -16,6 +16,7 @@ from penstock.ports.log import LogRecord
 from penstock.ports.profiles import LeafRead, VersionRead
 from penstock.runtimes.embedded import FLUSH_LEAVES, LIVE_LAG_MS, SLICE_RECORDS, EmbeddedEngine
 from penstock.runtimes.engine import Commit
+from penstock.runtimes.lane import held
 
 READ_RECORDS = 2_000
 DIRTY_MAX = 20_000
@@ -82,10 +83,10 @@ class LeafSet:
         found = await self.engine.peek(self.folds, leaves)
         return LeafRead(found, *self._standing())
 
-    async def versions(self, leaves: Sequence[LeafId]) -> VersionRead:
-        """Return the versions of leaves as this set has them; see `read`."""
-        found = await self.engine.held(self.folds, leaves)
-        return VersionRead(found, *self._standing())
+    def at_hand(self, leaves: Sequence[LeafId]) -> VersionRead | None:
+        """Return the versions of leaves that this set holds; see `read`."""
+        found = held(self.folds, leaves)
+        return None if found is None else VersionRead(found, *self._standing())
 
     def _standing(self) -> tuple[int, bool]:
         engine, folds = self.engine, self.folds

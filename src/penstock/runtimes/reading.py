@@ -111,15 +111,13 @@ class WrittenLeaves(Profiles):
         self._require_era()
         return LeafRead(found, as_of_ms, live)
 
-    async def versions(self, leaves: Sequence[LeafId]) -> VersionRead:
-        """Return the versions of leaves as they are written; see `read`."""
-        self._require_era()
+    def at_hand(self, leaves: Sequence[LeafId]) -> VersionRead | None:
+        """Return the versions of leaves that are cached; see `read`."""
         as_of_ms, live = self.standing()
         cache = self.engine.cache
         stored = None if cache is None else cache.at_hand(self.epoch, leaves)
-        if stored is None:
-            return await super().versions(leaves)
-        self._require_era()
+        if stored is None or self._era != self.engine.store.era:
+            return None
         return VersionRead([None if one is None else one.version for one in stored], as_of_ms, live)
 
     def _at_hand(self, leaves: Sequence[LeafId]) -> list[Leaf | None] | None:
@@ -345,9 +343,9 @@ class ReadingEngine:
         """Return leaves as workers have written them. See `ports.profiles.Profiles`."""
         return await self.leaves.read(leaves)
 
-    async def versions(self, leaves: Sequence[LeafId]) -> VersionRead:
-        """Return the versions of leaves as workers have written them. See `ports.profiles.Profiles`."""
-        return await self.leaves.versions(leaves)
+    def at_hand(self, leaves: Sequence[LeafId]) -> VersionRead | None:
+        """Return the versions of leaves that are cached. See `ports.profiles.Profiles`."""
+        return self.leaves.at_hand(leaves)
 
     def find(self, leaf: LeafId) -> Leaf | None:
         """Return an item's leaf as it was at most a second ago.

@@ -88,7 +88,7 @@ class ServingEdge:
         self.find_recipient: Callable[[Recipient], Who] = lru_cache(NAMED_MAX)(self.find_who)
         self.hot = hot_reads(
             Reads(
-                self.now, self.profile, self.profiles, self.again, self.decide_in_time, self.find_recipient
+                self.at_hand, self.now, self.profile, self.profiles, self.again, self.decide_in_time, self.find_recipient
             ),
             read_keys=parts.read_keys, make_leaf=parts.make_leaf, clock=parts.clock, metrics=parts.metrics,
         )  # fmt: skip
@@ -125,6 +125,14 @@ class ServingEdge:
         parts.metrics.observe("penstock_serve_seconds", took_ms / 1000, route=template)
         log_access(method, template, reply.status, took_ms)
         return reply
+
+    def at_hand(self, whom: Who) -> Reply | None:
+        """Return a profile as of now, of somebody known of whom nothing has changed since they were read."""
+        serving = self.parts.serving.active.serving
+        look = serving.recall.now(whom.leaf, serving.definitions)
+        if look is None or not look.people[0].person.found:  # type: ignore[union-attr] - it is seen
+            return None
+        return Reply(200, people_json(look, self.parts.links.token_key))
 
     async def now(self, whom: Who) -> Reply:
         """Return a profile as of now: from memory, where nothing has changed since it was read.

@@ -62,7 +62,8 @@ class Reads(NamedTuple):
     """What the hot routes of serving call.
 
     Attributes:
-        now: Answers with a person's profile as of now. It changes nothing.
+        at_hand: Answers with a person's profile as of now, if nothing is to be waited for.
+        now: Answers with it anyway.
         profile: The same, of whom, `as_of`, `known_at`.
         profiles: Answers with many people's, given whom, or why one is nobody. It changes nothing.
         again: Answers with a decision that is at hand, or None: `(campaign, asked, send)`. It changes nothing.
@@ -70,6 +71,7 @@ class Reads(NamedTuple):
         find_who: Returns whom a recipient is; raises EventRejected for who is nobody.
     """
 
+    at_hand: Callable[[Who], Answer | None]
     now: ReadNow
     profile: ReadProfile
     profiles: ReadMany
@@ -99,7 +101,7 @@ def hot_reads(
         read_keys.require(request.headers)
         whom = named(request.param)
         if not request.query:
-            return promptly(reads.now, whom)
+            return reads.at_hand(whom) or reads.now(whom)
         said = said_in(request.query, PROFILE_PARAMETERS)
         return promptly(reads.profile, whom, said.get("as_of"), said.get("known_at"))
 
