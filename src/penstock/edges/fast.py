@@ -20,7 +20,6 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
@@ -31,6 +30,7 @@ from penstock.edges.asgi import Answer, log_access
 from penstock.edges.body import too_late
 from penstock.edges.crowd import Crowd, Standing
 from penstock.edges.exchange import Exchange, scope_of
+from penstock.edges.heads import Again, Heads
 from penstock.edges.limits import (
     Limits,
     head_too_large,
@@ -41,7 +41,7 @@ from penstock.edges.limits import (
     too_much_ahead,
 )
 from penstock.edges.rendering import Renderer
-from penstock.edges.route import Request, Route, refuse
+from penstock.edges.route import Request, Route, Table, refuse
 from penstock.edges.turnstile import Turnstile
 from penstock.ports.metrics import Metrics
 
@@ -72,14 +72,9 @@ class FastServer:
         self.crowd = Crowd(self.limits, metrics)
         self.held_bytes = 0
         """Of requests that arrive, or that are large and not yet answered."""
-        self.exact: dict[bytes, Route] = {}
-        self._with_parameter: dict[bytes, Route] = {}
-        for route in routes:
-            table = self._with_parameter if route.parameter else self.exact
-            key = f"{route.method} {route.fixed}".encode()
-            assert key not in table, "a hot route is registered once"
-            table[key] = route
+        self.routes = Table(routes)
         self.turnstile = Turnstile(routes)
+        self.heads = Heads(self.limits)
         self.render = Renderer().render
 
     def __call__(
@@ -90,21 +85,6 @@ class FastServer:
         return Connection(
             self, config, server_state, app_state, _loop or asyncio.get_running_loop()
         )
-
-    def find(self, key: bytes) -> tuple[Route | None, str]:
-        """Return the hot route of `METHOD /path` and its parameter; None if the app must be asked."""
-        cut = key.rfind(b"/") + 1
-        route = self._with_parameter.get(key[:cut])
-        if route is None:
-            return None, ""
-        try:
-            value = key[cut:].decode("ascii")
-        except UnicodeDecodeError:
-            return None, ""
-        if "%" in value:
-            value = unquote(value)
-        # An encoded slash makes another path of it, and frameworks differ about what; the app decides.
-        return (route, value) if value and "/" not in value and "#" not in value else (None, "")
 
 
 class _Hot(NamedTuple):
@@ -198,11 +178,15 @@ class Connection(asyncio.Protocol):
         self._parser = None  # it holds this object
 
     def data_received(self, data: bytes) -> None:
-        """Turn away what need not be parsed for it; parse the rest, and hold it to its limits."""
+        """Answer what need not be parsed for it; parse the rest, and hold it to its limits."""
         if len(data) <= SLICE_BYTES:
-            data = self._turn_away(data)
-            if data:
+            if self._phase != _IDLE or self._busy or self._ahead or self._deaf or self._draining:
                 self._read(data)
+            elif data := self._turn_away(data):
+                again = self._server.heads.find(data)
+                if again is None or not self._begin_again(again):
+                    self._read(data)
+                    self._learn(data)
             return
         view = memoryview(data)
         for start in range(0, len(data), SLICE_BYTES):
@@ -210,8 +194,6 @@ class Connection(asyncio.Protocol):
 
     def _turn_away(self, data: bytes) -> bytes:
         """Answer what is not let in at the front of some bytes; return the rest."""
-        if self._phase != _IDLE or self._busy or self._ahead or self._deaf or self._draining:
-            return data
         away = self._server.turnstile.turn_away(data)
         if away is None:
             return data
@@ -222,6 +204,26 @@ class Connection(asyncio.Protocol):
         self._state.total_requests += len(away.answers)
         self.since = self._server.crowd.tick
         return data[away.size :]
+
+    def _begin_again(self, again: Again) -> bool:
+        """Begin a request that was not parsed; False if it is of no hot route."""
+        route, param = self._server.routes.find(again.key)
+        if route is None:
+            return False
+        self.since = self._server.crowd.tick
+        self._busy = True
+        route.begin(Request(again.headers, again.query, b"", param), self.answered)
+        return True
+
+    def _learn(self, data: bytes) -> None:
+        """Remember the head of a hot route's request that ended with these bytes, and lives on."""
+        if (
+            self._ended
+            and self._request
+            and self._route
+            and not (self._closing or self._body_bytes)
+        ):
+            self._server.heads.learn(data, self._url, self._request.headers)
 
     def _read(self, data: bytes | memoryview) -> None:
         if self._deaf:
@@ -335,9 +337,7 @@ class Connection(asyncio.Protocol):
         server = self._server
         path, _, query = self._url.partition(b"?")
         key = self._parser.get_method() + b" " + path
-        route, param = server.exact.get(key), ""
-        if route is None:
-            route, param = server.find(key)
+        route, param = server.routes.find(key)
         headers = dict(self._headers)
         self._route = route
         self._request = Request(headers, query, b"", param)

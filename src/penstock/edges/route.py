@@ -28,8 +28,9 @@ What the function may rely on, and must keep:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from typing import Any, Final, NamedTuple, Protocol, cast
+from urllib.parse import unquote
 
 import msgspec
 
@@ -279,3 +280,38 @@ class Route:
             self._observe((self._now_ms() - started_ms) / 1000)
         if access.isEnabledFor(INFO):
             log_access(self.method, self.template, status, self._now_ms() - started_ms)
+
+
+class Table:
+    """Hot routes by method and path.
+
+    Args:
+        routes: Each registered once.
+    """
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._exact: dict[bytes, Route] = {}
+        self._with_parameter: dict[bytes, Route] = {}
+        for route in routes:
+            table = self._with_parameter if route.parameter else self._exact
+            key = f"{route.method} {route.fixed}".encode()
+            assert key not in table, "a hot route is registered once"
+            table[key] = route
+
+    def find(self, key: bytes) -> tuple[Route | None, str]:
+        """Return the hot route of `METHOD /path` and its parameter; None if the app must be asked."""
+        route = self._exact.get(key)
+        if route is not None:
+            return route, ""
+        cut = key.rfind(b"/") + 1
+        route = self._with_parameter.get(key[:cut])
+        if route is None:
+            return None, ""
+        try:
+            value = key[cut:].decode("ascii")
+        except UnicodeDecodeError:
+            return None, ""
+        if "%" in value:
+            value = unquote(value)
+        # An encoded slash makes another path of it, and frameworks differ about what; the app decides.
+        return (route, value) if value and "/" not in value and "#" not in value else (None, "")

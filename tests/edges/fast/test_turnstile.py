@@ -1,6 +1,7 @@
 """What is refused before it is parsed: the very answers that it would get parsed, and nothing else."""
 
 import json
+import re
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -204,7 +205,15 @@ def test_law_what_is_turned_away_is_what_the_parser_finds_whole(raw):
         return
     whole = Whole()
     parser: Any = httptools.HttpRequestParser(whole)
-    parser.feed_data(raw[: away.size])
+    try:
+        parser.feed_data(raw[: away.size])
+    except httptools.HttpParserError as error:
+        # A name that is none, such as "host ", would be told so; turned away it is told to come again.
+        assert str(error).startswith("Invalid header"), error
+        assert re.search(
+            rb"\r\n(?!content-length|transfer-encoding)[\w-]+ :", raw[: away.size], re.IGNORECASE
+        )
+        return
     assert len(away.answers) == len(whole.bodies)
     assert parser.should_keep_alive()
     assert not any(b"consent" in body for body in whole.bodies)
