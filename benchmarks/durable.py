@@ -15,7 +15,7 @@ from benchmarks.sampling import sampled
 from benchmarks.workload import Sizes, Stream
 from penstock.adapters.log.sqlite import SqliteLog
 from penstock.adapters.store.sqlite import SqliteStore
-from penstock.core.record import LogRecord, Record, encode_record
+from penstock.core.record import Record, encode_record
 from penstock.core.step import Step
 from penstock.flows.native import new_fold
 from penstock.flows.replay import compare as compare_epochs
@@ -67,11 +67,7 @@ class DurablePath:
 
     def _append(self, values: list[bytes]) -> None:
         landed = self.log.append(0, values)
-        records = [
-            LogRecord(landed.first_offset + place, landed.logged_at_ms, value)
-            for place, value in enumerate(values)
-        ]
-        self.links.extend(self.fold.feed(records).links)
+        self.links.extend(self.fold.feed(landed.records(values)).links)
         self.owed += len(values)
 
     def flush(self) -> None:

@@ -1,9 +1,9 @@
 """The log: append-only, partitioned, with offsets; it also keeps the dead letters."""
 
 from collections.abc import Iterator, Sequence
-from itertools import count, repeat
 from typing import NamedTuple, Protocol
 
+from penstock.core.batch import Batch
 from penstock.core.errors import SettingsError
 from penstock.core.generations import Generations
 from penstock.core.record import DeadLetter, LogRecord
@@ -18,15 +18,11 @@ class Appended(NamedTuple):
     """The offset and the stamp of each record, ascending, if they are not all in one row: others append to
     the log too, or it stamped them apart. Empty otherwise."""
 
-    def records(self, values: Sequence[bytes]) -> list[LogRecord]:
+    def records(self, values: list[bytes]) -> Sequence[LogRecord]:
         """Return the records as they are read from the log, given the values that were appended."""
         if self.placed:
             return [LogRecord(*place, value) for place, value in zip(self.placed, values, strict=True)]  # fmt: skip
-        first, logged_at_ms = self.first_offset, self.logged_at_ms
-        places = zip(count(first), repeat(logged_at_ms), values, strict=False)
-        # As the named tuple's own constructor, at half its cost.
-        new = tuple[int | bytes, ...].__new__
-        return [new(LogRecord, place) for place in places]
+        return Batch(self.first_offset, self.logged_at_ms, values, 0, len(values))
 
 
 class Truncation(NamedTuple):

@@ -40,7 +40,7 @@ LEAD_MS_MAX = 5 * 60 * 1000
 APPENDS_AT_ONCE = 16
 """Batches that a shared log is given at once, each of another partition."""
 
-OnAppended = Callable[[int, list[LogRecord]], None]
+OnAppended = Callable[[int, Sequence[LogRecord]], None]
 
 
 class _Call(NamedTuple):

@@ -171,15 +171,15 @@ class EmbeddedEngine:
     # -- fold
 
     def _waiting(self) -> int:
-        return sum(len(lane.waiting) for lane in self._lanes)
+        return sum(lane.waiting.size for lane in self._lanes)
 
     def waits(self) -> Waits:
         """Return how long the oldest has waited to be on disk, and to be folded."""
-        logged = [lane.waiting[0].logged_at_ms for lane in self._lanes if lane.waiting]
+        logged = [lane.waiting.oldest().logged_at_ms for lane in self._lanes if lane.waiting.size]
         folded_ms = max(self.clock.now_ms() - min(logged), 0) if logged else 0
         return Waits(self.appender.waited_ms(), folded_ms)
 
-    def _on_appended(self, partition: int, records: list[LogRecord]) -> None:
+    def _on_appended(self, partition: int, records: Sequence[LogRecord]) -> None:
         lane = self._lanes[partition]
         if self._caught_up:
             if not lane.behind:
@@ -230,8 +230,7 @@ class EmbeddedEngine:
             await self._seek_back(lane)
 
     async def _fold_slice(self, lane: Lane) -> None:
-        waiting, fold = lane.waiting, lane.fold
-        batch = [waiting.popleft() for _ in range(min(SLICE_RECORDS, len(waiting)))]
+        fold, batch = lane.fold, lane.waiting.take(SLICE_RECORDS)
         if self.store.remote and (absent := fold.absent(batch)):
             starts = fold.starts
             loop = asyncio.get_running_loop()
@@ -515,8 +514,8 @@ class EmbeddedEngine:
             return min((lane.fold.last_logged_at_ms for lane in self._lanes), default=0)
         as_of_ms = now_ms
         for lane in self._lanes:
-            if lane.waiting:
-                as_of_ms = min(as_of_ms, lane.waiting[0].logged_at_ms)
+            if lane.waiting.size:
+                as_of_ms = min(as_of_ms, lane.waiting.oldest().logged_at_ms)
             elif lane.behind:
                 as_of_ms = min(as_of_ms, lane.fold.last_logged_at_ms)
         return as_of_ms

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
@@ -13,6 +12,7 @@ from penstock.core.leaf import Leaf
 from penstock.flows.process import PartitionFold
 from penstock.ports.log import Log, LogRecord
 from penstock.ports.profiles import Versions
+from penstock.runtimes.waiting import Waiting
 
 READ_RECORDS = 2_000
 """Records read from the log at once, where they are not handed over by who appended them."""
@@ -32,7 +32,7 @@ class Lane:
 
     def __init__(self, fold: PartitionFold) -> None:
         self.fold = fold
-        self.waiting: deque[LogRecord] = deque()
+        self.waiting = Waiting()
         self.flushing = asyncio.Lock()
         self.behind = False
         self.astray = False
@@ -41,16 +41,19 @@ class Lane:
 
     def take(self, records: Sequence[LogRecord]) -> None:
         """Let records wait; while it catches up the same one may come from the log and from the appender."""
-        expected = self.waiting[-1].offset + 1 if self.waiting else self.fold.next_offset
-        self.waiting.extend(record for record in records if record.offset >= expected)
+        if records and records[0].offset < (expected := self._expected()):
+            records = [record for record in records if record.offset >= expected]
+        self.waiting.extend(records)
+
+    def _expected(self) -> int:
+        return self.waiting.newest().offset + 1 if self.waiting.size else self.fold.next_offset
 
     def fall_behind(self, log: Log) -> bool:
         """Note whether the log has more than was handed over; return whether it is to be read.
 
         In a shared log others append, too, and of a batch that was not acknowledged records may be there.
         """
-        expected = self.waiting[-1].offset + 1 if self.waiting else self.fold.next_offset
-        self.behind = self.behind or log.head(self.fold.partition) > expected
+        self.behind = self.behind or log.head(self.fold.partition) > self._expected()
         return self.behind
 
     async def read_on(self, log: Log, thread: Executor) -> bool:
@@ -67,7 +70,7 @@ class Lane:
             )
         except Unavailable:
             return False
-        if self.waiting or self.astray or (starts, offset) != (fold.starts, fold.next_offset):
+        if self.waiting.size or self.astray or (starts, offset) != (fold.starts, fold.next_offset):
             return not self.astray
         self.waiting.extend(batch)
         # What was appended meanwhile is in the log before anybody is told.
@@ -128,7 +131,7 @@ def held(folds: Sequence[PartitionFold], leaves: Sequence[LeafId]) -> Versions |
     return None if None in found else found
 
 
-def without_gaps(records: list[LogRecord]) -> list[LogRecord]:
+def without_gaps(records: Sequence[LogRecord]) -> Sequence[LogRecord]:
     """Return records up to where others stand between them, as in a log that others append to as well.
 
     The next ones do not follow on then, which is found when they are folded, and all are read from the log.

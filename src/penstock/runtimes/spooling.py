@@ -47,7 +47,7 @@ class Spooler:
 
     def __init__(
         self, spool: Spool, *, log: Log, appends: Executor, clock: Clock, metrics: Metrics,
-        on_appended: Callable[[int, list[LogRecord]], None], full: Callable[[], bool] = lambda: False,
+        on_appended: Callable[[int, Sequence[LogRecord]], None], full: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self._full = full
         self._spool = spool

@@ -1,7 +1,8 @@
 """The register of suppressions on SQLite: fsynced before it returns, merged by one statement."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +56,16 @@ KNOWN_MAX: Final = 200_000
 _Known = tuple[tuple[SuppressionKey, Suppression], ...]
 
 
+class _Reading:
+    """A read under way, and the leaves that were written meanwhile."""
+
+    __slots__ = ("all_written", "written")
+
+    def __init__(self, written: set[bytes]) -> None:
+        self.written = written
+        self.all_written = False
+
+
 class SqliteSuppressions:
     """The register in one SQLite file, which several processes may open unless one owns it.
 
@@ -80,8 +91,9 @@ class SqliteSuppressions:
         self._ownership = Ownership(path, KIND) if owned else None
         self._lock = threading.Lock()
         self._known: dict[bytes, _Known] | None = {} if owned else None
-        self._begun = self._ended = 0
-        """Writes; what is read while one is under way is not remembered."""
+        self._writing: Counter[bytes] = Counter()
+        """Leaves whose entries are being written: what is read of them meanwhile is not remembered."""
+        self._reading: list[_Reading] = []
 
     def put(self, entries: Sequence[tuple[SuppressionKey, Suppression]]) -> None:
         """Merge entries into the register in one fsynced transaction."""
@@ -100,17 +112,22 @@ class SqliteSuppressions:
             )
             for key, entry in entries
         ]
+        leaves = {key.leaf for key, _ in entries}
         with self._lock:
-            self._begun += 1
+            self._writing.update(leaves)
         try:
             with self._writer.transaction() as connection:
                 connection.executemany(_MERGE, rows)
         finally:
             with self._lock:
-                self._ended += 1
-                if self._known is not None:
-                    for key, _ in entries:
-                        self._known.pop(key.leaf, None)
+                for leaf in leaves:
+                    self._writing[leaf] -= 1
+                    if not self._writing[leaf]:
+                        del self._writing[leaf]
+                    if self._known is not None:
+                        self._known.pop(leaf, None)
+                for reading in self._reading:
+                    reading.written |= leaves
 
     def merge_file(self, path: Path) -> int:
         """Merge another file's register into this one, durable on return; return how many entries it has.
@@ -136,6 +153,8 @@ class SqliteSuppressions:
             with self._lock:
                 if self._known is not None:
                     self._known.clear()
+                for reading in self._reading:
+                    reading.all_written = True
 
     def get(self, leaves: Sequence[LeafId]) -> dict[SuppressionKey, Suppression]:
         """Return every entry of the leaves."""
@@ -151,22 +170,40 @@ class SqliteSuppressions:
                 found.update(entries)
         return found
 
+    def writing(self) -> bool:
+        """Return whether a write is under way."""
+        return bool(self._writing)
+
     def _read_and_remember(self, leaves: Sequence[LeafId]) -> dict[SuppressionKey, Suppression]:
         with self._lock:
-            begun, quiet = self._begun, self._begun == self._ended
-        found = self._read(leaves)
+            reading = _Reading(set(self._writing))
+            self._reading.append(reading)
+        try:
+            found = self._read(leaves)
+            with self._lock:
+                if not reading.all_written:
+                    self._remember(leaves, found, reading.written)
+        finally:
+            with self._lock:
+                self._reading.remove(reading)
+        return found
+
+    def _remember(
+        self, leaves: Sequence[LeafId], found: Mapping[SuppressionKey, Suppression], written: Container[bytes]
+    ) -> None:  # fmt: skip
+        known = self._known
+        if known is None:
+            return
+        if len(known) >= KNOWN_MAX:
+            known.clear()
         by_leaf: dict[bytes, list[tuple[SuppressionKey, Suppression]]] = {
-            leaf: [] for leaf in leaves
+            leaf: [] for leaf in leaves if leaf not in written
         }
         for key, entry in found.items():
-            by_leaf[key.leaf].append((key, entry))
-        with self._lock:
-            if quiet and begun == self._begun and self._known is not None:
-                if len(self._known) >= KNOWN_MAX:
-                    self._known.clear()
-                for leaf, entries in by_leaf.items():
-                    self._known[leaf] = tuple(entries)
-        return found
+            if key.leaf in by_leaf:
+                by_leaf[key.leaf].append((key, entry))
+        for leaf, entries in by_leaf.items():
+            known[leaf] = tuple(entries)
 
     def _read(self, leaves: Sequence[LeafId]) -> dict[SuppressionKey, Suppression]:
         found: dict[SuppressionKey, Suppression] = {}

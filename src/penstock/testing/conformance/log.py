@@ -235,9 +235,11 @@ class LogConformance:
         if not self.durable:
             return
         log = self.make(tmp_path, clock, partitions=2)
-        landed = log.append(0, [b"a", b"b"], [a_letter("a"), a_letter("b")]).records([b"a", b"b"])
+        landed = [
+            *log.append(0, [b"a", b"b"], [a_letter("a"), a_letter("b")]).records([b"a", b"b"])
+        ]
         clock.advance(seconds=1)
-        other = log.append(1, [b"x"]).records([b"x"])
+        other = [*log.append(1, [b"x"]).records([b"x"])]
         log.mark_replayed(["a"], NOW_MS + 9)
         log.close()
 
