@@ -14,6 +14,7 @@ from penstock.edges.limits import Limits
 HEADS_MAX = 256
 """Remembered; all are forgotten together beyond that, as where headers differ at every request."""
 
+METHOD = b"GET "
 VERSION = b" HTTP/1.1\r\n"
 
 _SAFE = rb"A-Za-z0-9/._~%:@!$&'()*+,;="
@@ -50,9 +51,11 @@ class Heads:
         Args:
             data: What a connection sent while nothing of it was being read or worked on.
         """
-        cut = data.find(VERSION, 0, self._bytes_max)
+        if len(data) > self._bytes_max or not data.startswith(METHOD):
+            return None
+        cut = data.find(VERSION)
         headers = self._known.get(data[cut:]) if cut > 0 else None
-        if headers is None or len(data) > self._bytes_max:
+        if headers is None:
             return None
         line = _LINE.fullmatch(data, 0, cut)
         return None if line is None else Again(line[1], line[2] or b"", headers)
@@ -69,7 +72,7 @@ class Heads:
         whole = data.endswith(b"\r\n\r\n") and data.find(b"\r\n\r\n") == len(data) - 4
         if (
             not whole
-            or data[:cut] != b"GET " + url
+            or data[:cut] != METHOD + url
             or data.count(b"\n") != data.count(b"\r\n")
             or not _TELLING.isdisjoint(headers)
             or headers.get(b"connection", b"keep-alive").lower() != b"keep-alive"
