@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests_serving import Shop, identify, view
+from tests_serving import GRANTED, Shop, identify, view
 
 from penstock.candidates import definitions_of
+from penstock.core.consent.suppression import Suppression, SuppressionKey
 from penstock.core.errors import EventRejected
 from penstock.core.ids import LeafId
 from penstock.core.leaf import Leaf
@@ -251,6 +252,35 @@ def test_the_register_gates_the_read_before_the_fold_has_come_to_the_withdrawal(
         return gated.features, open_.features["views_7d"]
 
     assert play(story) == ({}, 1)
+
+
+def test_a_withdrawal_that_is_folded_late_hides_what_was_before_it_though_it_was_granted_since(
+    play: Play,
+) -> None:
+    async def story(shop: Shop) -> Any:
+        await shop.send(identify("u1", None), view("p1"))
+        shop.clock.advance(days=1)
+        withdrawn = Suppression(shop.clock.now_ms(), True, 1, "withdrawal")
+        shop.clock.advance(days=1)
+        await shop.send({**view("p2"), "context": GRANTED})
+        before = await profile(shop, "user_id", "u1")
+        # It is answered, and the fold has not come to it.
+        shop.node.stores.suppressions.put([
+            (SuppressionKey(leaf_id(shop, id_type, value), "purpose", "personalisation"), withdrawn)
+            for id_type, value in (("user_id", "u1"), ("email", "ann@example.com"))
+        ])  # fmt: skip
+        after = await profile(shop, "user_id", "u1")
+        shop.node.stores.suppressions.put([
+            (SuppressionKey(leaf_id(shop, "email", "ann@example.com"), "purpose", "personalisation"),
+             Suppression(shop.clock.now_ms() - 1, True, 2, "withdrawal"))
+        ])  # fmt: skip
+        return before, after, await profile(shop, "user_id", "u1")
+
+    before, after, claimed = play(story)
+    assert before.features == {"viewed": ["p2", "p1"], "bought": [], "views_7d": 2}
+    assert after.features == {"viewed": ["p2"], "bought": [], "views_7d": 1}
+    assert after.consent["personalisation"] == "granted"
+    assert claimed.features == after.features, "what was said of an address hides nothing for good"
 
 
 async def leaves(shop: Shop) -> list[Leaf]:

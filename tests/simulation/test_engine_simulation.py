@@ -81,6 +81,11 @@ def test_promises_hold_in_every_history(projects: tuple[Project, Project]) -> No
     assert sum(story.decisions for story in stories) > 5 * SEEDS
 
 
+@pytest.mark.parametrize("seed", [22_155], ids=["withdrawn late, granted before it was folded"])
+def test_a_history_that_broke_once_holds(seed: int, projects: tuple[Project, Project]) -> None:
+    assert EngineSimulation(seed, *projects).run().reads
+
+
 def test_a_seed_is_a_history(projects: tuple[Project, Project]) -> None:
     first, again = (EngineSimulation(7, *projects) for _ in range(2))
     assert first.run() == again.run()

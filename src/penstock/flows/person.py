@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 
 from penstock.core.consent import ledger
 from penstock.core.consent.purpose import PERSONALISATION, ConsentRules
-from penstock.core.consent.suppression import Suppression, SuppressionKey
+from penstock.core.consent.suppression import (
+    EMAIL_CHANNEL,
+    PURPOSE_PLANE,
+    Suppression,
+    SuppressionKey,
+)
 from penstock.core.errors import EventRejected
 from penstock.core.feature.lasting import Lasting
 from penstock.core.feature.plan import Plan
@@ -168,6 +173,8 @@ def _known(
     for leaf in person.leaves:
         for purpose, before in leaf.purged.items():
             purged[purpose] = max(before, purged.get(purpose, before))
+    for purpose, before in _withdrawn_before(person, withdrawals or {}):
+        purged[purpose] = max(before, purged.get(purpose, before))
     entries = ledger.over_leaves(
         [leaf.consent for leaf in person.leaves if leaf.leaf not in claims],
         [leaf.consent for leaf in person.leaves if leaf.leaf in claims],
@@ -235,10 +242,27 @@ def _withdrawn(
     return frozenset(
         key.name
         for key, entry in register.items()
-        if key.plane == "purpose"
+        if key.plane == PURPOSE_PLANE
         and entry.denied
         and not ledger.granted_after(entries.get(key.name), entry.at_ms)
     )
+
+
+def _withdrawn_before(
+    person: Person, register: Mapping[SuppressionKey, Suppression]
+) -> Iterator[tuple[str, int]]:
+    """Yield the purposes that were withdrawn, and when: what was computed before it is not shown.
+
+    As the leaf says it once the withdrawal is folded; until then a later grant, folded before it, would
+    have all shown that came earlier. Of an address the register has what anybody said, and its leaf alone
+    says what counts.
+    """
+    if not register:
+        return
+    own = {leaf.leaf for leaf in person.leaves if leaf.id_type != EMAIL_CHANNEL}
+    for key, entry in register.items():
+        if key.plane == PURPOSE_PLANE and entry.denied and key.leaf in own:
+            yield key.name, entry.at_ms
 
 
 def _email_leaf(person: Person) -> LeafId | None:
