@@ -20,6 +20,7 @@ from penstock.adapters.log.kafka.producing import MESSAGE_OVERHEAD, Delivery, Wr
 from penstock.adapters.log.kafka.topics import (
     APPEND_TIME,
     CLEANUP,
+    NEW_TOPIC_S,
     RECORD_BYTES_MAX,
     SIZE,
     STAMPS,
@@ -36,9 +37,6 @@ WATCH_S: Final = 1.0
 """How often the ends of the partitions are asked for: others append too."""
 
 WATCH_TIMEOUT_S: Final = 2.0
-
-NEW_TOPIC_S: Final = 2.0
-"""A topic that was made a moment ago is not known to all brokers yet: so long it is looked for."""
 
 SHORT_LOOKS: Final = 5
 """A leader that was just elected may not know yet how far the records go that all have."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -21,7 +22,14 @@ from penstock.adapters.log.kafka.connection import (
 )
 from penstock.adapters.log.kafka.examining import lacking_of_group
 from penstock.adapters.log.kafka.producing import GRACE_S, MESSAGE_OVERHEAD, QUEUE_KIB_MAX
-from penstock.adapters.log.kafka.topics import CLEANUP, RECORD_BYTES_MAX, SIZE, Admin, Topic
+from penstock.adapters.log.kafka.topics import (
+    CLEANUP,
+    NEW_TOPIC_S,
+    RECORD_BYTES_MAX,
+    SIZE,
+    Admin,
+    Topic,
+)
 from penstock.core.errors import PenstockError, SettingsError, Unavailable
 from penstock.core.generations import Generations
 from penstock.core.ids import partition_of
@@ -95,10 +103,12 @@ class KafkaFeed:
         return [max(place.offset, 0) for place in places] if marks == {mark} else None
 
     def _found(self) -> int:
-        found = Admin(self._connection, self._heard).look([self._topic]).get(self._topic)
-        if found is None:
-            raise SettingsError("E280", f"there is no topic {self._topic}", where="feed",
-                                fix="run `penstock apply`, which makes it")  # fmt: skip
+        admin, until_s = Admin(self._connection, self._heard), time.monotonic() + NEW_TOPIC_S
+        while (found := admin.look([self._topic]).get(self._topic)) is None:
+            if time.monotonic() >= until_s:
+                raise SettingsError("E280", f"there is no topic {self._topic}", where="feed",
+                                    fix="run `penstock apply`, which makes it")  # fmt: skip
+            time.sleep(0.1)
         return found.partitions
 
     def positions(self) -> list[int]:

@@ -41,6 +41,9 @@ SIZE: Final = "max.message.bytes"
 RECORD_BYTES_MAX: Final = 1024 * 1024
 """What the topic of the log takes at least: an event has 32 KiB at most, and a decision far less than this."""
 
+NEW_TOPIC_S: Final = 2.0
+"""A topic that was made a moment ago is not known to all brokers yet: so long it is looked for."""
+
 
 class Topic(NamedTuple):
     """A topic as the project declares it."""
