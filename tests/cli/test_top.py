@@ -102,6 +102,34 @@ def test_the_screen(metrics, golden) -> None:
     golden("top.txt", shown(figures(first, first, look(metrics, 2.0))))
 
 
+def test_where_workers_fold_nobody_is_alarmed_by_what_they_count(metrics) -> None:
+    first = look(metrics, 0.0)
+    metrics.count("penstock_events_accepted_total", 1_000)
+    seen = figures(first, first, look(metrics, 1.0), folds=False)
+    assert seen.unaccounted is None
+    screen = shown(seen, seen, seen)
+    assert "unaccounted" not in screen
+    assert "workers fold" in screen
+    assert "applied" not in screen
+
+
+def test_what_waits_in_the_spool_is_shown_and_accounted_for(metrics) -> None:
+    first = look(metrics, 0.0)
+    assert "kept until" not in shown(figures(first, first, first))
+    metrics.count("penstock_events_accepted_total", 7)
+    metrics.gauge("penstock_spool_records", 7)
+    seen = figures(first, first, look(metrics, 1.0))
+    assert (seen.unaccounted, seen.spooled) == (0, 7)
+    assert re.search(r"kept until the log is back +7 ", shown(seen, seen, seen))
+
+
+def test_how_far_feeds_are_behind_is_shown_with_those_that_are_not(metrics) -> None:
+    metrics.gauge("penstock_feed_lag_records", 0, feed="decisions")
+    metrics.gauge("penstock_feed_lag_records", 1_200, feed="profiles")
+    now = look(metrics, 1.0)
+    assert "profiles 1,200 · decisions 0" in shown(figures(now, now, now))
+
+
 def test_no_reason_is_cut_off_in_a_narrow_terminal() -> None:
     reasons = {f"reason_number_{number}": number * 1_000 for number in range(9)}
     lines = _counts("discarded", reasons).plain.split("\n")

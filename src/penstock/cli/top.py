@@ -61,15 +61,19 @@ class Figures(NamedTuple):
     leaves_cached: int
     leaves_dirty: int
     outbox: int
+    spooled: int
+    """Records that wait on this machine's disk until the log takes them."""
+    feeds: dict[str, int]
+    """Records that other systems were not told of yet, by feed."""
     rejected: dict[str, int]
     """Dead letters by error code, since the engine started."""
     discarded: dict[str, int]
     """Discarded at the edge by reason, since the engine started."""
     served: dict[str, int]
     """Answers by how they were served, since the engine started."""
-    unaccounted: int
-    """Events accepted since `penstock top` began that are neither applied, deduplicated, dropped, dead
-    lettered nor in flight: 0 unless something is lost, or counted twice. `penstock doctor` audits the
+    unaccounted: int | None
+    """None where workers fold, and count what they do. Else events accepted since `penstock top` began that are neither applied, deduplicated, dropped, dead
+    lettered, in flight nor in the spool: 0 unless something is lost, or counted twice. `penstock doctor` audits the
     files themselves."""
 
 
@@ -82,13 +86,14 @@ def parse(at_s: float, exposition: str) -> Sample:
     return Sample(at_s, values)
 
 
-def figures(first: Sample, before: Sample, now: Sample) -> Figures:
+def figures(first: Sample, before: Sample, now: Sample, *, folds: bool = True) -> Figures:
     """Return what the samples say.
 
     Args:
         first: Of the beginning, for conservation.
         before: The last one; rates and quantiles are over the time since.
         now: The present one.
+        folds: Whether the process that was asked folds itself.
     """
     seconds = max(now.at_s - before.at_s, 1e-9)
 
@@ -113,10 +118,12 @@ def figures(first: Sample, before: Sample, now: Sample) -> Figures:
         leaves_cached=int(total(now, "penstock_leaves_cached")),
         leaves_dirty=int(total(now, "penstock_leaves_dirty")),
         outbox=int(total(now, "penstock_outbox_pending")),
+        spooled=int(total(now, "penstock_spool_records")),
+        feeds=by_label(now, "penstock_feed_lag_records", "feed", zeros=True),
         rejected=by_label(now, "penstock_events_dead_lettered_total", "reason"),
         discarded=by_label(now, "penstock_events_discarded_total", "reason"),
         served=by_label(now, "penstock_served_total", "served"),
-        unaccounted=_unaccounted(now) - _unaccounted(first),
+        unaccounted=_unaccounted(now) - _unaccounted(first) if folds else None,
     )
 
 
@@ -125,11 +132,11 @@ def total(sample: Sample, name: str) -> float:
     return sum(value for (key, _), value in sample.values.items() if key == name)
 
 
-def by_label(sample: Sample, name: str, label: str) -> dict[str, int]:
-    """Return a counter by one of its labels, greatest first; what is zero is left out."""
+def by_label(sample: Sample, name: str, label: str, *, zeros: bool = False) -> dict[str, int]:
+    """Return a metric by one of its labels, greatest first; what is zero is left out unless it is asked for."""
     found: dict[str, int] = {}
     for (key, labels), value in sample.values.items():
-        if key == name and value:
+        if key == name and (value or zeros):
             text = dict(labels).get(label, "")
             found[text] = found.get(text, 0) + int(value)
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
@@ -164,7 +171,9 @@ def quantile(before: Sample, now: Sample, name: str, share: float) -> float:
 def _unaccounted(sample: Sample) -> int:
     names = ("applied", "deduplicated", "policy_dropped", "dead_lettered")
     counted = sum(total(sample, f"penstock_events_{name}_total") for name in names)
-    waiting = total(sample, "penstock_events_in_flight")
+    waiting = sum(
+        total(sample, name) for name in ("penstock_events_in_flight", "penstock_spool_records")
+    )
     return int(total(sample, "penstock_events_accepted_total") - counted - waiting)
 
 
@@ -175,14 +184,18 @@ def screen(url: str, history: Iterable[Figures]) -> RenderableType:
     """Return what is shown: the last figures, with the accepted rate of the minute before."""
     shown = list(history)
     now = shown[-1]
-    flow = _table(
-        ("accepted", f"{now.accepted_per_s:,.0f}/s", spark([one.accepted_per_s for one in shown])),
+    accepted = (
+        "accepted", f"{now.accepted_per_s:,.0f}/s", spark([one.accepted_per_s for one in shown])
+    )  # fmt: skip
+    requests = ("requests", f"{now.requests_per_s:,.0f}/s", f"{now.shed_per_s:,.0f}/s shed")
+    folded = (
         ("applied", f"{now.applied_per_s:,.0f}/s", spark([one.applied_per_s for one in shown])),
         ("deduplicated", f"{now.deduplicated_per_s:,.0f}/s", ""),
         ("dropped by consent", f"{now.policy_dropped_per_s:,.0f}/s", ""),
         ("dead letters", f"{now.dead_lettered_per_s:,.0f}/s", ""),
-        ("requests", f"{now.requests_per_s:,.0f}/s", f"{now.shed_per_s:,.0f}/s shed"),
     )
+    flow = _table(accepted, *(() if now.unaccounted is None else folded), requests)
+    spooled = ("kept until the log is back", f"{now.spooled:,}", "records on this machine's disk")
     fresh = _table(
         ("freshness p50", _ms(now.freshness_p50_ms), "logged → ready to be served"),
         (
@@ -195,9 +208,12 @@ def screen(url: str, history: Iterable[Figures]) -> RenderableType:
         ("waiting to be folded", f"{now.lag_records:,}", "records"),
         ("waiting to be written", f"{now.leaves_dirty:,}", f"of {now.leaves_cached:,} leaves held"),
         ("decisions not in the log", f"{now.outbox:,}", ""),
+        *([spooled] if now.spooled else []),
     )
     law = Text("holds: nothing lost, nothing counted twice", style="green")
-    if all(one.unaccounted for one in shown[-SETTLED:]) and len(shown) >= SETTLED:
+    if now.unaccounted is None:
+        law = Text("workers fold, and count what they do; `penstock doctor` adds it up")
+    elif all(one.unaccounted for one in shown[-SETTLED:]) and len(shown) >= SETTLED:
         law = Text(
             f"{now.unaccounted:+,} events unaccounted for: run `penstock doctor`", style="bold red"
         )
@@ -206,11 +222,13 @@ def screen(url: str, history: Iterable[Figures]) -> RenderableType:
         _counts("rejected", now.rejected),
         _counts("discarded", now.discarded),
     )
+    behind = [Panel(_counts("behind", now.feeds), title="feeds", title_align="left")]
     return Group(
         Text.assemble(("Penstock", "bold"), f" at {url}   Ctrl-C ends"),
         Panel(flow, title="events", title_align="left"),
         Panel(fresh, title="freshness", title_align="left"),
         Panel(law, title="conservation", title_align="left"),
+        *(behind if now.feeds else []),
         Panel(kept, title="since the engine started", title_align="left"),
     )
 
@@ -262,7 +280,9 @@ def _ms(value: float) -> str:
 def command(project_dir: Path, as_json: bool, every: float, once: bool) -> None:
     """Watch the running engine: rates, lag, freshness, conservation, and what was rejected."""
     root = project_dir.resolve()
-    data_dir = root / load_settings(root / "penstock.toml").data_dir
+    settings = load_settings(root / "penstock.toml")
+    data_dir = root / settings.data_dir
+    folds = settings.fold.by != "workers"
     url = running_url(data_dir)
     if not url:
         raise Unavailable("E414", "no engine runs on this project", where=str(data_dir),
@@ -272,7 +292,7 @@ def command(project_dir: Path, as_json: bool, every: float, once: bool) -> None:
         history: deque[Figures] = deque(maxlen=SAMPLES_MAX)
         if once or as_json or not out.is_terminal:
             time.sleep(every)
-            history.append(figures(first, before, _look(http)))
+            history.append(figures(first, before, _look(http), folds=folds))
             if as_json:
                 click.echo(json.dumps(_plain(history[-1]), indent=2))
             else:
@@ -282,7 +302,7 @@ def command(project_dir: Path, as_json: bool, every: float, once: bool) -> None:
             while True:
                 time.sleep(every)
                 now = _look(http)
-                history.append(figures(first, before, now))
+                history.append(figures(first, before, now, folds=folds))
                 before = now
                 live.update(screen(url, history), refresh=True)
 
