@@ -154,7 +154,7 @@ def test_brokers_that_are_away_are_told_within_the_deadline_and_it_recovers_by_i
     mortal: Cluster, tmp_path: Path
 ):
     log = KafkaLog(quick(mortal, tmp_path))
-    kept: list[LogRecord] = log.append(0, [b"a"]).records([b"a"])
+    kept: list[LogRecord] = [*log.append(0, [b"a"]).records([b"a"])]
     broker = mortal.servers[0]
     for value, leave, come_back in (
         (b"killed", broker.kill, broker.start),
