@@ -101,7 +101,7 @@ def hot_reads(
         read_keys.require(request.headers)
         whom = named(request.param)
         if not request.query:
-            return reads.at_hand(whom) or reads.now(whom)
+            return reads.at_hand(whom) or promptly(reads.now, whom)
         said = said_in(request.query, PROFILE_PARAMETERS)
         return promptly(reads.profile, whom, said.get("as_of"), said.get("known_at"))
 
